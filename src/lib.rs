@@ -1,0 +1,5 @@
+//! pgn-bench: trains GANs whose critic is normalised or penalised in different ways on the same generators, data and
+//! seeds, measures them with the field's own metrics, and compares them.
+
+pub mod nn;
+pub mod rng;

@@ -1,0 +1,425 @@
+//! Convolution on the CPU without an im2col matrix: a group of images is copied into a zero-padded scratch that stays in
+//! cache, and the register kernels of [`kernel`](crate::nn::kernel) read it in place through offset tables.
+//!
+//! The work is split over groups of images (forward, input gradient) or over blocks of the weight (weight gradient), so
+//! each result is written by one task and does not depend on the number of threads.
+
+use rayon::prelude::*;
+
+use super::Dims;
+use crate::nn::kernel::{Gather, Outer, Pixel, Segment, Start, VECTORS};
+use crate::nn::op::fill;
+use crate::nn::real::Real;
+
+/// Elements of padded input a task works on at a time.
+const SCRATCH: usize = 1 << 16;
+/// Channels × taps of a weight block: with 64 output channels in f32 this is 32 KiB, which stays in the first cache.
+const BLOCK: usize = 128;
+/// Input channels of a weight-gradient task.
+const ROW_BLOCK: usize = 96;
+
+/// One axis of a padded input: `before` zeros, the data, zeros up to `size`.
+#[derive(Clone, Copy)]
+struct Pad {
+    before: usize,
+    size: usize,
+}
+
+/// Images `[H, W, C]` copied into `[size, size, channels]`, zero outside.
+struct Padded {
+    from: [usize; 2],
+    pad: [Pad; 2],
+    /// Channels of the source pixel, and which of them are copied.
+    stride: usize,
+    first: usize,
+    channels: usize,
+}
+
+impl Padded {
+    fn len(&self) -> usize {
+        self.pad[0].size * self.pad[1].size * self.channels
+    }
+
+    fn is_copy(&self) -> bool {
+        (0..2).any(|a| self.pad[a].size != self.from[a]) || self.channels != self.stride
+    }
+
+    fn source_len(&self) -> usize {
+        self.from[0] * self.from[1] * self.stride
+    }
+
+    /// Writes `images` into `scratch`, whose borders are zero already.
+    fn copy<T: Real>(&self, images: &[T], scratch: &mut [T]) {
+        let width = self.pad[1].size * self.channels;
+        // An input whose far edge no kernel reaches may be larger than its padded copy.
+        let rows = self.from[0].min(self.pad[0].size - self.pad[0].before);
+        let columns = self.from[1].min(self.pad[1].size - self.pad[1].before);
+        for (image, out) in images.chunks_exact(self.source_len()).zip(scratch.chunks_exact_mut(self.len())) {
+            for row in 0..rows {
+                let source = &image[row * self.from[1] * self.stride..];
+                let at = (row + self.pad[0].before) * width + self.pad[1].before * self.channels;
+                if self.channels == self.stride {
+                    let n = columns * self.channels;
+                    out[at..at + n].copy_from_slice(&source[..n]);
+                } else {
+                    for column in 0..columns {
+                        let from = column * self.stride + self.first;
+                        let to = at + column * self.channels;
+                        out[to..to + self.channels].copy_from_slice(&source[from..from + self.channels]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Output pixels of one image that read the same taps.
+struct Phase {
+    pixels: Vec<Pixel>,
+    /// Kernel position and input offset of each tap.
+    taps: Vec<([usize; 2], usize)>,
+}
+
+/// One axis of a strided gather: which output positions, where each starts reading, and the taps.
+struct AxisPhase {
+    /// (output position, padded input position)
+    positions: Vec<(usize, usize)>,
+    /// (kernel position, padded input offset)
+    taps: Vec<(usize, usize)>,
+}
+
+/// How weights `[O, I, Kh, Kw]` are read as `[tap][k][n]`.
+#[derive(Clone, Copy)]
+struct WeightLayout {
+    k_stride: usize,
+    n_stride: usize,
+    kernel: [usize; 2],
+}
+
+/// A gather over every image: `k` input channels to `n` output channels.
+struct Plan {
+    padded: Padded,
+    phases: Vec<Phase>,
+    out_pixels: usize,
+    k: usize,
+    n: usize,
+    weight: WeightLayout,
+}
+
+/// Panels of output channels: (first channel, channels, vectors).
+fn panels<T: Real>(n: usize) -> Vec<(usize, usize, usize)> {
+    let lanes = T::lanes();
+    let width = VECTORS * lanes;
+    (0..n)
+        .step_by(width)
+        .map(|first| {
+            let columns = width.min(n - first);
+            (first, columns, columns.div_ceil(lanes))
+        })
+        .collect()
+}
+
+impl Plan {
+    fn new(d: &Dims, axes: [Vec<AxisPhase>; 2], padded: Padded, output: [usize; 2], kn: [usize; 2], w: WeightLayout) -> Self {
+        let [k, n] = kn;
+        let pitch = padded.pad[1].size * k;
+        let mut phases = Vec::new();
+        for rows in &axes[0] {
+            for columns in &axes[1] {
+                let pixels = rows
+                    .positions
+                    .iter()
+                    .flat_map(|&(oy, iy)| {
+                        columns.positions.iter().map(move |&(ox, ix)| Pixel {
+                            input: iy * pitch + ix * k,
+                            output: (oy * output[1] + ox) * n,
+                        })
+                    })
+                    .collect();
+                let taps = rows
+                    .taps
+                    .iter()
+                    .flat_map(|&(ky, ty)| columns.taps.iter().map(move |&(kx, tx)| ([ky, kx], ty * pitch + tx * k)))
+                    .collect();
+                phases.push(Phase { pixels, taps });
+            }
+        }
+        debug_assert_eq!(w.kernel, d.kernel);
+        Self { padded, phases, out_pixels: output[0] * output[1], k, n, weight: w }
+    }
+
+    fn forward(d: &Dims) -> Self {
+        let s = d.spec.stride;
+        let axis = |a: usize| {
+            vec![AxisPhase {
+                positions: (0..d.output[a]).map(|o| (o, o * s)).collect(),
+                taps: (0..d.kernel[a]).map(|k| (k, k)).collect(),
+            }]
+        };
+        let pad = std::array::from_fn(|a| Pad { before: d.spec.padding[a], size: (d.output[a] - 1) * s + d.kernel[a] });
+        let padded = Padded { from: d.input, pad, stride: d.i, first: 0, channels: d.i };
+        let taps = d.kernel[0] * d.kernel[1];
+        let weight = WeightLayout { k_stride: taps, n_stride: d.i * taps, kernel: d.kernel };
+        Self::new(d, [axis(0), axis(1)], padded, d.output, [d.i, d.o], weight)
+    }
+
+    /// An input position `i` with `q = (i + p) / s`, `r = (i + p) mod s` receives from output `q − t` through kernel
+    /// position `r + s·t`: `s` phases an axis, each an ordinary stride-1 gather.
+    fn input_grad(d: &Dims) -> Self {
+        let s = d.spec.stride;
+        let pad: [Pad; 2] = std::array::from_fn(|a| {
+            let most_taps = d.kernel[a].div_ceil(s);
+            let last = (d.input[a] - 1 + d.spec.padding[a]) / s;
+            let before = most_taps - 1;
+            Pad { before, size: before + d.output[a].max(last + 1) }
+        });
+        let axis = |a: usize| -> Vec<AxisPhase> {
+            (0..s)
+                .map(|r| {
+                    let taps = (d.kernel[a].saturating_sub(r)).div_ceil(s);
+                    AxisPhase {
+                        // Padded position of output q − (taps − 1), the first that this phase reads.
+                        positions: (0..d.input[a])
+                            .filter(|i| (i + d.spec.padding[a]) % s == r)
+                            .map(|i| (i, ((i + d.spec.padding[a]) / s + pad[a].before + 1).saturating_sub(taps.max(1))))
+                            .collect(),
+                        taps: (0..taps).map(|t| (r + s * t, taps - 1 - t)).collect(),
+                    }
+                })
+                .collect()
+        };
+        let padded = Padded { from: d.output, pad, stride: d.o, first: 0, channels: d.o };
+        let taps = d.kernel[0] * d.kernel[1];
+        let weight = WeightLayout { k_stride: d.i * taps, n_stride: taps, kernel: d.kernel };
+        Self::new(d, [axis(0), axis(1)], padded, d.input, [d.o, d.i], weight)
+    }
+
+    fn segments(&self, phase: &Phase) -> Vec<Segment> {
+        phase
+            .taps
+            .iter()
+            .flat_map(|&(_, offset)| {
+                (0..self.k)
+                    .step_by(BLOCK)
+                    .map(move |first| Segment { offset: offset + first, len: BLOCK.min(self.k - first) })
+            })
+            .collect()
+    }
+
+    /// The weights of a phase as `[panel][tap][k][panel width]`, zero in the last panel's unused columns.
+    fn pack<T: Real>(&self, phase: &Phase, weights: &[T]) -> Vec<T> {
+        let width = VECTORS * T::lanes();
+        let rows = phase.taps.len() * self.k;
+        let panels = panels::<T>(self.n);
+        let mut packed = vec![T::ZERO; panels.iter().map(|p| rows * p.2 * T::lanes()).sum()];
+        packed.par_chunks_mut((rows * width).max(1)).zip(&panels).for_each(|(out, &(first, columns, vectors))| {
+            let mut row = out.chunks_exact_mut(vectors * T::lanes());
+            for &([ky, kx], _) in &phase.taps {
+                let tap = ky * self.weight.kernel[1] + kx;
+                for (k, out) in (0..self.k).zip(&mut row) {
+                    let base = tap + k * self.weight.k_stride + first * self.weight.n_stride;
+                    for (j, o) in out[..columns].iter_mut().enumerate() {
+                        *o = weights[base + j * self.weight.n_stride];
+                    }
+                }
+            }
+        });
+        packed
+    }
+
+    fn run<T: Real>(&self, images: &[T], weights: &[T], bias: Option<&[T]>, n_images: usize) -> Vec<T> {
+        let group = (SCRATCH / self.padded.len().max(1)).clamp(1, n_images.max(1));
+        let out_len = self.out_pixels * self.n;
+        let work: Vec<_> = self
+            .phases
+            .iter()
+            .map(|p| (self.pack(p, weights), self.segments(p), repeat(&p.pixels, group, self.padded.len(), out_len)))
+            .collect();
+        let panels = panels::<T>(self.n);
+        let mut out = vec![T::ZERO; n_images * out_len];
+        out.par_chunks_mut(group * out_len).zip(images.par_chunks(group * self.padded.source_len())).for_each_init(
+            || if self.padded.is_copy() { vec![T::ZERO; group * self.padded.len()] } else { Vec::new() },
+            |scratch, (out, images)| {
+                let count = out.len() / out_len;
+                let input = if self.padded.is_copy() {
+                    self.padded.copy(images, scratch);
+                    scratch.as_slice()
+                } else {
+                    images
+                };
+                for (phase, (packed, segments, pixels)) in self.phases.iter().zip(&work) {
+                    let pixels = &pixels[..count * phase.pixels.len()];
+                    self.run_phase(input, out, pixels, segments, packed, &panels, bias);
+                }
+            },
+        );
+        out
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn run_phase<T: Real>(
+        &self,
+        input: &[T],
+        out: &mut [T],
+        pixels: &[Pixel],
+        segments: &[Segment],
+        packed: &[T],
+        panels: &[(usize, usize, usize)],
+        bias: Option<&[T]>,
+    ) {
+        let rows: usize = segments.iter().map(|s| s.len).sum();
+        let mut panel_at = 0;
+        for &(first, columns, vectors) in panels {
+            let width = vectors * T::lanes();
+            let mut at = panel_at;
+            let mut start = bias.map_or(Start::Zero, |b| Start::Bias(&b[first..first + columns]));
+            let mut rest = segments;
+            loop {
+                let mut len = 0;
+                let block = rest.iter().take_while(|s| {
+                    len += s.len;
+                    len <= BLOCK
+                });
+                let (block, after) = rest.split_at(block.count());
+                // SAFETY: offsets come from the plan, whose pixels and segments stay inside one padded image and one
+                // output image; `repeat` moves them by whole images of this group.
+                unsafe {
+                    T::gather(&Gather {
+                        input: input.as_ptr(),
+                        output: out.as_mut_ptr().add(first),
+                        pixels,
+                        segments: block,
+                        panel: packed.as_ptr().add(at),
+                        vectors,
+                        columns,
+                        start,
+                    });
+                }
+                at += block.iter().map(|s| s.len).sum::<usize>() * width;
+                start = Start::Output;
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            panel_at += rows * width;
+        }
+    }
+}
+
+/// The pixels of one image, for each image of a group.
+fn repeat(pixels: &[Pixel], images: usize, input_len: usize, output_len: usize) -> Vec<Pixel> {
+    (0..images)
+        .flat_map(|g| {
+            pixels.iter().map(move |p| Pixel { input: p.input + g * input_len, output: p.output + g * output_len })
+        })
+        .collect()
+}
+
+pub(super) fn forward<T: Real>(d: &Dims, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+    Plan::forward(d).run(x, w, bias, d.n)
+}
+
+pub(super) fn input_grad<T: Real>(d: &Dims, dy: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+    Plan::input_grad(d).run(dy, w, bias, d.n)
+}
+
+/// A block of the weight gradient: one kernel row, some input channels, one panel of output channels.
+struct WeightBlock {
+    ky: usize,
+    first: usize,
+    rows: usize,
+    panel: (usize, usize, usize),
+}
+
+pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
+    let mut blocks = Vec::new();
+    for panel in panels::<T>(d.o) {
+        for first in (0..d.i).step_by(ROW_BLOCK) {
+            for ky in 0..d.kernel[0] {
+                blocks.push(WeightBlock { ky, first, rows: ROW_BLOCK.min(d.i - first), panel });
+            }
+        }
+    }
+    let parts: Vec<Vec<T>> = blocks.par_iter().map(|b| weight_block(d, b, x, dy)).collect();
+
+    let [kh, kw] = d.kernel;
+    let mut by_panel: Vec<Vec<(&WeightBlock, &[T])>> = vec![Vec::new(); d.o.div_ceil(VECTORS * T::lanes())];
+    for (block, part) in blocks.iter().zip(&parts) {
+        by_panel[block.panel.0 / (VECTORS * T::lanes())].push((block, part));
+    }
+    // Each output channel's weights are one contiguous row of the result.
+    let row = d.i * kh * kw;
+    fill(d.o * row, row, |at, out| {
+        let o = at / row;
+        for (block, part) in &by_panel[o / (VECTORS * T::lanes())] {
+            let width = block.panel.2 * T::lanes();
+            for kx in 0..kw {
+                for r in 0..block.rows {
+                    out[((block.first + r) * kh + block.ky) * kw + kx] =
+                        part[(kx * block.rows + r) * width + o - block.panel.0];
+                }
+            }
+        }
+    })
+}
+
+/// `[Kw, rows, panel width]` of one block.
+fn weight_block<T: Real>(d: &Dims, block: &WeightBlock, x: &[T], dy: &[T]) -> Vec<T> {
+    let s = d.spec.stride;
+    let (first, columns, vectors) = block.panel;
+    let width = vectors * T::lanes();
+    let pad = std::array::from_fn(|a| Pad { before: d.spec.padding[a], size: (d.output[a] - 1) * s + d.kernel[a] });
+    let padded = Padded { from: d.input, pad, stride: d.i, first: block.first, channels: block.rows };
+    let out_pixels = d.output[0] * d.output[1];
+    let group = (SCRATCH / padded.len().max(1)).clamp(1, d.n.max(1));
+    // A full panel is read where it lies; a ragged one from a copy whose missing channels are zero.
+    let ragged = columns != width;
+    let delta_stride = if ragged { width } else { d.o };
+    let pitch = pad[1].size * block.rows;
+    let pixels: Vec<Pixel> = (0..d.output[0])
+        .flat_map(|oy| {
+            (0..d.output[1]).map(move |ox| Pixel {
+                input: oy * s * pitch + ox * s * block.rows,
+                output: (oy * d.output[1] + ox) * delta_stride,
+            })
+        })
+        .collect();
+    let pixels = repeat(&pixels, group, padded.len(), out_pixels * delta_stride);
+
+    let mut scratch = if padded.is_copy() { vec![T::ZERO; group * padded.len()] } else { Vec::new() };
+    let mut ragged_delta = if ragged { vec![T::ZERO; group * out_pixels * width] } else { Vec::new() };
+    let mut acc = vec![T::ZERO; d.kernel[1] * block.rows * width];
+    let groups = x.chunks(group * padded.source_len()).zip(dy.chunks(group * out_pixels * d.o));
+    for (images, delta) in groups {
+        let count = images.len() / padded.source_len();
+        let input = if padded.is_copy() {
+            padded.copy(images, &mut scratch);
+            scratch.as_slice()
+        } else {
+            images
+        };
+        let delta = if ragged {
+            for (out, d) in ragged_delta.chunks_exact_mut(width).zip(delta.chunks_exact(d.o)) {
+                out[..columns].copy_from_slice(&d[first..first + columns]);
+            }
+            ragged_delta.as_slice()
+        } else {
+            &delta[first..]
+        };
+        for kx in 0..d.kernel[1] {
+            // SAFETY: the largest pixel offset plus the tap is the last position of the padded image.
+            unsafe {
+                T::outer(&Outer {
+                    input: input.as_ptr().add(block.ky * pitch + kx * block.rows),
+                    delta: delta.as_ptr(),
+                    pixels: &pixels[..count * out_pixels],
+                    rows: block.rows,
+                    vectors,
+                    output: acc.as_mut_ptr().add(kx * block.rows * width),
+                });
+            }
+        }
+    }
+    acc
+}

@@ -1,0 +1,274 @@
+//! Two-dimensional convolution and its two gradients, the only costly operators of the harness.
+//!
+//! Legend: N images, H×W pixels, I input and O output channels, K kernel side. Images are `[N, H, W, C]` (channels
+//! last, so that a pixel's channels are one contiguous run); weights are `[O, I, Kh, Kw]`, as in PyTorch's files.
+//!
+//! The transposed convolution is the input gradient of a convolution and needs no kernel of its own, and a linear layer
+//! is a convolution of one pixel.
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{Result, Shape, Tensor, bail};
+
+use super::op::{Made, Op2, Op3, View, apply2, apply3};
+use super::real::Real;
+
+/// Geometry of a convolution of square kernels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConvSpec {
+    /// Stride in both axes.
+    pub stride: usize,
+    /// Zero padding `[rows, columns]` on each side.
+    pub padding: [usize; 2],
+}
+
+impl ConvSpec {
+    /// The same padding in both axes.
+    pub const fn new(stride: usize, padding: usize) -> Self {
+        Self { stride, padding: [padding; 2] }
+    }
+}
+
+/// Every extent of one convolution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dims {
+    /// Images.
+    pub n: usize,
+    /// Input channels.
+    pub i: usize,
+    /// Output channels.
+    pub o: usize,
+    /// Input rows, columns.
+    pub input: [usize; 2],
+    /// Output rows, columns.
+    pub output: [usize; 2],
+    /// Kernel rows, columns.
+    pub kernel: [usize; 2],
+    /// Stride and padding.
+    pub spec: ConvSpec,
+}
+
+impl Dims {
+    fn new(name: &str, images: &[usize], input: [usize; 2], weight: &[usize], spec: ConvSpec) -> Result<Self> {
+        let (&[n, _, _, _], &[o, i, kh, kw]) = (images, weight) else {
+            bail!("{name}: expected images [N, H, W, C] and weight [O, I, Kh, Kw], got {images:?} and {weight:?}")
+        };
+        let kernel = [kh, kw];
+        let mut output = [0; 2];
+        for axis in 0..2 {
+            let padded = input[axis] + 2 * spec.padding[axis];
+            if padded < kernel[axis] {
+                bail!("{name}: kernel {kernel:?} is larger than the padded input {input:?} (padding {:?})", spec.padding)
+            }
+            output[axis] = (padded - kernel[axis]) / spec.stride + 1;
+        }
+        Ok(Self { n, i, o, input, output, kernel, spec })
+    }
+
+    fn expect(name: &str, what: &str, got: &[usize], want: [usize; 4]) -> Result<()> {
+        if got != want {
+            bail!("{name}: {what} has shape {got:?}, expected {want:?}")
+        }
+        Ok(())
+    }
+
+    fn input_dims(&self) -> [usize; 4] {
+        [self.n, self.input[0], self.input[1], self.i]
+    }
+
+    fn output_dims(&self) -> [usize; 4] {
+        [self.n, self.output[0], self.output[1], self.o]
+    }
+}
+
+struct Forward(ConvSpec);
+
+impl Op2 for Forward {
+    const NAME: &'static str = "conv2d";
+    fn cpu<T: Real>(&self, x: View<T>, w: View<T>) -> Made<T> {
+        self.run(x, w, None)
+    }
+}
+
+impl Op3 for Forward {
+    const NAME: &'static str = "conv2d";
+    fn cpu<T: Real>(&self, x: View<T>, w: View<T>, b: View<T>) -> Made<T> {
+        self.run(x, w, Some(b))
+    }
+}
+
+impl Forward {
+    fn run<T: Real>(&self, x: View<T>, w: View<T>, bias: Option<View<T>>) -> Made<T> {
+        let &[_, h, wd, _] = x.dims else { bail!("conv2d: expected images [N, H, W, C], got {:?}", x.dims) };
+        let d = Dims::new("conv2d", x.dims, [h, wd], w.dims, self.0)?;
+        Dims::expect("conv2d", "input", x.dims, d.input_dims())?;
+        let bias = check_bias("conv2d", bias, d.o)?;
+        Ok((cpu::forward(&d, x.data, w.data, bias), Shape::from(d.output_dims().to_vec())))
+    }
+}
+
+fn check_bias<'a, T>(name: &str, bias: Option<View<'a, T>>, channels: usize) -> Result<Option<&'a [T]>> {
+    match bias {
+        Some(b) if b.data.len() != channels => {
+            bail!("{name}: bias has shape {:?}, expected [{channels}]", b.dims)
+        }
+        b => Ok(b.map(|b| b.data)),
+    }
+}
+
+struct InputGrad {
+    spec: ConvSpec,
+    input: [usize; 2],
+}
+
+impl Op2 for InputGrad {
+    const NAME: &'static str = "conv2d_input_grad";
+    fn cpu<T: Real>(&self, dy: View<T>, w: View<T>) -> Made<T> {
+        self.run(dy, w, None)
+    }
+}
+
+impl Op3 for InputGrad {
+    const NAME: &'static str = "conv_transpose2d";
+    fn cpu<T: Real>(&self, dy: View<T>, w: View<T>, b: View<T>) -> Made<T> {
+        self.run(dy, w, Some(b))
+    }
+}
+
+impl InputGrad {
+    fn run<T: Real>(&self, dy: View<T>, w: View<T>, bias: Option<View<T>>) -> Made<T> {
+        let d = Dims::new("conv2d_input_grad", dy.dims, self.input, w.dims, self.spec)?;
+        Dims::expect("conv2d_input_grad", "output gradient", dy.dims, d.output_dims())?;
+        let bias = check_bias("conv_transpose2d", bias, d.i)?;
+        Ok((cpu::input_grad(&d, dy.data, w.data, bias), Shape::from(d.input_dims().to_vec())))
+    }
+}
+
+struct WeightGrad {
+    spec: ConvSpec,
+    kernel: [usize; 2],
+}
+
+impl Op2 for WeightGrad {
+    const NAME: &'static str = "conv2d_weight_grad";
+    fn cpu<T: Real>(&self, x: View<T>, dy: View<T>) -> Made<T> {
+        let (&[_, h, wd, i], &[_, _, _, o]) = (x.dims, dy.dims) else {
+            bail!("{}: expected images [N, H, W, C], got {:?} and {:?}", Self::NAME, x.dims, dy.dims)
+        };
+        let weight = [o, i, self.kernel[0], self.kernel[1]];
+        let d = Dims::new(Self::NAME, x.dims, [h, wd], &weight, self.spec)?;
+        Dims::expect(Self::NAME, "output gradient", dy.dims, d.output_dims())?;
+        Ok((cpu::weight_grad(&d, x.data, dy.data), Shape::from(weight.to_vec())))
+    }
+}
+
+/// Convolution: `x` `[N, H, W, I]`, `w` `[O, I, Kh, Kw]`, `bias` `[O]` → `[N, H', W', O]`.
+///
+/// # Errors
+/// On shapes that do not fit, non-contiguous tensors, or a dtype other than F32 and F64.
+pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: ConvSpec) -> Result<Tensor> {
+    match bias {
+        Some(b) => apply3(&Forward(spec), x, w, b),
+        None => apply2(&Forward(spec), x, w),
+    }
+}
+
+/// Gradient of [`conv2d`] in its input of `input` rows × columns: `dy` `[N, H', W', O]`, `w` → `[N, H, W, I]`.
+///
+/// # Errors
+/// As for [`conv2d`].
+pub fn conv2d_input_grad(dy: &Tensor, w: &Tensor, spec: ConvSpec, input: [usize; 2]) -> Result<Tensor> {
+    apply2(&InputGrad { spec, input }, dy, w)
+}
+
+/// Gradient of [`conv2d`] in its weight of `kernel` rows × columns: `x` `[N, H, W, I]`, `dy` `[N, H', W', O]` →
+/// `[O, I, Kh, Kw]`.
+///
+/// # Errors
+/// As for [`conv2d`].
+pub fn conv2d_weight_grad(x: &Tensor, dy: &Tensor, spec: ConvSpec, kernel: [usize; 2]) -> Result<Tensor> {
+    apply2(&WeightGrad { spec, kernel }, x, dy)
+}
+
+/// Rows × columns that a transposed convolution makes of `input` rows × columns.
+pub fn transposed_size(input: [usize; 2], kernel: [usize; 2], spec: ConvSpec) -> [usize; 2] {
+    std::array::from_fn(|a| (input[a] - 1) * spec.stride + kernel[a] - 2 * spec.padding[a])
+}
+
+/// Transposed convolution: `x` `[N, H, W, I]`, `w` `[I, O, Kh, Kw]`, `bias` `[O]` → `[N, H', W', O]`, sizes as
+/// PyTorch's `ConvTranspose2d` without output padding.
+///
+/// # Errors
+/// As for [`conv2d`].
+pub fn conv_transpose2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: ConvSpec) -> Result<Tensor> {
+    let (_, h, wd, _) = x.dims4()?;
+    let (_, _, kh, kw) = w.dims4()?;
+    let op = InputGrad { spec, input: transposed_size([h, wd], [kh, kw], spec) };
+    match bias {
+        Some(b) => apply3(&op, x, w, b),
+        None => apply2(&op, x, w),
+    }
+}
+
+/// Gradient of [`conv_transpose2d`] in its input.
+///
+/// # Errors
+/// As for [`conv2d`].
+pub fn conv_transpose2d_input_grad(dy: &Tensor, w: &Tensor, spec: ConvSpec) -> Result<Tensor> {
+    conv2d(dy, w, None, spec)
+}
+
+/// Gradient of [`conv_transpose2d`] in its weight: `x` `[N, H, W, I]`, `dy` `[N, H', W', O]` → `[I, O, Kh, Kw]`.
+///
+/// # Errors
+/// As for [`conv2d`].
+pub fn conv_transpose2d_weight_grad(x: &Tensor, dy: &Tensor, spec: ConvSpec, kernel: [usize; 2]) -> Result<Tensor> {
+    conv2d_weight_grad(dy, x, spec, kernel)
+}
+
+/// Linear layer: `x` `[N, I]`, `w` `[O, I]`, `bias` `[O]` → `[N, O]`.
+///
+/// # Errors
+/// As for [`conv2d`].
+pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    conv2d(&pixel(x)?, &pixel_weight(w)?, bias, ConvSpec::new(1, 0))?.flatten_from(1)
+}
+
+/// Gradient of [`linear`] in its input.
+///
+/// # Errors
+/// As for [`conv2d`].
+pub fn linear_input_grad(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
+    conv2d_input_grad(&pixel(dy)?, &pixel_weight(w)?, ConvSpec::new(1, 0), [1, 1])?.flatten_from(1)
+}
+
+/// Gradient of [`linear`] in its weight: `[O, I]`.
+///
+/// # Errors
+/// As for [`conv2d`].
+pub fn linear_weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    conv2d_weight_grad(&pixel(x)?, &pixel(dy)?, ConvSpec::new(1, 0), [1, 1])?.flatten_from(1)
+}
+
+fn pixel(x: &Tensor) -> Result<Tensor> {
+    let (n, c) = x.dims2()?;
+    x.reshape((n, 1, 1, c))
+}
+
+fn pixel_weight(w: &Tensor) -> Result<Tensor> {
+    let (o, i) = w.dims2()?;
+    w.reshape((o, i, 1, 1))
+}
+
+/// Multiplications and additions of one pass over `images` images: the same for the forward pass and both gradients.
+///
+/// # Errors
+/// On shapes that do not fit.
+pub fn conv2d_flops(images: &[usize], weight: &[usize], spec: ConvSpec) -> Result<u64> {
+    let &[_, h, w, _] = images else { bail!("conv2d_flops: expected images [N, H, W, C], got {images:?}") };
+    let d = Dims::new("conv2d_flops", images, [h, w], weight, spec)?;
+    let product: usize = [d.n, d.output[0], d.output[1], d.o, d.i, d.kernel[0], d.kernel[1]].iter().product();
+    Ok(2 * product as u64)
+}

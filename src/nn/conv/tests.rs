@@ -1,0 +1,175 @@
+//! The three proofs of each kernel, over odd sizes, strides, paddings and channel counts that leave ragged tiles.
+
+use candle_core::{DType, Tensor};
+
+use super::*;
+use crate::nn::testing::{adjoint, central_difference, close, dot, random, tensors_close};
+
+struct Case {
+    n: usize,
+    size: [usize; 2],
+    i: usize,
+    o: usize,
+    kernel: [usize; 2],
+    spec: ConvSpec,
+}
+
+fn cases() -> Vec<Case> {
+    let case = |n, size, i, o, kernel, stride, padding| Case { n, size, i, o, kernel, spec: ConvSpec { stride, padding } };
+    vec![
+        case(2, [5, 7], 3, 4, [3, 3], 1, [1, 1]),
+        case(3, [6, 6], 4, 70, [4, 4], 2, [1, 1]),
+        case(1, [9, 8], 33, 5, [3, 3], 2, [0, 0]),
+        case(2, [7, 7], 130, 3, [3, 3], 1, [1, 1]),
+        case(2, [4, 4], 5, 1, [4, 4], 1, [0, 0]),
+        case(9, [1, 1], 300, 65, [1, 1], 1, [0, 0]),
+        case(1, [6, 9], 2, 3, [1, 7], 1, [0, 3]),
+        case(1, [11, 5], 2, 3, [5, 3], 3, [2, 1]),
+        case(2, [5, 5], 3, 2, [1, 1], 2, [0, 0]),
+        case(1, [8, 8], 100, 40, [3, 3], 1, [1, 1]),
+        case(40, [8, 8], 7, 9, [3, 3], 1, [1, 1]),
+    ]
+}
+
+fn tensors(c: &Case) -> (Tensor, Tensor, Tensor) {
+    let x = random("x", &[c.n, c.size[0], c.size[1], c.i]);
+    let w = random("w", &[c.o, c.i, c.kernel[0], c.kernel[1]]);
+    let y = conv2d(&x, &w, None, c.spec).unwrap();
+    assert_eq!((y.dtype(), y.device().is_cpu()), (DType::F64, true));
+    let dy = random("dy", y.dims());
+    (x, w, dy)
+}
+
+/// The definition, one multiplication at a time.
+fn naive(c: &Case, x: &Tensor, w: &Tensor, output: &[usize]) -> Tensor {
+    let read = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    let (x, w) = (read(x), read(w));
+    let [h, wd] = c.size;
+    let mut out = Vec::new();
+    for n in 0..c.n {
+        for oy in 0..output[1] {
+            for ox in 0..output[2] {
+                for o in 0..c.o {
+                    let mut sum = 0.0;
+                    for i in 0..c.i {
+                        for ky in 0..c.kernel[0] {
+                            for kx in 0..c.kernel[1] {
+                                let iy = (oy * c.spec.stride + ky).wrapping_sub(c.spec.padding[0]);
+                                let ix = (ox * c.spec.stride + kx).wrapping_sub(c.spec.padding[1]);
+                                if iy < h && ix < wd {
+                                    sum += x[((n * h + iy) * wd + ix) * c.i + i]
+                                        * w[((o * c.i + i) * c.kernel[0] + ky) * c.kernel[1] + kx];
+                                }
+                            }
+                        }
+                    }
+                    out.push(sum);
+                }
+            }
+        }
+    }
+    Tensor::from_vec(out, output, x_device()).unwrap()
+}
+
+fn x_device() -> &'static candle_core::Device {
+    &candle_core::Device::Cpu
+}
+
+#[test]
+fn forward_is_the_loop_nest() {
+    for c in cases() {
+        let (x, w, dy) = tensors(&c);
+        tensors_close(&conv2d(&x, &w, None, c.spec).unwrap(), &naive(&c, &x, &w, dy.dims()), 1e-13);
+    }
+}
+
+#[test]
+fn bias_is_added_once() {
+    for c in cases() {
+        let (x, w, dy) = tensors(&c);
+        let b = random("b", &[c.o]);
+        let with = conv2d(&x, &w, Some(&b), c.spec).unwrap();
+        let without = conv2d(&x, &w, None, c.spec).unwrap().broadcast_add(&b).unwrap();
+        tensors_close(&with, &without, 1e-13);
+        let bi = random("bi", &[c.i]);
+        if transposed_size([dy.dims()[1], dy.dims()[2]], c.kernel, c.spec) == c.size {
+            let with = conv_transpose2d(&dy, &w, Some(&bi), c.spec).unwrap();
+            let without = conv_transpose2d(&dy, &w, None, c.spec).unwrap().broadcast_add(&bi).unwrap();
+            tensors_close(&with, &without, 1e-13);
+        }
+    }
+}
+
+#[test]
+fn gradients_are_adjoint_to_the_forward_pass() {
+    for c in cases() {
+        let (x, w, dy) = tensors(&c);
+        let y = conv2d(&x, &w, None, c.spec).unwrap();
+        adjoint(&y, &dy, &x, &conv2d_input_grad(&dy, &w, c.spec, c.size).unwrap());
+        adjoint(&y, &dy, &w, &conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap());
+    }
+}
+
+#[test]
+fn gradients_are_central_differences() {
+    for c in cases() {
+        let (x, w, dy) = tensors(&c);
+        let (vx, vw) = (random("vx", x.dims()), random("vw", w.dims()));
+        let loss = |x: &Tensor, w: &Tensor| Ok(dot(&conv2d(x, w, None, c.spec)?, &dy));
+        central_difference(|x| loss(x, &w), &x, &vx, &conv2d_input_grad(&dy, &w, c.spec, c.size).unwrap());
+        central_difference(|w| loss(&x, w), &w, &vw, &conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap());
+    }
+}
+
+#[test]
+fn single_precision_agrees_with_double() {
+    for c in cases() {
+        let (x, w, dy) = tensors(&c);
+        let single = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
+        let back = |t: Tensor| {
+            assert_eq!(t.dtype(), DType::F32);
+            t.to_dtype(DType::F64).unwrap()
+        };
+        let (xs, ws, dys) = (single(&x), single(&w), single(&dy));
+        tensors_close(&back(conv2d(&xs, &ws, None, c.spec).unwrap()), &conv2d(&x, &w, None, c.spec).unwrap(), 1e-6);
+        let dx = conv2d_input_grad(&dys, &ws, c.spec, c.size).unwrap();
+        tensors_close(&back(dx), &conv2d_input_grad(&dy, &w, c.spec, c.size).unwrap(), 1e-6);
+        let dw = conv2d_weight_grad(&xs, &dys, c.spec, c.kernel).unwrap();
+        tensors_close(&back(dw), &conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap(), 1e-6);
+    }
+}
+
+#[test]
+fn linear_is_a_matrix_product() {
+    let (x, w, b) = (random("x", &[7, 37]), random("w", &[5, 37]), random("b", &[5]));
+    let y = linear(&x, &w, Some(&b)).unwrap();
+    let want = x.matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
+    tensors_close(&y, &want, 1e-13);
+    let dy = random("dy", &[7, 5]);
+    tensors_close(&linear_input_grad(&dy, &w).unwrap(), &dy.matmul(&w).unwrap(), 1e-13);
+    tensors_close(&linear_weight_grad(&x, &dy).unwrap(), &dy.t().unwrap().matmul(&x).unwrap(), 1e-13);
+}
+
+#[test]
+fn transposed_convolution_is_the_adjoint() {
+    let spec = ConvSpec::new(2, 1);
+    let (x, w) = (random("x", &[2, 3, 4, 6]), random("w", &[6, 5, 4, 4]));
+    let y = conv_transpose2d(&x, &w, None, spec).unwrap();
+    assert_eq!(y.dims(), [2, 6, 8, 5]);
+    let dy = random("dy", y.dims());
+    adjoint(&y, &dy, &x, &conv_transpose2d_input_grad(&dy, &w, spec).unwrap());
+    adjoint(&y, &dy, &w, &conv_transpose2d_weight_grad(&x, &dy, spec, [4, 4]).unwrap());
+}
+
+#[test]
+fn bad_shapes_are_refused() {
+    let (x, w) = (random("x", &[1, 4, 4, 3]), random("w", &[2, 5, 3, 3]));
+    let error = conv2d(&x, &w, None, ConvSpec::new(1, 1)).unwrap_err().to_string();
+    assert!(error.contains("[1, 4, 4, 3]") && error.contains("[1, 4, 4, 5]"), "{error}");
+    let w = random("w", &[2, 3, 7, 7]);
+    let error = conv2d(&x, &w, None, ConvSpec::new(1, 0)).unwrap_err().to_string();
+    assert!(error.contains("larger than the padded input"), "{error}");
+    let w = random("w", &[2, 3, 3, 3]).to_dtype(DType::U8).unwrap();
+    assert!(conv2d(&x, &w, None, ConvSpec::new(1, 1)).is_err());
+    close(conv2d_flops(&[2, 4, 4, 3], &[5, 3, 3, 3], ConvSpec::new(1, 1)).unwrap() as f64, 8640.0, 0.0);
+}

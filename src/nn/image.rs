@@ -1,0 +1,146 @@
+//! Operators that treat each image of a batch on its own: sums over an image, scaling by a factor per image, and the
+//! channel sums of a bias gradient.
+
+use candle_core::{Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::op::{Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
+use super::real::Real;
+
+fn split<T>(name: &str, x: View<T>) -> Result<(usize, usize)> {
+    match x.dims.first() {
+        Some(&n) if n > 0 => Ok((n, x.data.len() / n)),
+        _ => bail!("{name}: expected at least one image, got shape {:?}", x.dims),
+    }
+}
+
+struct SquaredDistance(f64);
+
+impl Op1 for SquaredDistance {
+    const NAME: &'static str = "squared_distance";
+    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+        let (n, len) = split(Self::NAME, x)?;
+        let out = fill(n, 1, |at, out| {
+            let sum: f64 = x.data[at * len..][..len].iter().map(|&v| (v.to_f64() - self.0).powi(2)).sum();
+            out[0] = T::from_f64(sum);
+        });
+        Ok((out, Shape::from(n)))
+    }
+}
+
+/// `Σ (x − t)²` over each image: `[N, …]` → `[N]`, summed in f64.
+///
+/// # Errors
+/// On an empty or non-contiguous tensor, or a dtype other than F32 and F64.
+pub fn squared_distance(x: &Tensor, t: f64) -> Result<Tensor> {
+    apply1(&SquaredDistance(t), x)
+}
+
+struct Scale(f64);
+
+impl Op2 for Scale {
+    const NAME: &'static str = "scale_images";
+    fn cpu<T: Real>(&self, x: View<T>, s: View<T>) -> Made<T> {
+        let (n, len) = split(<Self as Op2>::NAME, x)?;
+        same_dims(<Self as Op2>::NAME, &[n], s.dims)?;
+        let t = T::from_f64(self.0);
+        let out = fill(n * len, len, |at, out| {
+            let scale = s.data[at / len];
+            for (o, &v) in out.iter_mut().zip(&x.data[at..]) {
+                *o = scale * (v - t);
+            }
+        });
+        Ok((out, Shape::from(x.dims)))
+    }
+}
+
+/// `sᵢ·(xᵢ − t)`: `x` `[N, …]`, `s` `[N]`.
+///
+/// # Errors
+/// As for [`squared_distance`], and when `s` does not have one element per image.
+pub fn scale_images(x: &Tensor, s: &Tensor, t: f64) -> Result<Tensor> {
+    apply2(&Scale(t), x, s)
+}
+
+struct AddBias;
+
+impl Op3 for AddBias {
+    const NAME: &'static str = "add_scaled_bias";
+    fn cpu<T: Real>(&self, x: View<T>, s: View<T>, b: View<T>) -> Made<T> {
+        let (n, len) = split(Self::NAME, x)?;
+        same_dims(Self::NAME, &[n], s.dims)?;
+        if b.data.is_empty() || len % b.data.len() != 0 {
+            bail!("{}: bias has shape {:?}, images {:?}", Self::NAME, b.dims, x.dims)
+        }
+        let out = fill(n * len, len, |at, out| {
+            let scale = s.data[at / len];
+            let source = x.data[at..][..len].chunks_exact(b.data.len());
+            for (pixel, from) in out.chunks_exact_mut(b.data.len()).zip(source) {
+                for ((o, &v), &b) in pixel.iter_mut().zip(from).zip(b.data) {
+                    *o = v + scale * b;
+                }
+            }
+        });
+        Ok((out, Shape::from(x.dims)))
+    }
+}
+
+/// `xᵢ + sᵢ·b` over channels: `x` `[N, …, C]`, `s` `[N]`, `b` `[C]`.
+///
+/// # Errors
+/// As for [`scale_images`], and when the channels do not fit.
+pub fn add_scaled_bias(x: &Tensor, s: &Tensor, b: &Tensor) -> Result<Tensor> {
+    apply3(&AddBias, x, s, b)
+}
+
+struct ChannelSum;
+
+impl Op2 for ChannelSum {
+    const NAME: &'static str = "channel_sum";
+    fn cpu<T: Real>(&self, x: View<T>, s: View<T>) -> Made<T> {
+        let (n, len) = split(Self::NAME, x)?;
+        same_dims(Self::NAME, &[n], s.dims)?;
+        let c = x.dims.last().copied().unwrap_or(1);
+        let per_image: Vec<Vec<T>> = x
+            .data
+            .par_chunks_exact(len)
+            .map(|image| {
+                let mut sum = vec![T::ZERO; c];
+                for pixel in image.chunks_exact(c) {
+                    for (o, &v) in sum.iter_mut().zip(pixel) {
+                        *o += v;
+                    }
+                }
+                sum
+            })
+            .collect();
+        let out = (0..c)
+            .map(|k| T::from_f64(per_image.iter().zip(s.data).map(|(p, &s)| p[k].to_f64() * s.to_f64()).sum()))
+            .collect();
+        Ok((out, Shape::from(c)))
+    }
+}
+
+/// `Σᵢ sᵢ Σ_pixels xᵢ` for each channel: `x` `[N, …, C]`, `s` `[N]` → `[C]`.
+///
+/// # Errors
+/// As for [`scale_images`].
+pub fn channel_sum(x: &Tensor, s: &Tensor) -> Result<Tensor> {
+    apply2(&ChannelSum, x, s)
+}
+
+/// Images as PyTorch stores them, `[N, C, H, W]`, to channels last `[N, H, W, C]`.
+///
+/// # Errors
+/// When the tensor does not have four axes.
+pub fn channels_last(x: &Tensor) -> Result<Tensor> {
+    x.permute((0, 2, 3, 1))?.contiguous()
+}
+
+/// The inverse of [`channels_last`].
+///
+/// # Errors
+/// When the tensor does not have four axes.
+pub fn channels_first(x: &Tensor) -> Result<Tensor> {
+    x.permute((0, 3, 1, 2))?.contiguous()
+}

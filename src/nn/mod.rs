@@ -1,0 +1,16 @@
+//! Operators on images `[N, H, W, C]` (channels last), each with its gradients, over f32 and f64. Knows no GAN.
+//!
+//! Legend for the whole room: N images, H rows, W columns, C channels, "rows" = N·H·W pixels.
+
+pub mod activation;
+pub mod batch_norm;
+pub mod conv;
+pub mod image;
+pub mod init;
+pub mod kernel;
+pub mod op;
+pub mod real;
+pub mod resample;
+pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,0 +1,147 @@
+//! Nearest ×2 upsampling, 2×2 average pooling and global pooling. The first two are each other's adjoint up to a factor.
+
+use candle_core::{Result, Shape, Tensor, bail};
+
+use super::op::{Made, Op1, View, apply1, fill};
+use super::real::Real;
+
+struct Spread(f64);
+
+impl Op1 for Spread {
+    const NAME: &'static str = "upsample2";
+    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+        let &[n, h, w, c] = x.dims else { bail!("{}: expected [N, H, W, C], got {:?}", Self::NAME, x.dims) };
+        let scale = T::from_f64(self.0);
+        let row = 2 * w * c;
+        let out = fill(n * 4 * h * w * c, row, |at, out| {
+            let y = at / row;
+            let source = &x.data[y / 2 * w * c..][..w * c];
+            for (pair, pixel) in out.chunks_exact_mut(2 * c).zip(source.chunks_exact(c)) {
+                for half in pair.chunks_exact_mut(c) {
+                    for (o, &v) in half.iter_mut().zip(pixel) {
+                        *o = scale * v;
+                    }
+                }
+            }
+        });
+        Ok((out, Shape::from((n, 2 * h, 2 * w, c))))
+    }
+}
+
+struct Gather2(f64);
+
+impl Op1 for Gather2 {
+    const NAME: &'static str = "avg_pool2";
+    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+        let &[n, h, w, c] = x.dims else { bail!("{}: expected [N, H, W, C], got {:?}", Self::NAME, x.dims) };
+        if h % 2 != 0 || w % 2 != 0 {
+            bail!("{}: {h}×{w} pixels do not divide by two", Self::NAME)
+        }
+        let scale = T::from_f64(self.0);
+        let row = w / 2 * c;
+        let out = fill(n * h / 2 * row, row.max(1), |at, out| {
+            let source = &x.data[at / row * 2 * w * c..][..2 * w * c];
+            let (upper, lower) = source.split_at(w * c);
+            for ((pixel, a), b) in
+                out.chunks_exact_mut(c).zip(upper.chunks_exact(2 * c)).zip(lower.chunks_exact(2 * c))
+            {
+                for (k, o) in pixel.iter_mut().enumerate() {
+                    *o = scale * ((a[k] + a[k + c]) + (b[k] + b[k + c]));
+                }
+            }
+        });
+        Ok((out, Shape::from((n, h / 2, w / 2, c))))
+    }
+}
+
+/// Nearest ×2: `[N, H, W, C]` → `[N, 2H, 2W, C]`.
+///
+/// # Errors
+/// On other ranks, non-contiguous tensors, or a dtype other than F32 and F64.
+pub fn upsample2(x: &Tensor) -> Result<Tensor> {
+    apply1(&Spread(1.0), x)
+}
+
+/// Gradient of [`upsample2`].
+///
+/// # Errors
+/// As for [`avg_pool2`].
+pub fn upsample2_grad(dy: &Tensor) -> Result<Tensor> {
+    apply1(&Gather2(1.0), dy)
+}
+
+/// Average over 2×2 pixels: `[N, H, W, C]` → `[N, H/2, W/2, C]`.
+///
+/// # Errors
+/// As for [`upsample2`], and when H or W is odd.
+pub fn avg_pool2(x: &Tensor) -> Result<Tensor> {
+    apply1(&Gather2(0.25), x)
+}
+
+/// Gradient of [`avg_pool2`].
+///
+/// # Errors
+/// As for [`upsample2`].
+pub fn avg_pool2_grad(dy: &Tensor) -> Result<Tensor> {
+    apply1(&Spread(0.25), dy)
+}
+
+struct GlobalSum(f64);
+
+impl Op1 for GlobalSum {
+    const NAME: &'static str = "global_pool";
+    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+        let &[n, h, w, c] = x.dims else { bail!("{}: expected [N, H, W, C], got {:?}", Self::NAME, x.dims) };
+        let scale = T::from_f64(self.0);
+        let out = fill(n * c, c, |at, out| {
+            for pixel in x.data[at * h * w..][..h * w * c].chunks_exact(c) {
+                for (o, &v) in out.iter_mut().zip(pixel) {
+                    *o += v;
+                }
+            }
+            for o in out {
+                *o *= scale;
+            }
+        });
+        Ok((out, Shape::from((n, 1, 1, c))))
+    }
+}
+
+struct GlobalSpread {
+    scale: f64,
+    size: [usize; 2],
+}
+
+impl Op1 for GlobalSpread {
+    const NAME: &'static str = "global_pool_grad";
+    fn cpu<T: Real>(&self, dy: View<T>) -> Made<T> {
+        let &[n, 1, 1, c] = dy.dims else { bail!("{}: expected [N, 1, 1, C], got {:?}", Self::NAME, dy.dims) };
+        let scale = T::from_f64(self.scale);
+        let image = self.size[0] * self.size[1] * c;
+        let out = fill(n * image, image, |at, out| {
+            let source = &dy.data[at / image * c..][..c];
+            for pixel in out.chunks_exact_mut(c) {
+                for (o, &v) in pixel.iter_mut().zip(source) {
+                    *o = scale * v;
+                }
+            }
+        });
+        Ok((out, Shape::from((n, self.size[0], self.size[1], c))))
+    }
+}
+
+/// Sum over all pixels times `scale`: `[N, H, W, C]` → `[N, 1, 1, C]`.
+///
+/// # Errors
+/// As for [`upsample2`].
+pub fn global_pool(x: &Tensor, scale: f64) -> Result<Tensor> {
+    apply1(&GlobalSum(scale), x)
+}
+
+/// Gradient of [`global_pool`] for images of `size` rows × columns.
+///
+/// # Errors
+/// As for [`upsample2`].
+pub fn global_pool_grad(dy: &Tensor, scale: f64, size: [usize; 2]) -> Result<Tensor> {
+    apply1(&GlobalSpread { scale, size }, dy)
+}

@@ -1,0 +1,174 @@
+//! Named tensors of one network in one flat buffer, so that the optimiser, the moving average and a checkpoint treat a
+//! network as a single vector, whatever its layers are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+use super::init::Init;
+use super::op::{InPlace, update2};
+use super::real::Real;
+use crate::rng::Stream;
+
+/// A tensor of a [`Store`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Id(usize);
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    shape: Vec<usize>,
+    offset: usize,
+    init: Init,
+}
+
+/// Names, shapes and initial distributions, before a buffer exists.
+#[derive(Default, Debug)]
+pub struct Builder {
+    entries: Vec<Entry>,
+    len: usize,
+}
+
+impl Builder {
+    /// Declares a tensor.
+    pub fn add(&mut self, name: impl Into<String>, shape: &[usize], init: Init) -> Id {
+        let offset = self.len;
+        self.len += shape.iter().product::<usize>();
+        self.entries.push(Entry { name: name.into(), shape: shape.to_vec(), offset, init });
+        Id(self.entries.len() - 1)
+    }
+
+    /// Draws every tensor's initial values, in the order of declaration.
+    ///
+    /// # Errors
+    /// When the device refuses the buffer.
+    pub fn build(self, stream: &mut Stream, dtype: DType, device: &Device) -> Result<Store> {
+        let values: Vec<f64> = self.entries.iter().flat_map(|e| e.init.draw(&e.shape, stream)).collect();
+        let flat = Tensor::from_vec(values, self.len, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
+        Ok(Store { entries: Arc::new(self.entries), flat })
+    }
+}
+
+/// Named tensors, each a view into one flat buffer.
+#[derive(Clone, Debug)]
+pub struct Store {
+    entries: Arc<Vec<Entry>>,
+    flat: Tensor,
+}
+
+struct Copy;
+
+impl InPlace<1> for Copy {
+    const NAME: &'static str = "copy";
+    fn element<T: Real>(&self, _: T, [x]: [T; 1]) -> T {
+        x
+    }
+}
+
+struct Accumulate;
+
+impl InPlace<1> for Accumulate {
+    const NAME: &'static str = "accumulate";
+    fn element<T: Real>(&self, x: T, [y]: [T; 1]) -> T {
+        x + y
+    }
+}
+
+impl Store {
+    /// The whole buffer, `[elements]`.
+    pub fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// Elements of all tensors together.
+    pub fn len(&self) -> usize {
+        self.entries.iter().map(|e| e.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A store of the same names and shapes, all zero, with memory of its own.
+    ///
+    /// # Errors
+    /// When the device refuses the buffer.
+    pub fn zeros_like(&self) -> Result<Self> {
+        Ok(Self { entries: self.entries.clone(), flat: self.flat.zeros_like()? })
+    }
+
+    /// A copy with memory of its own.
+    ///
+    /// # Errors
+    /// When the device refuses the buffer.
+    pub fn deep_clone(&self) -> Result<Self> {
+        Ok(Self { entries: self.entries.clone(), flat: self.flat.copy()? })
+    }
+
+    /// Overwrites every element with those of a store of the same layout.
+    ///
+    /// # Errors
+    /// When sizes differ.
+    pub fn copy_from(&self, other: &Self) -> Result<()> {
+        if self.is_empty() && other.is_empty() {
+            return Ok(());
+        }
+        update2(&Copy, &self.flat, &other.flat)
+    }
+
+    /// A view of one tensor: it sees later changes.
+    ///
+    /// # Errors
+    /// Never for an id of this layout.
+    pub fn get(&self, id: Id) -> Result<Tensor> {
+        let e = &self.entries[id.0];
+        self.flat.narrow(0, e.offset, e.shape.iter().product())?.reshape(e.shape.as_slice())
+    }
+
+    /// Overwrites one tensor.
+    ///
+    /// # Errors
+    /// When the number of elements differs.
+    pub fn set(&self, id: Id, value: &Tensor) -> Result<()> {
+        update2(&Copy, &self.get(id)?, &value.contiguous()?)
+    }
+
+    /// Adds to one tensor.
+    ///
+    /// # Errors
+    /// When the number of elements differs.
+    pub fn accumulate(&self, id: Id, value: &Tensor) -> Result<()> {
+        update2(&Accumulate, &self.get(id)?, value)
+    }
+
+    /// Every tensor by name.
+    ///
+    /// # Errors
+    /// Never for a consistent store.
+    pub fn named(&self) -> Result<BTreeMap<String, Tensor>> {
+        (0..self.entries.len()).map(|i| Ok((self.entries[i].name.clone(), self.get(Id(i))?))).collect()
+    }
+
+    /// Names in order of declaration.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|e| e.name.as_str())
+    }
+
+    /// Takes every tensor of this store out of `from` (keys `prefix` + name), converting the dtype.
+    ///
+    /// # Errors
+    /// When one is missing or has another shape; nothing is checked about tensors that are left over.
+    pub fn take_from(&self, from: &mut BTreeMap<String, Tensor>, prefix: &str) -> Result<()> {
+        for (i, e) in self.entries.iter().enumerate() {
+            let key = format!("{prefix}{}", e.name);
+            let Some(value) = from.remove(&key) else { bail!("tensor `{key}` is missing") };
+            if value.dims() != e.shape {
+                bail!("tensor `{key}` has shape {:?}, expected {:?}", value.dims(), e.shape)
+            }
+            self.set(Id(i), &value.to_dtype(self.flat.dtype())?.to_device(self.flat.device())?)?;
+        }
+        Ok(())
+    }
+}
