@@ -1,5 +1,11 @@
 //! pgn-bench: trains GANs whose critic is normalised or penalised in different ways on the same generators, data and
 //! seeds, measures them with the field's own metrics, and compares them.
 
+pub mod critic;
+pub mod generators;
+pub mod losses;
+pub mod methods;
 pub mod nn;
+pub mod optim;
 pub mod rng;
+pub mod train;

@@ -1,0 +1,217 @@
+//! The closed vocabulary of critic layers. Everything here is affine or piecewise linear, which is what makes the four
+//! passes exact: a layer with curvature (tanh, softmax attention, batch statistics) has no place in this enum.
+
+use candle_core::{DType, Device, Result, bail};
+
+use super::Critic;
+use crate::nn::conv::{ConvSpec, conv2d_flops};
+use crate::nn::init::Init;
+use crate::nn::store::{Builder, Id};
+use crate::rng::Stream;
+
+/// A convolution with bias. A linear layer is one whose kernel covers the image.
+#[derive(Clone, Debug)]
+pub struct Affine {
+    /// Weight `[O, I, Kh, Kw]`; under spectral normalisation the one before it is divided by σ.
+    pub weight: Id,
+    /// Bias `[O]`.
+    pub bias: Id,
+    /// Left and right vectors of the power iteration, `[O]` and `[I·Kh·Kw]`.
+    pub spectral: Option<[Id; 2]>,
+    /// Stride and padding.
+    pub spec: ConvSpec,
+    /// Weight's shape as a convolution.
+    pub shape: [usize; 4],
+    /// Position among the affine layers.
+    pub index: usize,
+    /// Position among everything a forward pass keeps.
+    pub slot: usize,
+}
+
+/// A layer.
+#[derive(Clone, Debug)]
+pub enum Layer {
+    /// Convolution or linear layer.
+    Conv(Affine),
+    /// `max(x, αx)`; ReLU is α = 0.
+    Leaky {
+        /// Slope of the negative half.
+        alpha: f64,
+        /// Position among everything a forward pass keeps.
+        slot: usize,
+    },
+    /// Average over 2×2 pixels.
+    AvgPool2,
+    /// Average or sum over all pixels.
+    GlobalPool {
+        /// Average, not sum.
+        mean: bool,
+        /// Position among everything a forward pass keeps.
+        slot: usize,
+    },
+    /// `main(x) + shortcut(x)`.
+    Residual {
+        /// The residual branch.
+        main: Vec<Layer>,
+        /// The shortcut branch; empty is the identity.
+        shortcut: Vec<Layer>,
+    },
+}
+
+/// Layers and how much a forward pass keeps.
+#[derive(Clone, Debug)]
+pub struct Net {
+    pub(super) layers: Vec<Layer>,
+    pub(super) slots: usize,
+    /// Slot of the last affine layer.
+    pub(super) head: usize,
+}
+
+impl Net {
+    /// The affine layers in the order of their indices.
+    pub(super) fn affines(&self) -> impl Iterator<Item = &Affine> {
+        fn collect<'a>(layers: &'a [Layer], out: &mut Vec<&'a Affine>) {
+            for layer in layers {
+                match layer {
+                    Layer::Conv(a) => out.push(a),
+                    Layer::Residual { main, shortcut } => {
+                        collect(main, out);
+                        collect(shortcut, out);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let mut out = Vec::new();
+        collect(&self.layers, &mut out);
+        out.sort_by_key(|a| a.index);
+        out.into_iter()
+    }
+}
+
+/// Declares layers and their parameters.
+pub struct NetBuilder {
+    params: Builder,
+    buffers: Builder,
+    spectral: bool,
+    affines: usize,
+    slots: usize,
+    head: usize,
+}
+
+impl NetBuilder {
+    /// `spectral`: every affine layer is spectrally normalised.
+    pub fn new(spectral: bool) -> Self {
+        Self { params: Builder::default(), buffers: Builder::default(), spectral, affines: 0, slots: 0, head: 0 }
+    }
+
+    fn slot(&mut self) -> usize {
+        self.slots += 1;
+        self.slots - 1
+    }
+
+    /// A convolution `name` of square `kernel`, same-size padding for stride 1 and halving for stride 2.
+    pub fn conv(&mut self, name: &str, [i, o]: [usize; 2], kernel: usize, stride: usize, init: Init) -> Layer {
+        self.affine(name, &[o, i, kernel, kernel], [o, i, kernel, kernel], ConvSpec::new(stride, (kernel - 1) / 2), init)
+    }
+
+    /// A linear layer `name` over all `side`×`side` pixels of `i` channels; its weight is stored as `[o, i·side·side]`,
+    /// in PyTorch's order of a flattened `[C, H, W]`.
+    pub fn linear(&mut self, name: &str, [i, o]: [usize; 2], side: usize, init: Init) -> Layer {
+        self.affine(name, &[o, i * side * side], [o, i, side, side], ConvSpec::new(1, 0), init)
+    }
+
+    fn affine(&mut self, name: &str, stored: &[usize], shape: [usize; 4], spec: ConvSpec, init: Init) -> Layer {
+        let suffix = if self.spectral { "weight_orig" } else { "weight" };
+        let weight = self.params.add(format!("{name}.{suffix}"), stored, init);
+        let bias = self.params.add(format!("{name}.bias"), &shape[..1], Init::Constant(0.0));
+        let spectral = self.spectral.then(|| {
+            let rest = shape[1..].iter().product();
+            [
+                self.buffers.add(format!("{name}.weight_u"), &shape[..1], Init::UnitVector),
+                self.buffers.add(format!("{name}.weight_v"), &[rest], Init::UnitVector),
+            ]
+        });
+        let slot = self.slot();
+        self.head = slot;
+        self.affines += 1;
+        Layer::Conv(Affine { weight, bias, spectral, spec, shape, index: self.affines - 1, slot })
+    }
+
+    /// `max(x, αx)`.
+    pub fn leaky(&mut self, alpha: f64) -> Layer {
+        Layer::Leaky { alpha, slot: self.slot() }
+    }
+
+    /// Average or sum over all pixels.
+    pub fn global_pool(&mut self, mean: bool) -> Layer {
+        Layer::GlobalPool { mean, slot: self.slot() }
+    }
+
+    /// Draws the parameters.
+    ///
+    /// # Errors
+    /// When the device refuses the buffers.
+    pub fn build(self, layers: Vec<Layer>, stream: &mut Stream, dtype: DType, device: &Device) -> Result<Critic> {
+        Ok(Critic {
+            net: Net { layers, slots: self.slots, head: self.head },
+            params: self.params.build(stream, dtype, device)?,
+            buffers: self.buffers.build(stream, dtype, device)?,
+        })
+    }
+}
+
+/// A small network with the vocabulary of the critics and several outputs: the feature classifier's shape.
+pub fn classifier(channels: [usize; 3], classes: usize, stream: &mut Stream, device: &Device) -> Result<Critic> {
+    let mut b = NetBuilder::new(false);
+    let init = Init::KaimingNormal;
+    let [c0, c1, c2] = channels;
+    let layers = vec![
+        b.conv("main.0", [3, c0], 4, 2, init),
+        b.leaky(0.1),
+        b.conv("main.2", [c0, c1], 4, 2, init),
+        b.leaky(0.1),
+        b.conv("main.4", [c1, c2], 3, 1, init),
+        b.leaky(0.1),
+        Layer::AvgPool2,
+        b.conv("main.7", [c2, c2], 3, 1, init),
+        b.leaky(0.1),
+        b.global_pool(true),
+        b.linear("linear", [c2, classes], 1, Init::Normal(0.05)),
+    ];
+    b.build(layers, stream, DType::F32, device)
+}
+
+pub(super) fn flops(layers: &[Layer], mut images: [usize; 4]) -> Result<(u64, [usize; 4])> {
+    let mut total = 0;
+    for layer in layers {
+        match layer {
+            Layer::Conv(a) => {
+                total += conv2d_flops(&images, &a.shape, a.spec)?;
+                for axis in 0..2 {
+                    images[1 + axis] = (images[1 + axis] + 2 * a.spec.padding[axis] - a.shape[2 + axis]) / a.spec.stride + 1;
+                }
+                images[3] = a.shape[0];
+            }
+            Layer::Leaky { .. } => {}
+            Layer::AvgPool2 => {
+                images[1] /= 2;
+                images[2] /= 2;
+            }
+            Layer::GlobalPool { .. } => {
+                images[1] = 1;
+                images[2] = 1;
+            }
+            Layer::Residual { main, shortcut } => {
+                let (m, out) = flops(main, images)?;
+                let (s, side) = flops(shortcut, images)?;
+                if out != side {
+                    bail!("residual branches end in shapes {out:?} and {side:?}")
+                }
+                total += m + s;
+                images = out;
+            }
+        }
+    }
+    Ok((total, images))
+}

@@ -1,0 +1,338 @@
+//! Piecewise-linear critics and their four exact passes (ARCHITECTURE.md).
+//!
+//! A critic f made of the layers of [`layer`] is piecewise linear in its image, so its Hessian vanishes almost everywhere
+//! and the gradient, in the weights, of a loss of both fᵢ and gᵢ = ∇ₓf(xᵢ) needs no differentiation of the backward pass:
+//!
+//! 1. [`Critic::forward`]: fᵢ, keeping each affine layer's input and each activation's output;
+//! 2. [`Critic::linearise`]: from a seed of 1 per image back to the image: δ at each affine output, and gᵢ;
+//! 3. with cᵢ = ∂L/∂fᵢ and vᵢ = ∂L/∂gᵢ, the tangent pass carries wᵢ = cᵢ·hᵢ + uᵢ (h the forward input, u the tangent of v)
+//!    through the linearised layers in one go: it is linear, and starts from cᵢ·xᵢ + vᵢ with biases scaled by cᵢ;
+//! 4. ∂L/∂W = Σᵢ δᵢ ⊗ wᵢ and ∂L/∂b = Σᵢ cᵢ·δᵢ, layer by layer as the tangent arrives ([`Critic::second_order`]).
+//!
+//! A loss of fᵢ alone needs only the ordinary backward pass ([`Critic::first_order`]). In the image, ∂L/∂xᵢ = cᵢ·gᵢ.
+
+mod cnn;
+pub mod layer;
+mod resnet;
+pub mod spectral;
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+use crate::nn::activation::{add, leaky_relu, leaky_relu_slope};
+use crate::nn::conv::{conv2d, conv2d_input_grad, conv2d_weight_grad};
+use crate::nn::image::{add_scaled_bias, channel_sum, scale_images};
+use crate::nn::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad};
+use crate::nn::store::Store;
+use crate::rng::Stream;
+use layer::{Affine, Layer, Net, NetBuilder};
+use spectral::Weight;
+
+/// The architectures of the paper that are critics of 32×32 images.
+pub const ARCHITECTURES: [&str; 2] = ["cnn32", "resnet32"];
+
+/// Channels of a full-size layer at a width multiplier: rounded, at least one.
+pub fn scaled(channels: usize, width: f64) -> usize {
+    ((channels as f64 * width).round() as usize).max(1)
+}
+
+/// A critic (or any network of its vocabulary): layers, parameters, and the vectors of spectral normalisation.
+pub struct Critic {
+    net: Net,
+    /// Trained parameters, under the names of the released code.
+    pub params: Store,
+    /// Spectral-normalisation vectors, empty without it.
+    pub buffers: Store,
+}
+
+/// The forward pass: what the other passes read.
+pub struct Forward {
+    /// Output `[N, outputs]`.
+    pub f: Tensor,
+    input: Tensor,
+    weights: Vec<Weight>,
+    /// Input of each affine and global-pooling layer, output of each activation, by slot.
+    kept: Vec<Option<Tensor>>,
+}
+
+impl Forward {
+    /// The critic's scalar per image, `[N]`.
+    ///
+    /// # Errors
+    /// When the network has more than one output.
+    pub fn scalar(&self) -> Result<Tensor> {
+        self.f.squeeze(1)
+    }
+
+    /// Input of the last affine layer, flattened to `[N, features]`.
+    ///
+    /// # Errors
+    /// Never for a network with an affine layer.
+    pub fn features(&self, critic: &Critic) -> Result<Tensor> {
+        match self.kept.get(critic.net.head).and_then(Option::as_ref) {
+            Some(h) => h.flatten_from(1),
+            None => bail!("the network has no affine layer"),
+        }
+    }
+}
+
+/// The adjoint pass from a seed of one per image.
+pub struct Linear {
+    /// gᵢ = ∇ₓf(xᵢ), `[N, H, W, C]`.
+    pub gradient: Tensor,
+    deltas: Vec<Option<Tensor>>,
+}
+
+type Visit<'a> = &'a mut dyn FnMut(&Affine, &Tensor) -> Result<()>;
+
+impl Critic {
+    /// The architecture `id` at a width multiplier, freshly initialised from the stream.
+    ///
+    /// # Errors
+    /// When the architecture is unknown.
+    pub fn new(id: &str, width: f64, spectral: bool, stream: &mut Stream, dtype: DType, device: &Device) -> Result<Self> {
+        let builder = NetBuilder::new(spectral);
+        let (layers, builder) = match id {
+            "cnn32" => cnn::layers(4, width, builder),
+            "resnet32" => resnet::layers(&resnet::RESNET32, width, builder),
+            other => bail!("unknown critic `{other}`; known: {}", ARCHITECTURES.join(", ")),
+        };
+        builder.build(layers, stream, dtype, device)
+    }
+
+    fn weights(&self, training: bool) -> Result<Vec<Weight>> {
+        self.net.affines().map(|a| Weight::of(a, &self.params, &self.buffers, training)).collect()
+    }
+
+    /// Pass 1 over images `[N, H, W, C]`. In training mode a spectrally normalised critic takes one power iteration, which
+    /// moves its buffers.
+    ///
+    /// # Errors
+    /// On images of another size or dtype.
+    pub fn forward(&self, x: &Tensor, training: bool) -> Result<Forward> {
+        let mut pass =
+            Forward { f: x.clone(), input: x.clone(), weights: self.weights(training)?, kept: vec![None; self.net.slots] };
+        let out = self.run(&self.net.layers, x.clone(), &mut pass)?;
+        let (n, h, w, _) = out.dims4()?;
+        if (h, w) != (1, 1) {
+            bail!("images of shape {:?} do not fit this critic: its output has {h}×{w} pixels, not 1×1", x.dims())
+        }
+        pass.f = out.reshape((n, ()))?;
+        Ok(pass)
+    }
+
+    fn run(&self, layers: &[Layer], mut x: Tensor, pass: &mut Forward) -> Result<Tensor> {
+        for layer in layers {
+            x = match layer {
+                Layer::Conv(a) => {
+                    pass.kept[a.slot] = Some(x.clone());
+                    let weight = &pass.weights[a.index];
+                    conv2d(&x, &weight.w, Some(&weight.bias), a.spec)?
+                }
+                Layer::Leaky { alpha, slot } => {
+                    let y = leaky_relu(&x, *alpha)?;
+                    pass.kept[*slot] = Some(y.clone());
+                    y
+                }
+                Layer::AvgPool2 => avg_pool2(&x)?,
+                Layer::GlobalPool { mean, slot } => {
+                    let (_, h, w, _) = x.dims4()?;
+                    pass.kept[*slot] = Some(x.clone());
+                    global_pool(&x, pool_scale(*mean, h * w))?
+                }
+                Layer::Residual { main, shortcut } => {
+                    let side = self.run(shortcut, x.clone(), pass)?;
+                    add(&self.run(main, x, pass)?, &side)?
+                }
+            };
+        }
+        Ok(x)
+    }
+
+    /// Runs `delta` back through `layers`, showing each affine layer the gradient at its output. The result is the
+    /// gradient at the input, unless the caller does not need it: then it may stop short of it.
+    fn adjoint(
+        &self,
+        layers: &[Layer],
+        mut delta: Tensor,
+        pass: &Forward,
+        to_input: bool,
+        visit: Visit,
+    ) -> Result<Option<Tensor>> {
+        for (i, layer) in layers.iter().enumerate().rev() {
+            let needed = to_input || i > 0;
+            delta = match layer {
+                Layer::Conv(a) => {
+                    visit(a, &delta)?;
+                    if !needed {
+                        return Ok(None);
+                    }
+                    let (_, h, w, _) = kept(pass, a.slot)?.dims4()?;
+                    conv2d_input_grad(&delta, &pass.weights[a.index].w, a.spec, [h, w])?
+                }
+                Layer::Leaky { alpha, slot } => leaky_relu_slope(&delta, kept(pass, *slot)?, *alpha)?,
+                Layer::AvgPool2 => avg_pool2_grad(&delta)?,
+                Layer::GlobalPool { mean, slot } => {
+                    let (_, h, w, _) = kept(pass, *slot)?.dims4()?;
+                    global_pool_grad(&delta, pool_scale(*mean, h * w), [h, w])?
+                }
+                Layer::Residual { main, shortcut } => {
+                    let side = self.adjoint(shortcut, delta.clone(), pass, needed, visit)?;
+                    match (self.adjoint(main, delta, pass, needed, visit)?, side) {
+                        (Some(a), Some(b)) => add(&a, &b)?,
+                        _ => return Ok(None),
+                    }
+                }
+            };
+        }
+        Ok(Some(delta))
+    }
+
+    /// Runs a tangent through the linearised layers, biases scaled by `c`, showing each affine layer its input.
+    fn tangent(&self, layers: &[Layer], mut x: Tensor, pass: &Forward, c: Option<&Tensor>, visit: Visit) -> Result<Tensor> {
+        for layer in layers {
+            x = match layer {
+                Layer::Conv(a) => {
+                    visit(a, &x)?;
+                    if a.slot == self.net.head {
+                        return Ok(x);
+                    }
+                    let weight = &pass.weights[a.index];
+                    let y = conv2d(&x, &weight.w, None, a.spec)?;
+                    match c {
+                        Some(c) => add_scaled_bias(&y, c, &weight.bias)?,
+                        None => y,
+                    }
+                }
+                Layer::Leaky { alpha, slot } => leaky_relu_slope(&x, kept(pass, *slot)?, *alpha)?,
+                Layer::AvgPool2 => avg_pool2(&x)?,
+                Layer::GlobalPool { mean, slot } => {
+                    let (_, h, w, _) = kept(pass, *slot)?.dims4()?;
+                    global_pool(&x, pool_scale(*mean, h * w))?
+                }
+                Layer::Residual { main, shortcut } => {
+                    let side = self.tangent(shortcut, x.clone(), pass, c, visit)?;
+                    add(&self.tangent(main, x, pass, c, visit)?, &side)?
+                }
+            };
+        }
+        Ok(x)
+    }
+
+    fn seed(&self, pass: &Forward, seed: &Tensor) -> Result<Tensor> {
+        let (n, outputs) = pass.f.dims2()?;
+        seed.reshape((n, 1, 1, outputs))
+    }
+
+    /// Adds Σᵢ δᵢ ⊗ hᵢ to the layer's weight gradient and Σᵢ cᵢ·δᵢ (`c` none: zero) to its bias gradient.
+    fn gradient(
+        &self,
+        pass: &Forward,
+        affine: &Affine,
+        [delta, h]: [&Tensor; 2],
+        c: Option<&Tensor>,
+        into: &Store,
+    ) -> Result<()> {
+        let weight = &pass.weights[affine.index];
+        let [_, _, kh, kw] = affine.shape;
+        let dw = conv2d_weight_grad(h, delta, affine.spec, [kh, kw])?;
+        into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
+        match c {
+            Some(c) => into.accumulate(affine.bias, &channel_sum(delta, c)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds ∂L/∂θ for a loss of the outputs alone to `gradients`; `c` `[N, outputs]` is ∂L/∂f.
+    ///
+    /// # Errors
+    /// When `c` has another shape.
+    pub fn first_order(&self, pass: &Forward, c: &Tensor, gradients: &Store) -> Result<()> {
+        let ones = Tensor::ones(pass.f.dim(0)?, c.dtype(), c.device())?;
+        self.adjoint(&self.net.layers, self.seed(pass, c)?, pass, false, &mut |affine, delta| {
+            self.gradient(pass, affine, [delta, kept(pass, affine.slot)?], Some(&ones), gradients)
+        })?;
+        Ok(())
+    }
+
+    /// Pass 2: gᵢ = ∇ₓf(xᵢ) and the adjoints at every affine layer.
+    ///
+    /// # Errors
+    /// When the network has more than one output.
+    pub fn linearise(&self, pass: &Forward) -> Result<Linear> {
+        let mut deltas = vec![None; self.net.slots];
+        let seed = self.seed(pass, &pass.scalar()?.ones_like()?)?;
+        let gradient = self.adjoint(&self.net.layers, seed, pass, true, &mut |affine, delta| {
+            deltas[affine.slot] = Some(delta.clone());
+            Ok(())
+        })?;
+        match gradient {
+            Some(gradient) => Ok(Linear { gradient, deltas }),
+            None => bail!("the critic has no layers"),
+        }
+    }
+
+    /// gᵢ = ∇ₓf(xᵢ) alone, without keeping the adjoints.
+    ///
+    /// # Errors
+    /// When the network has more than one output.
+    pub fn input_gradient(&self, pass: &Forward) -> Result<Tensor> {
+        let seed = self.seed(pass, &pass.scalar()?.ones_like()?)?;
+        match self.adjoint(&self.net.layers, seed, pass, true, &mut |_, _| Ok(()))? {
+            Some(gradient) => Ok(gradient),
+            None => bail!("the critic has no layers"),
+        }
+    }
+
+    /// Passes 3 and 4: adds ∂L/∂θ to `gradients` for a loss with `c` = ∂L/∂fᵢ `[N]` (none: zero) and `v` = ∂L/∂gᵢ
+    /// `[N, H, W, C]`.
+    ///
+    /// # Errors
+    /// When a shape does not fit.
+    pub fn second_order(
+        &self,
+        pass: &Forward,
+        linear: &Linear,
+        c: Option<&Tensor>,
+        v: &Tensor,
+        gradients: &Store,
+    ) -> Result<()> {
+        let start = match c {
+            Some(c) => add(&scale_images(&pass.input, c, 0.0)?, v)?,
+            None => v.clone(),
+        };
+        self.tangent(&self.net.layers, start, pass, c, &mut |affine, h| {
+            let Some(delta) = &linear.deltas[affine.slot] else { bail!("no adjoint was kept for this layer") };
+            self.gradient(pass, affine, [delta, h], c, gradients)
+        })?;
+        Ok(())
+    }
+
+    /// Every tensor of the state by name, as the released code's `state_dict`.
+    ///
+    /// # Errors
+    /// Never for a consistent critic.
+    pub fn state(&self) -> Result<std::collections::BTreeMap<String, Tensor>> {
+        let mut state = self.params.named()?;
+        state.extend(self.buffers.named()?);
+        Ok(state)
+    }
+
+    /// Floating-point operations of one convolution pass over `images` `[N, H, W, C]`.
+    ///
+    /// # Errors
+    /// On images of another size.
+    pub fn flops(&self, images: [usize; 4]) -> Result<u64> {
+        layer::flops(&self.net.layers, images).map(|(flops, _)| flops)
+    }
+}
+
+fn kept(pass: &Forward, slot: usize) -> Result<&Tensor> {
+    match &pass.kept[slot] {
+        Some(t) => Ok(t),
+        None => bail!("the forward pass kept nothing for slot {slot}"),
+    }
+}
+
+fn pool_scale(mean: bool, pixels: usize) -> f64 {
+    if mean { 1.0 / pixels as f64 } else { 1.0 }
+}

@@ -1,0 +1,58 @@
+//! The residual critics of the released code: pre-activation blocks with average pooling, ReLU, global average, linear
+//! head. Initial weights by He et al.
+
+use super::layer::{Layer, NetBuilder};
+use super::scaled;
+use crate::nn::init::Init;
+
+/// (output channels at full width, halves the resolution) of each block.
+pub(super) type Blocks = [(usize, bool)];
+
+/// 32×32 images.
+pub(super) const RESNET32: [(usize, bool); 4] = [(128, true), (128, true), (128, false), (128, false)];
+
+const INIT: Init = Init::KaimingNormal;
+
+pub(super) fn layers(blocks: &Blocks, width: f64, mut b: NetBuilder) -> (Vec<Layer>, NetBuilder) {
+    let mut layers = Vec::new();
+    let mut channels = 3;
+    for (n, &(out, down)) in blocks.iter().enumerate() {
+        let out = scaled(out, width);
+        let name = format!("model.{n}");
+        layers.push(if n == 0 { first(&name, out, &mut b) } else { block(&name, [channels, out], down, &mut b) });
+        channels = out;
+    }
+    layers.push(b.leaky(0.0));
+    layers.push(b.global_pool(true));
+    layers.push(b.linear("linear", [channels, 1], 1, INIT));
+    (layers, b)
+}
+
+fn first(name: &str, out: usize, b: &mut NetBuilder) -> Layer {
+    let shortcut = vec![Layer::AvgPool2, b.conv(&format!("{name}.shortcut.1"), [3, out], 1, 1, INIT)];
+    let main = vec![
+        b.conv(&format!("{name}.residual.0"), [3, out], 3, 1, INIT),
+        b.leaky(0.0),
+        b.conv(&format!("{name}.residual.2"), [out, out], 3, 1, INIT),
+        Layer::AvgPool2,
+    ];
+    Layer::Residual { main, shortcut }
+}
+
+fn block(name: &str, [i, o]: [usize; 2], down: bool, b: &mut NetBuilder) -> Layer {
+    let mut shortcut = Vec::new();
+    if i != o || down {
+        shortcut.push(b.conv(&format!("{name}.shortcut.0"), [i, o], 1, 1, INIT));
+    }
+    let mut main = vec![
+        b.leaky(0.0),
+        b.conv(&format!("{name}.residual.1"), [i, o], 3, 1, INIT),
+        b.leaky(0.0),
+        b.conv(&format!("{name}.residual.3"), [o, o], 3, 1, INIT),
+    ];
+    if down {
+        shortcut.push(Layer::AvgPool2);
+        main.push(Layer::AvgPool2);
+    }
+    Layer::Residual { main, shortcut }
+}

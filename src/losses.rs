@@ -1,0 +1,88 @@
+//! Adversarial losses on the normalised outputs f̂ (r of real images, s of generated ones).
+
+use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Which loss.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loss {
+    /// Critic E[max(0, 1−r)] + E[max(0, 1+s)], generator −E[s] (Lim and Ye 2017).
+    Hinge,
+    /// Binary cross-entropy of logits, non-saturating generator (Goodfellow et al. 2014).
+    Bce,
+    /// Critic −E[r] + E[s], generator −E[s] (Arjovsky et al. 2017).
+    Wasserstein,
+}
+
+/// A mean over images and its derivative in each.
+pub struct Graded {
+    /// Value.
+    pub value: f64,
+    /// ∂value/∂f̂ᵢ, `[N]`.
+    pub derivative: Tensor,
+}
+
+/// Each element's value and derivative.
+type Pointwise = (Tensor, Tensor);
+
+fn mean(f_hat: &Tensor, (value, derivative): Pointwise) -> Result<Graded> {
+    let n = f_hat.elem_count() as f64;
+    let value = value.mean_all()?.to_dtype(candle_core::DType::F64)?.to_scalar()?;
+    Ok(Graded { value, derivative: (derivative / n)? })
+}
+
+/// max(0, x).
+fn positive_part(x: &Tensor) -> Result<Pointwise> {
+    Ok((x.relu()?, x.gt(&x.zeros_like()?)?.to_dtype(x.dtype())?))
+}
+
+/// ln(1 + eˣ).
+fn softplus(x: &Tensor) -> Result<Pointwise> {
+    let tail = (x.abs()?.neg()?.exp()? + 1.0)?.log()?;
+    Ok(((x.relu()? + tail)?, candle_nn::ops::sigmoid(x)?))
+}
+
+impl Loss {
+    /// The name in configurations and result rows.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Hinge => "hinge",
+            Self::Bce => "bce",
+            Self::Wasserstein => "wasserstein",
+        }
+    }
+
+    /// The critic's loss of `f_hat` `[N]`, whose first `real` entries belong to real images.
+    ///
+    /// # Errors
+    /// When `real` exceeds N.
+    pub fn critic(self, f_hat: &Tensor, real: usize) -> Result<Graded> {
+        let (r, s) = (f_hat.narrow(0, 0, real)?, f_hat.narrow(0, real, f_hat.dim(0)? - real)?);
+        let minus_r = r.neg()?;
+        let (of_real, of_fake) = match self {
+            Self::Hinge => (positive_part(&(minus_r + 1.0)?)?, positive_part(&(&s + 1.0)?)?),
+            Self::Bce => (softplus(&minus_r)?, softplus(&s)?),
+            Self::Wasserstein => ((minus_r, r.ones_like()?), (s.clone(), s.ones_like()?)),
+        };
+        let (real, fake) = (mean(&r, of_real)?, mean(&s, of_fake)?);
+        Ok(Graded {
+            value: real.value + fake.value,
+            derivative: Tensor::cat(&[&real.derivative.neg()?, &fake.derivative], 0)?,
+        })
+    }
+
+    /// The generator's loss of `f_hat` `[N]`, all of generated images.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn generator(self, f_hat: &Tensor) -> Result<Graded> {
+        let minus_s = f_hat.neg()?;
+        let pointwise = match self {
+            Self::Bce => softplus(&minus_s)?,
+            Self::Hinge | Self::Wasserstein => (minus_s, f_hat.ones_like()?),
+        };
+        let graded = mean(f_hat, pointwise)?;
+        Ok(Graded { derivative: graded.derivative.neg()?, ..graded })
+    }
+}

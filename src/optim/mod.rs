@@ -1,0 +1,153 @@
+//! Adam, the learning-rate schedule and the moving average, each one sweep over a network's flat buffer.
+
+use candle_core::{DType, Result, Tensor};
+
+use crate::nn::op::{InPlace, update1, update2, update3};
+use crate::nn::real::Real;
+
+/// Adam (Kingma and Ba 2015) with bias correction, for any β.
+#[derive(Debug)]
+pub struct Adam {
+    /// First and second moments, each like the parameters.
+    pub moments: [Tensor; 2],
+    /// Updates made so far.
+    pub updates: u64,
+    beta: [f64; 2],
+}
+
+/// Guard of the denominator, as in PyTorch.
+const EPSILON: f64 = 1e-8;
+
+struct FirstMoment(f64);
+
+impl InPlace<1> for FirstMoment {
+    const NAME: &'static str = "adam_first_moment";
+    fn element<T: Real>(&self, m: T, [g]: [T; 1]) -> T {
+        T::from_f64(self.0) * m + T::from_f64(1.0 - self.0) * g
+    }
+}
+
+struct SecondMoment(f64);
+
+impl InPlace<1> for SecondMoment {
+    const NAME: &'static str = "adam_second_moment";
+    fn element<T: Real>(&self, v: T, [g]: [T; 1]) -> T {
+        T::from_f64(self.0) * v + T::from_f64(1.0 - self.0) * g * g
+    }
+}
+
+struct Step {
+    rate: f64,
+    second_correction: f64,
+}
+
+impl InPlace<2> for Step {
+    const NAME: &'static str = "adam_step";
+    fn element<T: Real>(&self, x: T, [m, v]: [T; 2]) -> T {
+        x - T::from_f64(self.rate) * m / (Real::sqrt(v) / T::from_f64(self.second_correction) + T::from_f64(EPSILON))
+    }
+}
+
+impl Adam {
+    /// An optimiser of `params` `[elements]`.
+    ///
+    /// # Errors
+    /// When the device refuses the memory.
+    pub fn new(params: &Tensor, beta: [f64; 2]) -> Result<Self> {
+        Ok(Self { moments: [params.zeros_like()?, params.zeros_like()?], updates: 0, beta })
+    }
+
+    /// Moves `params` against `gradient` at a learning rate.
+    ///
+    /// # Errors
+    /// When sizes differ.
+    pub fn step(&mut self, params: &Tensor, gradient: &Tensor, rate: f64) -> Result<()> {
+        self.updates += 1;
+        let correction = self.beta.map(|b| 1.0 - b.powi(i32::try_from(self.updates).unwrap_or(i32::MAX)));
+        let [m, v] = &self.moments;
+        update2(&FirstMoment(self.beta[0]), m, gradient)?;
+        update2(&SecondMoment(self.beta[1]), v, gradient)?;
+        update3(&Step { rate: rate / correction[0], second_correction: correction[1].sqrt() }, params, m, v)
+    }
+}
+
+struct Average(f64);
+
+impl InPlace<1> for Average {
+    const NAME: &'static str = "moving_average";
+    fn element<T: Real>(&self, average: T, [x]: [T; 1]) -> T {
+        T::from_f64(self.0) * average + T::from_f64(1.0 - self.0) * x
+    }
+}
+
+/// `average ← decay·average + (1 − decay)·x`.
+///
+/// # Errors
+/// When sizes differ.
+pub fn moving_average(average: &Tensor, x: &Tensor, decay: f64) -> Result<()> {
+    update2(&Average(decay), average, x)
+}
+
+struct Clip(f64);
+
+impl InPlace<0> for Clip {
+    const NAME: &'static str = "clip";
+    fn element<T: Real>(&self, x: T, []: [T; 0]) -> T {
+        let bound = T::from_f64(self.0);
+        if x > bound {
+            bound
+        } else if x < -bound {
+            -bound
+        } else {
+            x
+        }
+    }
+}
+
+/// Clips every element to `[−bound, bound]`.
+///
+/// # Errors
+/// On a dtype other than F32 and F64.
+pub fn clip(x: &Tensor, bound: f64) -> Result<()> {
+    update1(&Clip(bound), x)
+}
+
+/// Euclidean norm, in f64.
+///
+/// # Errors
+/// When the device fails.
+pub fn norm(x: &Tensor) -> Result<f64> {
+    x.sqr()?.to_dtype(DType::F64)?.sum_all()?.sqrt()?.to_scalar()
+}
+
+/// Learning-rate factor of linear decay to zero: 1 − max(step − start, 0) / max(total − start, 1).
+pub fn linear_decay(step: u64, start: u64, total: u64) -> f64 {
+    1.0 - step.saturating_sub(start) as f64 / total.saturating_sub(start).max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn decay_starts_late_and_ends_at_zero() {
+        assert_eq!(linear_decay(0, 0, 4), 1.0);
+        assert_eq!(linear_decay(1, 0, 4), 0.75);
+        assert_eq!(linear_decay(4, 0, 4), 0.0);
+        assert_eq!(linear_decay(5, 10, 20), 1.0);
+        assert_eq!(linear_decay(15, 10, 20), 0.5);
+    }
+
+    #[test]
+    fn first_adam_step_is_the_learning_rate() -> Result<()> {
+        let x = Tensor::new(&[1.0f64, -2.0], &Device::Cpu)?;
+        let mut adam = Adam::new(&x, [0.5, 0.9])?;
+        adam.step(&x, &Tensor::new(&[0.3f64, -7.0], &Device::Cpu)?, 0.1)?;
+        let got = x.to_vec1::<f64>()?;
+        assert!((got[0] - 0.9).abs() < 1e-7 && (got[1] + 1.9).abs() < 1e-7, "{got:?}");
+        clip(&x, 1.0)?;
+        assert_eq!(x.to_vec1::<f64>()?[1], -1.0);
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! Training: the step, the loop, checkpoints and the log.
+
+pub mod step;

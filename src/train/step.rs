@@ -1,0 +1,259 @@
+//! One training step: the critic's gradients for any method, and the generator's. No method is named here.
+
+use candle_core::{DType, Result, Tensor};
+
+use crate::critic::{Critic, Forward, Linear};
+use crate::generators::{Generator, Mode};
+use crate::losses::Loss;
+use crate::methods::{CR_WEIGHT, Choice, Method, Normalised, PENALTY_WEIGHT};
+use crate::nn::image::{scale_images, squared_distance};
+use crate::nn::store::Store;
+use crate::optim::{Adam, clip, moving_average};
+
+/// What one critic update reads.
+pub struct CriticBatch {
+    /// Real images `[N, H, W, 3]` in [−1, 1].
+    pub real: Tensor,
+    /// Generated images `[N, H, W, 3]`.
+    pub fake: Tensor,
+    /// Weight ε of the real image in each interpolation, `[N]`, for methods with a penalty.
+    pub mix: Option<Tensor>,
+    /// The real images augmented, for consistency regularisation.
+    pub augmented: Option<Tensor>,
+}
+
+/// What a critic update reports. Losses are means over images.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CriticReport {
+    /// Adversarial loss.
+    pub loss: f64,
+    /// Weighted gradient penalty.
+    pub penalty: f64,
+    /// Weighted consistency regularisation.
+    pub consistency: f64,
+    /// Mean ‖∇ₓf‖ over the batch, where the method computes it.
+    pub input_gradient_norm: Option<f64>,
+}
+
+impl CriticReport {
+    /// The loss that was minimised.
+    pub fn total(&self) -> f64 {
+        self.loss + self.penalty + self.consistency
+    }
+}
+
+/// One critic call with its normalised output.
+pub struct Evaluated {
+    pass: Forward,
+    linear: Option<Linear>,
+    /// ‖g − t‖ per image.
+    norm: Option<Tensor>,
+    /// f̂ and its derivatives.
+    pub normalised: Normalised,
+}
+
+impl Evaluated {
+    /// Calls the critic on `x` `[N, H, W, 3]` in training mode and normalises its output.
+    ///
+    /// # Errors
+    /// When the images do not fit the critic.
+    pub fn new(critic: &Critic, method: &dyn Method, x: &Tensor) -> Result<Self> {
+        let pass = critic.forward(x, true)?;
+        let f = pass.scalar()?;
+        let (linear, norm) = match method.gradient_target() {
+            Some(target) => {
+                let linear = critic.linearise(&pass)?;
+                let norm = squared_distance(&linear.gradient, target)?.sqrt()?;
+                (Some(linear), Some(norm))
+            }
+            None => (None, None),
+        };
+        let normalised = method.normalise(&f, norm.as_ref())?;
+        Ok(Self { pass, linear, norm, normalised })
+    }
+
+    /// f per image, `[N]`.
+    ///
+    /// # Errors
+    /// When the critic has more than one output.
+    pub fn f(&self) -> Result<Tensor> {
+        self.pass.scalar()
+    }
+
+    /// g per image, where the method computes it.
+    pub fn gradient(&self) -> Option<&Tensor> {
+        self.linear.as_ref().map(|l| &l.gradient)
+    }
+
+    /// Adds the gradient of a loss with `derivative` ∂L/∂f̂ `[N]` to `gradients`.
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn backward(&self, critic: &Critic, method: &dyn Method, derivative: &Tensor, gradients: &Store) -> Result<()> {
+        let c = (derivative * &self.normalised.by_f)?;
+        match (&self.linear, &self.norm, &self.normalised.by_norm, method.gradient_target()) {
+            (Some(linear), Some(norm), Some(by_norm), Some(target)) => {
+                let v = norm_cotangent(&linear.gradient, norm, &(derivative * by_norm)?, target)?;
+                critic.second_order(&self.pass, linear, Some(&c), &v, gradients)
+            }
+            _ => critic.first_order(&self.pass, &c.unsqueeze(1)?, gradients),
+        }
+    }
+}
+
+/// ∂L/∂g from ∂L/∂n for n = ‖g − t‖; zero where n is.
+fn norm_cotangent(g: &Tensor, norm: &Tensor, by_norm: &Tensor, target: f64) -> Result<Tensor> {
+    let floor = (norm.zeros_like()? + f64::from(f32::MIN_POSITIVE))?;
+    scale_images(g, &(by_norm / norm.maximum(&floor)?)?, target)
+}
+
+fn scalar(t: &Tensor) -> Result<f64> {
+    t.to_dtype(DType::F64)?.to_scalar()
+}
+
+/// Adds ∂(loss + penalty + consistency)/∂θ of one critic update to `gradients`.
+///
+/// # Errors
+/// When the batch does not fit the critic, or lacks what the method needs.
+pub fn critic_gradients(
+    critic: &Critic,
+    choice: &Choice,
+    loss: Loss,
+    batch: &CriticBatch,
+    gradients: &Store,
+) -> Result<CriticReport> {
+    let method = choice.method.as_ref();
+    let n = batch.real.dim(0)?;
+    let on_batch = Evaluated::new(critic, method, &Tensor::cat(&[&batch.real, &batch.fake], 0)?)?;
+    let graded = loss.critic(&on_batch.normalised.f_hat, n)?;
+    let mut derivative = graded.derivative;
+    let mut report = CriticReport { loss: graded.value, ..CriticReport::default() };
+    if let Some(g) = on_batch.gradient() {
+        report.input_gradient_norm = Some(scalar(&squared_distance(g, 0.0)?.sqrt()?.mean_all()?)?);
+    }
+
+    if let (true, Some(augmented)) = (choice.consistency, &batch.augmented) {
+        let on_augmented = Evaluated::new(critic, method, augmented)?;
+        let difference = (&on_augmented.normalised.f_hat - on_batch.normalised.f_hat.narrow(0, 0, n)?)?;
+        report.consistency = CR_WEIGHT * scalar(&difference.sqr()?.mean_all()?)?;
+        let pull = (difference * (2.0 * CR_WEIGHT / n as f64))?;
+        on_augmented.backward(critic, method, &pull, gradients)?;
+        let rest = Tensor::zeros(derivative.dim(0)? - n, derivative.dtype(), derivative.device())?;
+        derivative = (derivative - Tensor::cat(&[&pull, &rest], 0)?)?;
+    }
+    on_batch.backward(critic, method, &derivative, gradients)?;
+    drop(on_batch);
+
+    if let (true, Some(mix)) = (method.penalises(), &batch.mix) {
+        let mixed = (scale_images(&batch.real, mix, 0.0)? + scale_images(&batch.fake, &(1.0 - mix)?, 0.0)?)?;
+        let pass = critic.forward(&mixed, true)?;
+        let linear = critic.linearise(&pass)?;
+        let norm = squared_distance(&linear.gradient, 0.0)?.sqrt()?;
+        if let Some(penalty) = method.penalty(&norm) {
+            let [value, by_norm] = penalty?;
+            report.penalty = PENALTY_WEIGHT * scalar(&value.mean_all()?)?;
+            report.input_gradient_norm = Some(scalar(&norm.mean_all()?)?);
+            let v = norm_cotangent(&linear.gradient, &norm, &(by_norm * (PENALTY_WEIGHT / n as f64))?, 0.0)?;
+            critic.second_order(&pass, &linear, None, &v, gradients)?;
+        }
+    }
+    Ok(report)
+}
+
+/// The generator's loss of `images` and its gradient in them: ∂L/∂xᵢ = cᵢ·gᵢ, since the critic's Hessian vanishes.
+///
+/// # Errors
+/// When the images do not fit the critic.
+pub fn generator_loss(critic: &Critic, method: &dyn Method, loss: Loss, images: &Tensor) -> Result<(f64, Tensor)> {
+    let pass = critic.forward(images, true)?;
+    let g = critic.input_gradient(&pass)?;
+    let norm = match method.gradient_target() {
+        Some(target) => Some(squared_distance(&g, target)?.sqrt()?),
+        None => None,
+    };
+    let normalised = method.normalise(&pass.scalar()?, norm.as_ref())?;
+    let graded = loss.generator(&normalised.f_hat)?;
+    let c = (graded.derivative * normalised.by_f)?;
+    Ok((graded.value, scale_images(&g, &c, 0.0)?))
+}
+
+/// Both networks, their optimisers and the moving average: all that a training step changes.
+pub struct State {
+    /// Generator.
+    pub generator: Generator,
+    /// Moving average of the generator's parameters and buffers.
+    pub average: Generator,
+    /// Critic.
+    pub critic: Critic,
+    /// Optimiser of the generator.
+    pub generator_adam: Adam,
+    /// Optimiser of the critic.
+    pub critic_adam: Adam,
+    generator_gradients: Store,
+    critic_gradients: Store,
+}
+
+impl State {
+    /// A fresh state around two networks.
+    ///
+    /// # Errors
+    /// When the device refuses the memory.
+    pub fn new(generator: Generator, critic: Critic, beta: [f64; 2]) -> Result<Self> {
+        Ok(Self {
+            average: generator.deep_clone()?,
+            generator_adam: Adam::new(generator.params.flat(), beta)?,
+            critic_adam: Adam::new(critic.params.flat(), beta)?,
+            generator_gradients: generator.params.zeros_like()?,
+            critic_gradients: critic.params.zeros_like()?,
+            generator,
+            critic,
+        })
+    }
+
+    /// One critic update.
+    ///
+    /// # Errors
+    /// As for [`critic_gradients`].
+    pub fn critic_update(&mut self, choice: &Choice, loss: Loss, batch: &CriticBatch, rate: f64) -> Result<CriticReport> {
+        self.critic_gradients = self.critic.params.zeros_like()?;
+        let report = critic_gradients(&self.critic, choice, loss, batch, &self.critic_gradients)?;
+        self.critic_adam.step(self.critic.params.flat(), self.critic_gradients.flat(), rate)?;
+        if let Some(bound) = choice.method.clip() {
+            clip(self.critic.params.flat(), bound)?;
+        }
+        Ok(report)
+    }
+
+    /// One generator update on latents `[N, 128]`; the loss.
+    ///
+    /// # Errors
+    /// When the latents do not fit the generator.
+    pub fn generator_update(&mut self, choice: &Choice, loss: Loss, z: &Tensor, rate: f64) -> Result<f64> {
+        self.generator_gradients = self.generator.params.zeros_like()?;
+        let pass = self.generator.forward(z, Mode::Train)?;
+        let (value, cotangent) = generator_loss(&self.critic, choice.method.as_ref(), loss, &pass.images)?;
+        self.generator.backward(&pass, &cotangent, &self.generator_gradients)?;
+        self.generator_adam.step(self.generator.params.flat(), self.generator_gradients.flat(), rate)?;
+        Ok(value)
+    }
+
+    /// Moves the average towards the generator; a decay of zero copies it.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn update_average(&self, decay: f64) -> Result<()> {
+        moving_average(self.average.params.flat(), self.generator.params.flat(), decay)?;
+        moving_average(self.average.buffers.flat(), self.generator.buffers.flat(), decay)
+    }
+
+    /// Norms of the last gradients: critic, generator.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn gradient_norms(&self) -> Result<[f64; 2]> {
+        Ok([
+            crate::optim::norm(self.critic_gradients.flat())?,
+            crate::optim::norm(self.generator_gradients.flat())?,
+        ])
+    }
+}

@@ -1,0 +1,363 @@
+//! Checks the critics, generators and whole training steps against reference files made by PyTorch's double backward, in
+//! f64. Walks the folder in `PGN_BENCH_GOLDEN`, checks every file whose architecture is known, prints the worst relative
+//! error of each, and fails when it found none to check.
+//!
+//! A value passes when it is within its tolerance. The files store their inputs rounded to f32, though, and where the
+//! inputs that made the reference were not exactly representable, the reference itself is only known to what that rounding
+//! does to it. So where a value exceeds its tolerance, the same computation runs on inputs moved at random within half a
+//! unit in their last place, and the value passes only if the reference lies within a few times that measured spread; the
+//! line of the file then says so. `tests/golden/recompute.py` rewrites a folder with references computed by PyTorch from
+//! the stored inputs: there nothing needs the second rule.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::process::ExitCode;
+
+use candle_core::{DType, Device, Result, Tensor};
+use pgn_bench::critic::{self, Critic};
+use pgn_bench::generators::{self, Generator, Mode};
+use pgn_bench::losses::Loss;
+use pgn_bench::methods::{self, Choice};
+use pgn_bench::nn::image::{channels_first, channels_last};
+use pgn_bench::nn::store::Store;
+use pgn_bench::optim::linear_decay;
+use pgn_bench::rng::Stream;
+use pgn_bench::train::step::{CriticBatch, Evaluated, State, critic_gradients, generator_loss};
+
+type Tensors = BTreeMap<String, Tensor>;
+
+/// Runs on moved inputs, and how many times their largest deviation the reference may be away.
+const MOVED_RUNS: u64 = 8;
+const SPREADS: f64 = 3.0;
+
+struct File {
+    tensors: Tensors,
+    metadata: HashMap<String, String>,
+    /// Computed values and their tolerances.
+    got: BTreeMap<String, (Vec<f64>, f64)>,
+}
+
+/// Each value moved within half a unit in its last place as f32, which storing it would undo.
+fn moved(key: &str, t: &Tensor, run: u64) -> Tensor {
+    let mut stream = Stream::new(run, key, 0);
+    let values = t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let values: Vec<f64> = values
+        .iter()
+        .map(|&v| f64::from(v) + (stream.uniform() - 0.5) * (f64::from(v.abs().next_up()) - f64::from(v.abs())))
+        .collect();
+    Tensor::from_vec(values, t.dims(), &Device::Cpu).unwrap()
+}
+
+impl File {
+    fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+        Self {
+            metadata: header.metadata().clone().unwrap_or_default(),
+            tensors: tensors.into_iter().collect(),
+            got: BTreeMap::new(),
+        }
+    }
+
+    fn with_moved_inputs(&self, run: u64) -> Self {
+        let is_input = |k: &str| k.starts_with("init") || k.starts_with("step") || ["x", "z", "x_aug", "eps", "cotangent"].contains(&k);
+        let tensors = self.tensors.iter().map(|(k, t)| {
+            let t = if is_input(k) && t.dtype() == DType::F32 { moved(k, t, run) } else { t.clone() };
+            (k.clone(), t)
+        });
+        Self { metadata: self.metadata.clone(), tensors: tensors.collect(), got: BTreeMap::new() }
+    }
+
+    fn meta(&self, key: &str) -> &str {
+        self.metadata.get(key).unwrap_or_else(|| panic!("no metadata `{key}`"))
+    }
+
+    fn number(&self, key: &str) -> f64 {
+        self.meta(key).parse().unwrap()
+    }
+
+    fn get(&self, key: &str) -> Tensor {
+        self.tensors.get(key).unwrap_or_else(|| panic!("no tensor `{key}`")).to_dtype(DType::F64).unwrap()
+    }
+
+    fn images(&self, key: &str) -> Tensor {
+        channels_last(&self.get(key)).unwrap()
+    }
+
+    fn prefixed(&self, prefix: &str) -> Tensors {
+        self.tensors.iter().filter(|(k, _)| k.starts_with(prefix)).map(|(k, t)| (k.clone(), t.clone())).collect()
+    }
+
+    fn check(&mut self, key: &str, got: &Tensor, tolerance: f64) {
+        assert_eq!((got.dtype(), got.device().is_cpu()), (DType::F64, true), "{key}");
+        self.got.insert(key.to_owned(), (got.flatten_all().unwrap().to_vec1::<f64>().unwrap(), tolerance));
+    }
+
+    fn check_value(&mut self, key: &str, got: f64, tolerance: f64) {
+        self.check(key, &Tensor::new(&[got], &Device::Cpu).unwrap(), tolerance);
+    }
+
+    fn check_state(&mut self, prefix: &str, state: &BTreeMap<String, Tensor>, tolerance: f64) {
+        let keys: Vec<String> = self.prefixed(prefix).into_keys().collect();
+        assert_eq!(keys.len(), state.len(), "{prefix}: {keys:?} against {:?}", state.keys());
+        for key in keys {
+            let tensor = state.get(&key[prefix.len()..]).unwrap_or_else(|| panic!("no parameter for `{key}`"));
+            self.check(&key, tensor, tolerance);
+        }
+    }
+
+    fn run(&mut self) {
+        match self.kind() {
+            Kind::Critic => check_critic(self),
+            Kind::Generator => check_generator(self),
+            Kind::Train => check_train(self),
+        }
+        .unwrap();
+    }
+
+    fn kind(&self) -> Kind {
+        if self.tensors.contains_key("losses_d") {
+            Kind::Train
+        } else if self.tensors.contains_key("cotangent") {
+            Kind::Generator
+        } else {
+            Kind::Critic
+        }
+    }
+
+    /// Every key with its relative error and that error as a share of the tolerance, the worst last.
+    fn errors(&self) -> Vec<(f64, f64, String)> {
+        let mut errors: Vec<_> = self
+            .got
+            .iter()
+            .map(|(key, (got, tolerance))| {
+                let want = self.get(key).flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                assert_eq!(got.len(), want.len(), "{key}");
+                let (error, norm) = (distance(got, &want), distance(&want, &vec![0.0; want.len()]));
+                // A reference of exactly zero is compared absolutely.
+                let relative = if norm > 0.0 { error / norm } else { error };
+                (relative / tolerance, relative, key.clone())
+            })
+            .collect();
+        errors.sort_by(|a, b| a.0.total_cmp(&b.0));
+        errors
+    }
+}
+
+enum Kind {
+    Critic,
+    Generator,
+    Train,
+}
+
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+}
+
+/// Checks one file and prints its line.
+fn verdict(name: &str, mut file: File) -> bool {
+    file.run();
+    let errors = file.errors();
+    let (within, beyond): (Vec<_>, Vec<_>) = errors.into_iter().partition(|e| e.0 <= 1.0);
+    let worst = within.last().map_or(0.0, |e| e.0);
+    print!("{name}: {} values within {worst:.1e} of their tolerance", within.len());
+    if beyond.is_empty() {
+        println!(": ok");
+        return true;
+    }
+    let runs: Vec<File> = (0..MOVED_RUNS)
+        .map(|run| {
+            let mut moved = file.with_moved_inputs(run);
+            moved.run();
+            moved
+        })
+        .collect();
+    let mut failed = Vec::new();
+    let mut worst = (0.0, String::new());
+    for (_, relative, key) in beyond {
+        let got = &file.got[&key].0;
+        let spread = runs.iter().map(|r| distance(&r.got[&key].0, got)).fold(0.0, f64::max);
+        let want = file.get(&key).flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let spreads = distance(got, &want) / spread;
+        if spreads > SPREADS {
+            failed.push(format!("{key} (relative error {relative:.1e}, {spreads:.1} input-rounding spreads)"));
+        } else if spreads > worst.0 {
+            worst = (spreads, format!("{key} (relative error {relative:.1e}, {spreads:.1} spreads)"));
+        }
+    }
+    if worst.0 > 0.0 {
+        print!("; beyond it but within the rounding of the file's inputs, worst {}", worst.1);
+    }
+    println!("{}", if failed.is_empty() { ": ok".to_owned() } else { format!(": FAILED {}", failed.join(", ")) });
+    failed.is_empty()
+}
+
+fn stream() -> Stream {
+    Stream::new(0, "golden", 0)
+}
+
+fn load(params: &Store, buffers: &Store, mut from: Tensors, prefix: &str) {
+    params.take_from(&mut from, prefix).unwrap();
+    buffers.take_from(&mut from, prefix).unwrap();
+    assert!(from.is_empty(), "unused tensors {:?}", from.keys());
+}
+
+fn width(file: &File, key: &str, channels: usize) -> f64 {
+    file.get(key).dim(0).unwrap() as f64 / channels as f64
+}
+
+fn critic_of(file: &File, prefix: &str, spectral: bool) -> Critic {
+    let suffix = if spectral { "weight_orig" } else { "weight" };
+    let arch = file.meta("arch");
+    let width = match arch {
+        "cnn32" => width(file, &format!("{prefix}main.12.{suffix}"), 512),
+        _ => width(file, &format!("{prefix}model.0.residual.0.{suffix}"), 128),
+    };
+    let critic = Critic::new(arch, width, spectral, &mut stream(), DType::F64, &Device::Cpu).unwrap();
+    load(&critic.params, &critic.buffers, file.prefixed(prefix), prefix);
+    critic
+}
+
+fn generator_of(file: &File, prefix: &str) -> Generator {
+    let arch = file.meta("arch");
+    let width = match arch {
+        "cnn32" => width(file, &format!("{prefix}main.0.weight"), 512),
+        _ => width(file, &format!("{prefix}output.0.weight"), 256),
+    };
+    let generator = Generator::new(arch, width, &mut stream(), DType::F64, &Device::Cpu).unwrap();
+    load(&generator.params, &generator.buffers, file.prefixed(prefix), prefix);
+    generator
+}
+
+fn choice_of(file: &File) -> (Choice, Loss) {
+    let id = match file.meta("method") {
+        "pgnp" => "pgn-theory".to_owned(),
+        "gn-bce" => "gn".to_owned(),
+        other => other.replace("-cr", "+cr"),
+    };
+    let loss = match file.meta("loss") {
+        "hinge" => Loss::Hinge,
+        "bce" => Loss::Bce,
+        "wass" => Loss::Wasserstein,
+        other => panic!("unknown loss {other}"),
+    };
+    assert_eq!((file.number("cr_weight"), file.number("penalty_weight")), (5.0, 10.0));
+    (methods::find(&id).unwrap_or_else(|| panic!("unknown method {id}")), loss)
+}
+
+const EXACT: f64 = 1e-9;
+const ROUNDED: f64 = 1e-6;
+
+fn check_critic(file: &mut File) -> Result<()> {
+    let (choice, loss) = choice_of(file);
+    let method = choice.method.as_ref();
+    let spectral = method.spectral();
+    let n = file.number("n_real") as usize;
+    let x = file.images("x");
+    let total = x.dim(0)?;
+    let (real, fake) = (x.narrow(0, 0, n)?.contiguous()?, x.narrow(0, n, total - n)?.contiguous()?);
+
+    let critic = critic_of(file, "init.", spectral);
+    let on_batch = Evaluated::new(&critic, method, &x)?;
+    file.check("f_hat", &on_batch.normalised.f_hat, EXACT);
+    if !spectral {
+        file.check("f", &on_batch.f()?, ROUNDED);
+        let g = critic.input_gradient(&critic.forward(&x, false)?)?;
+        file.check("grad_x", &channels_first(&g)?, ROUNDED);
+        let (value, cotangent) = generator_loss(&critic, method, loss, &x)?;
+        file.check_value("loss_g", value, EXACT);
+        file.check("loss_g_grad_x", &channels_first(&cotangent)?, ROUNDED);
+    }
+
+    let critic = critic_of(file, "init.", spectral);
+    let gradients = critic.params.zeros_like()?;
+    let batch = CriticBatch { real, fake, mix: Some(file.get("eps")), augmented: Some(file.images("x_aug")) };
+    let report = critic_gradients(&critic, &choice, loss, &batch, &gradients)?;
+    file.check_value("loss_d", report.loss, EXACT);
+    file.check_value("penalty", report.penalty, EXACT);
+    file.check_value("cr", report.consistency, EXACT);
+    file.check_state("grad.", &gradients.named()?, ROUNDED);
+    file.check_state("after.", &critic.state()?, ROUNDED);
+    Ok(())
+}
+
+fn check_generator(file: &mut File) -> Result<()> {
+    let generator = generator_of(file, "init.");
+    let z = file.get("z");
+    let pass = generator.forward(&z, Mode::Train)?;
+    file.check("images", &channels_first(&pass.images)?, ROUNDED);
+    let gradients = generator.params.zeros_like()?;
+    generator.backward(&pass, &file.images("cotangent"), &gradients)?;
+    file.check_state("grad.", &gradients.named()?, ROUNDED);
+    file.check_state("after.", &generator.state()?, ROUNDED);
+    file.check("images_eval", &channels_first(&generator.images(&z, Mode::Running)?)?, ROUNDED);
+    Ok(())
+}
+
+fn check_train(file: &mut File) -> Result<()> {
+    let (choice, loss) = choice_of(file);
+    let steps = file.number("steps") as u64;
+    let beta = [file.number("beta1"), file.number("beta2")];
+    let critic = critic_of(file, "init_D.", choice.method.spectral());
+    let mut state = State::new(generator_of(file, "init_G."), critic, beta)?;
+    let (mut losses_d, mut losses_g) = (Vec::new(), Vec::new());
+    for step in 0..steps {
+        let factor = linear_decay(step, 0, steps);
+        for k in 0..file.number("n_dis") as u64 {
+            let at = |name: &str| format!("step{step}.d{k}.{name}");
+            let fake = state.generator.forward(&file.get(&at("z")), Mode::Train)?.images;
+            let batch = CriticBatch {
+                real: file.images(&at("x_real")),
+                fake,
+                mix: Some(file.get(&at("eps"))),
+                augmented: Some(file.images(&at("x_aug"))),
+            };
+            let report = state.critic_update(&choice, loss, &batch, file.number("lr_d") * factor)?;
+            losses_d.push(report.total());
+        }
+        let z = file.get(&format!("step{step}.g.z"));
+        losses_g.push(state.generator_update(&choice, loss, &z, file.number("lr_g") * factor)?);
+        state.update_average(file.number("ema_decay"))?;
+    }
+    for (key, losses) in [("losses_d", losses_d), ("losses_g", losses_g)] {
+        file.check(key, &Tensor::new(losses, &Device::Cpu)?, 1e-8);
+    }
+    file.check_state("final_D.", &state.critic.state()?, ROUNDED);
+    file.check_state("final_G.", &state.generator.state()?, ROUNDED);
+    file.check_state("final_EMA.", &state.average.state()?, ROUNDED);
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let Ok(folder) = std::env::var("PGN_BENCH_GOLDEN") else {
+        println!("golden: SKIPPED, PGN_BENCH_GOLDEN names no folder of reference files");
+        return ExitCode::SUCCESS;
+    };
+    let mut paths: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|e| panic!("PGN_BENCH_GOLDEN={folder}: {e}"))
+        .map(|entry| entry.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "safetensors"))
+        .collect();
+    paths.sort();
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for path in paths {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let kind = name.split('_').next().unwrap_or_default();
+        if !["critic", "generator", "train"].contains(&kind) {
+            continue;
+        }
+        let file = File::read(&path);
+        let arch = file.meta("arch").to_owned();
+        if !critic::ARCHITECTURES.contains(&arch.as_str()) || !generators::ARCHITECTURES.contains(&arch.as_str()) {
+            println!("{name}: skipped, architecture {arch} is not known");
+            skipped += 1;
+            continue;
+        }
+        if verdict(&name, file) { passed += 1 } else { failed += 1 }
+    }
+    println!("golden: {passed} passed, {failed} failed, {skipped} skipped");
+    if failed > 0 || passed == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
