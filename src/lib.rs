@@ -2,9 +2,13 @@
 //! seeds, measures them with the field's own metrics, and compares them.
 
 pub mod critic;
+pub mod data;
+pub mod error;
+pub mod files;
 pub mod generators;
 pub mod losses;
 pub mod methods;
+pub mod metrics;
 pub mod nn;
 pub mod optim;
 pub mod rng;

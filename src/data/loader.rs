@@ -1,0 +1,176 @@
+//! Training batches, made ahead on a thread of their own. Batch number b is a pure function of (seed, b): the order is a
+//! new permutation each epoch, flips and augmentations have their own streams, and so a resumed run goes on exactly.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use candle_core::{Device, Tensor};
+
+use super::{Images, to_unit};
+use crate::error::{Error, Result};
+use crate::rng::Stream;
+
+/// Batches the thread may be ahead.
+const AHEAD: usize = 2;
+/// Largest shift of the consistency augmentation, as a share of the side.
+const SHIFT: f64 = 0.2;
+
+/// Real images in [−1, 1].
+pub struct Batch {
+    /// Flipped with probability ½, `[N, side, side, 3]`.
+    pub real: Tensor,
+    /// The same images flipped again with probability ½ and shifted, black where nothing was, when asked for.
+    pub augmented: Option<Tensor>,
+}
+
+/// The thread that makes batches.
+pub struct Loader {
+    batches: Option<Receiver<Result<Batch>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread needs to know.
+#[derive(Clone)]
+pub struct Plan {
+    /// Where the images come from.
+    pub images: Arc<Images>,
+    /// Images in a batch.
+    pub size: usize,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Whether the augmented images are wanted.
+    pub augment: bool,
+}
+
+impl Plan {
+    /// Batch number `number`.
+    ///
+    /// # Errors
+    /// When the device refuses the memory.
+    pub fn batch(&self, number: u64) -> Result<Batch> {
+        let side = self.images.side;
+        let mut pixels = Vec::with_capacity(self.size * self.images.stride());
+        let mut flips = Stream::new(self.seed, "data/flip", number);
+        let n = self.images.len() as u64;
+        let mut epoch = None;
+        for position in number * self.size as u64..(number + 1) * self.size as u64 {
+            // Only a batch that crosses into the next epoch draws a second permutation.
+            let order = match epoch.take() {
+                Some((e, order)) if e == position / n => order,
+                _ => Stream::new(self.seed, "data/order", position / n).permutation(self.images.len()),
+            };
+            let image = self.images.image(order[(position % n) as usize] as usize);
+            epoch = Some((position / n, order));
+            push_flipped(&mut pixels, image, side, flips.coin());
+        }
+        let augmented = if self.augment { Some(self.augmented(&pixels, number)?) } else { None };
+        Ok(Batch { real: super::to_tensor(&pixels, side, &Device::Cpu)?, augmented })
+    }
+
+    fn augmented(&self, pixels: &[u8], number: u64) -> Result<Tensor> {
+        let side = self.images.side;
+        let mut stream = Stream::new(self.seed, "data/augment", number);
+        let most = SHIFT * side as f64;
+        let mut out = Vec::with_capacity(pixels.len());
+        for image in pixels.chunks_exact(self.images.stride()) {
+            let mut flipped = Vec::with_capacity(image.len());
+            push_flipped(&mut flipped, image, side, stream.coin());
+            let [dx, dy] = [0; 2].map(|_| ((2.0 * stream.uniform() - 1.0) * most).round() as isize);
+            for y in 0..side {
+                for x in 0..side {
+                    let from = y.checked_add_signed(-dy).zip(x.checked_add_signed(-dx)).filter(|&(y, x)| y < side && x < side);
+                    for channel in 0..3 {
+                        out.push(to_unit(from.map_or(0, |(y, x)| flipped[(y * side + x) * 3 + channel])));
+                    }
+                }
+            }
+        }
+        Ok(Tensor::from_vec(out, (self.size, side, side, 3), &Device::Cpu)?)
+    }
+}
+
+fn push_flipped(out: &mut Vec<u8>, image: &[u8], side: usize, flip: bool) {
+    if !flip {
+        return out.extend_from_slice(image);
+    }
+    for row in image.chunks_exact(side * 3) {
+        for pixel in row.chunks_exact(3).rev() {
+            out.extend_from_slice(pixel);
+        }
+    }
+}
+
+impl Loader {
+    /// Starts making batches from number `first` on.
+    pub fn start(plan: Plan, first: u64) -> Self {
+        let (send, receive) = sync_channel(AHEAD);
+        let thread = std::thread::spawn(move || {
+            for number in first.. {
+                if send.send(plan.batch(number)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { batches: Some(receive), thread: Some(thread) }
+    }
+
+    /// The next batch.
+    ///
+    /// # Errors
+    /// When making it failed.
+    pub fn next_batch(&self) -> Result<Batch> {
+        match self.batches.as_ref().map(Receiver::recv) {
+            Some(Ok(batch)) => batch,
+            _ => Err(Error::invalid("the loader's thread has ended")),
+        }
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // Closing the channel ends the thread.
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(n: usize, size: usize) -> Plan {
+        let side = 5;
+        let pixels = (0..n).flat_map(|i| vec![i as u8; side * side * 3]).collect();
+        let images = Images { side, pixels, labels: vec![0; n], classes: 1, name: "test".into() };
+        Plan { images: Arc::new(images), size, seed: 3, augment: true }
+    }
+
+    fn first_pixels(batch: &Batch) -> Vec<u8> {
+        super::super::to_bytes(&batch.real).unwrap().chunks_exact(75).map(|i| i[0]).collect()
+    }
+
+    #[test]
+    fn an_epoch_shows_every_image_once_and_a_restart_goes_on() {
+        let p = plan(12, 5);
+        let loader = Loader::start(p.clone(), 0);
+        let seen: Vec<Vec<u8>> = (0..6).map(|_| first_pixels(&loader.next_batch().unwrap())).collect();
+        let mut epoch: Vec<u8> = seen.concat()[..12].to_vec();
+        epoch.sort_unstable();
+        assert_eq!(epoch, (0..12).collect::<Vec<u8>>());
+        let resumed = Loader::start(p, 4);
+        assert_eq!(first_pixels(&resumed.next_batch().unwrap()), seen[4]);
+    }
+
+    #[test]
+    fn augmentation_moves_by_at_most_a_fifth_onto_black() {
+        let p = plan(200, 200);
+        let augmented = p.batch(0).unwrap().augmented.unwrap();
+        let bytes = super::super::to_bytes(&augmented).unwrap();
+        let black_rows = |image: &[u8]| image.chunks_exact(15).filter(|r| r.iter().all(|&b| b == 0)).count();
+        let counts: Vec<usize> = bytes.chunks_exact(75).filter(|i| i.iter().any(|&b| b > 0)).map(black_rows).collect();
+        assert!(counts.contains(&0) && counts.contains(&1) && counts.iter().all(|&c| c <= 1));
+    }
+}

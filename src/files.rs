@@ -1,0 +1,51 @@
+//! Files that are either whole or absent: written under a temporary name, synced, renamed.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use crate::error::{AtPath, Result};
+
+/// Writes `path` through `write`: a reader never sees half of it, and a crash leaves the old content.
+///
+/// # Errors
+/// When the folder cannot be written, or `write` fails.
+pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let mut file = File::create(&temporary).at("create", &temporary)?;
+    let written = write(&mut file).and_then(|()| file.sync_all().at("sync", &temporary));
+    if let Err(error) = written {
+        // What could not be written whole is not worth keeping; the first error is the one to report.
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
+    std::fs::rename(&temporary, path).at("rename into place", path)?;
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        File::open(folder).and_then(|f| f.sync_all()).at("sync", folder)?;
+    }
+    Ok(())
+}
+
+/// [`write_atomic`] of bytes.
+///
+/// # Errors
+/// As for [`write_atomic`].
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic(path, |file| file.write_all(bytes).at("write", path))
+}
+
+/// Creates a folder and its parents.
+///
+/// # Errors
+/// When it cannot be created.
+pub fn create_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).at("create folder", path)
+}
+
+/// Lower-case hexadecimal SHA-256.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,135 @@
+//! A small classifier trained on a data set's own labels in seconds: the extractor that needs no file. Its scores compare
+//! runs with each other and are never those of an Inception network; its name in every row says so.
+
+use std::path::Path;
+
+use candle_core::{D, DType, Device, Tensor};
+
+use super::{BATCH, Extractor, Features};
+use crate::critic::{Critic, layer};
+use crate::data::{Images, to_tensor};
+use crate::error::{Error, Result};
+use crate::files::{create_folder, sha256, write_bytes};
+use crate::optim::{Adam, linear_decay};
+use crate::rng::Stream;
+
+const CHANNELS: [usize; 3] = [24, 48, 96];
+const STEPS: u64 = 600;
+const SIZE: usize = 64;
+const RATE: f64 = 2e-3;
+
+/// A trained classifier; its features are the pooled activations before the last layer.
+pub struct Classifier {
+    net: Critic,
+    id: String,
+    sha256: String,
+    classes: usize,
+    /// Share of held-out images it classifies rightly.
+    pub accuracy: Option<f64>,
+}
+
+impl Classifier {
+    /// Reads the classifier of a data set from `folder`, or trains it there first.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or holds a damaged file.
+    pub fn cached(folder: &Path, train: &Images, held_out: &Images, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
+        let data = train.name.split(':').next().unwrap_or_default();
+        let id = format!("classifier-{data}{}-s{STEPS}", train.side);
+        let path = folder.join(format!("{id}-{}.safetensors", &train.fingerprint()[..12]));
+        let mut net = layer::classifier(CHANNELS, train.classes, &mut Stream::new(0, "classifier/init", 0), &Device::Cpu)?;
+        if path.is_file() {
+            let damaged = |e: candle_core::Error| Error::content(&path, format!("{e}; remove the file to train it again"));
+            let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(damaged)?.into_iter().collect();
+            net.params.take_from(&mut tensors, "").map_err(damaged)?;
+        } else {
+            train_on(&mut net, train, progress)?;
+            create_folder(folder)?;
+            write_bytes(&path, &serialise(&net)?)?;
+        }
+        let sha256 = sha256(&serialise(&net)?);
+        let mut classifier = Self { net, id, sha256, classes: train.classes, accuracy: None };
+        classifier.accuracy = Some(classifier.accuracy_on(held_out)?);
+        Ok(classifier)
+    }
+
+    fn accuracy_on(&self, images: &Images) -> Result<f64> {
+        let mut right = 0;
+        let batches = images.pixels.chunks(BATCH * images.stride()).zip(images.labels.chunks(BATCH));
+        for (pixels, labels) in batches {
+            let guesses: Vec<u32> = self.extract(pixels, images.side)?.logits.argmax(D::Minus1)?.to_vec1()?;
+            right += guesses.iter().zip(labels).filter(|(g, l)| **g == u32::from(**l)).count();
+        }
+        Ok(right as f64 / images.len().max(1) as f64)
+    }
+}
+
+fn serialise(net: &Critic) -> Result<Vec<u8>> {
+    safetensors::serialize(net.params.named()?, None).map_err(|e| Error::invalid(format!("cannot serialise weights: {e}")))
+}
+
+/// Softmax cross-entropy by Adam with a linearly decaying rate.
+fn train_on(net: &mut Critic, images: &Images, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    let mut adam = Adam::new(net.params.flat(), [0.9, 0.999])?;
+    for step in 0..STEPS {
+        let mut stream = Stream::new(0, "classifier/batch", step);
+        let picks: Vec<usize> = (0..SIZE).map(|_| stream.below(images.len())).collect();
+        let pixels: Vec<u8> = picks.iter().flat_map(|&i| images.image(i).iter().copied()).collect();
+        let pass = net.forward(&to_tensor(&pixels, images.side, &Device::Cpu)?, true)?;
+        let target: Vec<f32> = picks
+            .iter()
+            .flat_map(|&i| (0..images.classes).map(move |k| f32::from(usize::from(images.labels[i]) == k)))
+            .collect();
+        let target = Tensor::from_vec(target, (SIZE, images.classes), &Device::Cpu)?;
+        let c = ((candle_nn::ops::softmax(&pass.f, D::Minus1)? - target)? / SIZE as f64)?;
+        let gradients = net.params.zeros_like()?;
+        net.first_order(&pass, &c, &gradients)?;
+        adam.step(net.params.flat(), gradients.flat(), RATE * linear_decay(step, 0, STEPS))?;
+        progress(step + 1, STEPS);
+    }
+    Ok(())
+}
+
+impl Extractor for Classifier {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn weights_sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    fn resize(&self) -> &'static str {
+        "none"
+    }
+
+    fn dim(&self) -> usize {
+        CHANNELS[2]
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn extract(&self, pixels: &[u8], side: usize) -> Result<Features> {
+        let pass = self.net.forward(&to_tensor(pixels, side, &Device::Cpu)?.to_dtype(DType::F32)?, false)?;
+        Ok(Features { features: pass.features(&self.net)?, logits: pass.f })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Split, load};
+
+    #[test]
+    fn it_learns_the_shapes_and_is_read_back() {
+        let (train, test) = (load("shapes", Split::Train, 16).unwrap(), load("shapes", Split::Test, 16).unwrap());
+        let folder = std::env::temp_dir().join(format!("pgn-bench-classifier-{}", std::process::id()));
+        let first = Classifier::cached(&folder, &train, &test, &mut |_, _| {}).unwrap();
+        assert!(first.accuracy.unwrap() > 0.6, "{:?}", first.accuracy);
+        let again = Classifier::cached(&folder, &train, &test, &mut |_, _| panic!("trained again")).unwrap();
+        assert_eq!((first.sha256, first.accuracy), (again.sha256, again.accuracy));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

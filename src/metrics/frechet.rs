@@ -1,0 +1,150 @@
+//! Fréchet distance between Gaussians of features (Heusel et al. 2017): ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·√(Σ₁Σ₂)).
+//!
+//! Statistics are accumulated in f64 as a stream, covariances with N − 1. The trace of the root is that of the symmetric
+//! √Σ₁·Σ₂·√Σ₁, by a self-adjoint eigen-solver, so that no complex part and no regulariser is ever needed.
+
+use candle_core::{DType, Device, Tensor};
+use faer::{Mat, Side};
+
+use crate::error::{Error, Result};
+
+/// Running sums of features, of any number of images.
+#[derive(Debug)]
+pub struct FeatureSums {
+    n: usize,
+    /// Subtracted from every feature, so that sums of squares do not lose the covariance: the first batch's mean.
+    origin: Option<Tensor>,
+    sum: Tensor,
+    outer: Tensor,
+}
+
+/// Mean and covariance of features.
+#[derive(Debug, Clone)]
+pub struct Gaussian {
+    /// Images they were taken from.
+    pub n: usize,
+    /// `dim` values.
+    pub mean: Vec<f64>,
+    /// `dim × dim`, symmetric.
+    pub covariance: Mat<f64>,
+}
+
+impl FeatureSums {
+    /// No image yet.
+    ///
+    /// # Errors
+    /// When the memory is refused.
+    pub fn new(dim: usize) -> Result<Self> {
+        let zeros = |shape: &[usize]| Tensor::from_vec(vec![0f64; shape.iter().product()], shape, &Device::Cpu);
+        Ok(Self { n: 0, origin: None, sum: zeros(&[dim])?, outer: zeros(&[dim, dim])? })
+    }
+
+    /// Adds features `[N, dim]`.
+    ///
+    /// # Errors
+    /// When their width differs.
+    pub fn add(&mut self, features: &Tensor) -> Result<()> {
+        let x = features.to_dtype(DType::F64)?.to_device(&Device::Cpu)?;
+        let origin = match &self.origin {
+            Some(origin) => origin.clone(),
+            None => self.origin.insert(x.mean(0)?).clone(),
+        };
+        let x = x.broadcast_sub(&origin)?;
+        self.n += x.dim(0)?;
+        self.sum = (&self.sum + x.sum(0)?)?;
+        self.outer = (&self.outer + x.t()?.matmul(&x)?)?;
+        Ok(())
+    }
+
+    /// Mean and covariance.
+    ///
+    /// # Errors
+    /// With fewer than two images, or features that are not finite.
+    pub fn finish(&self) -> Result<Gaussian> {
+        let Some(origin) = self.origin.as_ref().filter(|_| self.n > 1) else {
+            return Err(Error::invalid(format!("a covariance needs at least two images, got {}", self.n)));
+        };
+        let (origin, sum, outer) = (origin.to_vec1::<f64>()?, self.sum.to_vec1::<f64>()?, self.outer.to_vec2::<f64>()?);
+        let n = self.n as f64;
+        let mean: Vec<f64> = origin.iter().zip(&sum).map(|(o, s)| o + s / n).collect();
+        let covariance = Mat::from_fn(sum.len(), sum.len(), |i, j| {
+            // Both triangles from the same entry: the solver must see an exactly symmetric matrix.
+            let (i, j) = (i.max(j), i.min(j));
+            (outer[i][j] - sum[i] * sum[j] / n) / (n - 1.0)
+        });
+        if mean.iter().any(|m| !m.is_finite()) {
+            return Err(Error::invalid("features are not finite"));
+        }
+        Ok(Gaussian { n: self.n, mean, covariance })
+    }
+}
+
+/// Fréchet distance between two Gaussians.
+///
+/// # Errors
+/// When their widths differ, or an eigen-decomposition does not converge.
+pub fn distance(a: &Gaussian, b: &Gaussian) -> Result<f64> {
+    if a.mean.len() != b.mean.len() {
+        return Err(Error::invalid(format!("features of {} and {} dimensions cannot be compared", a.mean.len(), b.mean.len())));
+    }
+    let means: f64 = a.mean.iter().zip(&b.mean).map(|(x, y)| (x - y).powi(2)).sum();
+    let trace = |g: &Gaussian| (0..g.mean.len()).map(|i| g.covariance[(i, i)]).sum::<f64>();
+    let failed = |e| Error::invalid(format!("the eigen-decomposition of a covariance failed: {e:?}"));
+    let eigen = a.covariance.self_adjoint_eigen(Side::Lower).map_err(failed)?;
+    let (vectors, values) = (eigen.U(), eigen.S().column_vector());
+    let scaled = Mat::from_fn(vectors.nrows(), vectors.ncols(), |i, j| vectors[(i, j)] * values[j].max(0.0).sqrt());
+    let root = &scaled * vectors.transpose();
+    let product = &root * &b.covariance * &root;
+    let symmetric = Mat::from_fn(product.nrows(), product.ncols(), |i, j| 0.5 * (product[(i, j)] + product[(j, i)]));
+    let values = symmetric.self_adjoint_eigenvalues(Side::Lower).map_err(failed)?;
+    let root_trace: f64 = values.iter().map(|v| v.max(0.0).sqrt()).sum();
+    Ok(means + trace(a) + trace(b) - 2.0 * root_trace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::random;
+
+    fn gaussian(name: &str, n: usize, dim: usize, batches: usize) -> Gaussian {
+        let x = (random(name, &[n, dim]) + 100.0).unwrap();
+        let mut sums = FeatureSums::new(dim).unwrap();
+        for part in x.chunk(batches, 0).unwrap() {
+            sums.add(&part).unwrap();
+        }
+        sums.finish().unwrap()
+    }
+
+    #[test]
+    fn streaming_is_the_two_pass_covariance() {
+        let x = (random("a", &[50, 4]) + 100.0).unwrap();
+        let centred = x.broadcast_sub(&x.mean(0).unwrap()).unwrap();
+        let want = (centred.t().unwrap().matmul(&centred).unwrap() / 49.0).unwrap().to_vec2::<f64>().unwrap();
+        let got = gaussian("a", 50, 4, 7);
+        for i in 0..4 {
+            for j in 0..4 {
+                assert!((got.covariance[(i, j)] - want[i][j]).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn diagonal_gaussians_have_a_closed_form() {
+        let make = |mean: [f64; 2], var: [f64; 2]| Gaussian {
+            n: 10,
+            mean: mean.to_vec(),
+            covariance: Mat::from_fn(2, 2, |i, j| if i == j { var[i] } else { 0.0 }),
+        };
+        let (a, b) = (make([0.0, 1.0], [4.0, 9.0]), make([3.0, 1.0], [1.0, 16.0]));
+        // 3² + (2 − 1)² + (3 − 4)²
+        assert!((distance(&a, &b).unwrap() - 11.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn rank_deficient_covariances_are_fine() {
+        let (a, b) = (gaussian("a", 8, 20, 1), gaussian("b", 8, 20, 1));
+        assert!(distance(&a, &a).unwrap().abs() < 1e-6);
+        assert!((distance(&a, &b).unwrap() - distance(&b, &a).unwrap()).abs() < 1e-6);
+        assert!(FeatureSums::new(3).unwrap().finish().is_err());
+    }
+}

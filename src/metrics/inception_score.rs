@@ -1,0 +1,112 @@
+//! Inception Score (Salimans et al. 2016): exp E KL(p(y|x) ‖ p(y)) over consecutive splits, mean and deviation (ddof 0).
+
+use candle_core::{D, DType, Tensor};
+
+use crate::error::{Error, Result};
+
+/// Splits of the original protocol.
+pub const SPLITS: usize = 10;
+
+/// Running sums of class probabilities, of a number of images known beforehand.
+#[derive(Debug)]
+pub struct ProbabilitySums {
+    total: usize,
+    seen: usize,
+    splits: Vec<Split>,
+}
+
+#[derive(Debug)]
+struct Split {
+    n: usize,
+    probability: Vec<f64>,
+    negative_entropy: f64,
+}
+
+/// Mean and standard deviation over splits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation (ddof 0).
+    pub std: f64,
+}
+
+impl ProbabilitySums {
+    /// For `total` images of `classes` classes.
+    pub fn new(total: usize, classes: usize) -> Self {
+        let split = || Split { n: 0, probability: vec![0.0; classes], negative_entropy: 0.0 };
+        Self { total, seen: 0, splits: (0..SPLITS).map(|_| split()).collect() }
+    }
+
+    /// Adds logits `[N, classes]`.
+    ///
+    /// # Errors
+    /// When there are more images than announced.
+    pub fn add(&mut self, logits: &Tensor) -> Result<()> {
+        let log_p = candle_nn::ops::log_softmax(&logits.to_dtype(DType::F64)?, D::Minus1)?.to_vec2::<f64>()?;
+        for row in log_p {
+            if self.seen >= self.total {
+                return Err(Error::invalid(format!("more than the {} announced images", self.total)));
+            }
+            let split = &mut self.splits[self.seen * SPLITS / self.total];
+            split.n += 1;
+            for (sum, l) in split.probability.iter_mut().zip(&row) {
+                *sum += l.exp();
+                split.negative_entropy += l.exp() * l;
+            }
+            self.seen += 1;
+        }
+        Ok(())
+    }
+
+    /// The score.
+    ///
+    /// # Errors
+    /// When fewer images came than announced, or fewer than one a split.
+    pub fn finish(&self) -> Result<Score> {
+        if self.seen != self.total || self.splits.iter().any(|s| s.n == 0) {
+            return Err(Error::invalid(format!(
+                "an Inception Score of {} images in {SPLITS} splits cannot be taken from {} images",
+                self.total, self.seen
+            )));
+        }
+        let scores: Vec<f64> = self
+            .splits
+            .iter()
+            .map(|s| {
+                let n = s.n as f64;
+                let marginal = s.probability.iter().map(|p| p / n).filter(|&p| p > 0.0).map(|p| p * p.ln()).sum::<f64>();
+                (s.negative_entropy / n - marginal).exp()
+            })
+            .collect();
+        let mean = scores.iter().sum::<f64>() / SPLITS as f64;
+        let std = (scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / SPLITS as f64).sqrt();
+        Ok(Score { mean, std })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn score(rows: &[[f32; 3]]) -> Score {
+        let mut sums = ProbabilitySums::new(rows.len(), 3);
+        for part in rows.chunks(7) {
+            sums.add(&Tensor::from_vec(part.concat(), (part.len(), 3), &Device::Cpu).unwrap()).unwrap();
+        }
+        sums.finish().unwrap()
+    }
+
+    #[test]
+    fn extremes_are_one_and_the_number_of_classes() {
+        let certain: Vec<[f32; 3]> = (0..60).map(|i| std::array::from_fn(|k| if k == i % 3 { 50.0 } else { 0.0 })).collect();
+        assert!((score(&certain).mean - 3.0).abs() < 1e-9);
+        assert!((score(&vec![[1.0, 2.0, 3.0]; 60]).mean - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn too_few_images_are_refused() {
+        assert!(ProbabilitySums::new(5, 3).finish().is_err());
+    }
+}
