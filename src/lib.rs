@@ -1,6 +1,7 @@
 //! pgn-bench: trains GANs whose critic is normalised or penalised in different ways on the same generators, data and
 //! seeds, measures them with the field's own metrics, and compares them.
 
+pub mod config;
 pub mod critic;
 pub mod data;
 pub mod error;
@@ -11,5 +12,7 @@ pub mod methods;
 pub mod metrics;
 pub mod nn;
 pub mod optim;
+pub mod report;
+pub mod results;
 pub mod rng;
 pub mod train;

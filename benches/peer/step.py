@@ -37,8 +37,8 @@ class Trainer:
                 if isinstance(module, (nn.Conv2d, nn.Linear)):
                     nn.utils.spectral_norm(module, eps=1e-12)
         self.average = copy.deepcopy(self.generator)
-        self.adam_d = torch.optim.Adam(self.critic.parameters(), lr=LR_D[arch], betas=(0, 0.9))
-        self.adam_g = torch.optim.Adam(self.generator.parameters(), lr=LR_G, betas=(0, 0.9))
+        self.adam_d = torch.optim.Adam(self.critic.parameters(), lr=LR_D[arch], betas=(0.0, 0.9))
+        self.adam_g = torch.optim.Adam(self.generator.parameters(), lr=LR_G, betas=(0.0, 0.9))
         self.real, self.fake = (torch.rand(BATCH_D, 3, 32, 32) * 2 - 1 for _ in range(2))
 
     def critic_step(self, fake=None):

@@ -4,7 +4,7 @@
 use candle_core::{Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::op::{Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
+use super::op::{GRAIN, Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
 use super::real::Real;
 
 fn split<T>(name: &str, x: View<T>) -> Result<(usize, usize)> {
@@ -34,6 +34,25 @@ impl Op1 for SquaredDistance {
 /// On an empty or non-contiguous tensor, or a dtype other than F32 and F64.
 pub fn squared_distance(x: &Tensor, t: f64) -> Result<Tensor> {
     apply1(&SquaredDistance(t), x)
+}
+
+struct SumOfSquares;
+
+impl Op1 for SumOfSquares {
+    const NAME: &'static str = "sum_of_squares";
+    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+        let parts: Vec<f64> =
+            x.data.par_chunks(GRAIN).map(|c| c.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>()).collect();
+        Ok((vec![T::from_f64(parts.iter().sum())], Shape::from(1)))
+    }
+}
+
+/// Euclidean norm of all elements, summed in f64.
+///
+/// # Errors
+/// As for [`squared_distance`].
+pub fn norm(x: &Tensor) -> Result<f64> {
+    Ok(apply1(&SumOfSquares, x)?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?[0].sqrt())
 }
 
 struct Scale(f64);

@@ -1,6 +1,6 @@
 //! Adam, the learning-rate schedule and the moving average, each one sweep over a network's flat buffer.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use crate::nn::op::{InPlace, update1, update2, update3};
 use crate::nn::real::Real;
@@ -110,14 +110,6 @@ impl InPlace<0> for Clip {
 /// On a dtype other than F32 and F64.
 pub fn clip(x: &Tensor, bound: f64) -> Result<()> {
     update1(&Clip(bound), x)
-}
-
-/// Euclidean norm, in f64.
-///
-/// # Errors
-/// When the device fails.
-pub fn norm(x: &Tensor) -> Result<f64> {
-    x.sqr()?.to_dtype(DType::F64)?.sum_all()?.sqrt()?.to_scalar()
 }
 
 /// Learning-rate factor of linear decay to zero: 1 − max(step − start, 0) / max(total − start, 1).

@@ -6,7 +6,7 @@ use crate::critic::{Critic, Forward, Linear};
 use crate::generators::{Generator, Mode};
 use crate::losses::Loss;
 use crate::methods::{CR_WEIGHT, Choice, Method, Normalised, PENALTY_WEIGHT};
-use crate::nn::image::{scale_images, squared_distance};
+use crate::nn::image::{norm, scale_images, squared_distance};
 use crate::nn::store::Store;
 use crate::optim::{Adam, clip, moving_average};
 
@@ -251,9 +251,6 @@ impl State {
     /// # Errors
     /// When the device fails.
     pub fn gradient_norms(&self) -> Result<[f64; 2]> {
-        Ok([
-            crate::optim::norm(self.critic_gradients.flat())?,
-            crate::optim::norm(self.generator_gradients.flat())?,
-        ])
+        Ok([norm(self.critic_gradients.flat())?, norm(self.generator_gradients.flat())?])
     }
 }

@@ -80,9 +80,10 @@ class Reference:
 
     def network(self, prefix, classes, first):
         """The network under `prefix`, as wide as the first tensor found in `first`."""
-        net = classes[self.arch](next(self.old[prefix + k].numel() for k in first if prefix + k in self.old)).double()
+        net = classes[self.arch](next(self.old[prefix + k].numel() for k in first if prefix + k in self.old))
         if self.method == "sn" and classes is CRITICS:
             spectral(net)
+        net.double()
         keys = [k for k in net.state_dict() if not k.endswith("num_batches_tracked")]
         if {prefix + k for k in keys} != {k for k in self.old if k.startswith(prefix)}:
             raise KeyError(f"keys under {prefix} are not those of {self.arch}: {keys}")
@@ -180,9 +181,13 @@ def main(source, target):
     target.mkdir(parents=True, exist_ok=True)
     if source.samefile(target):
         sys.exit("the folders must differ")
-    kinds = ((p, p.name.split("_")[0]) for p in sorted(source.glob("*.safetensors")))
-    lines = (rewrite(p, target, kind) for p, kind in kinds if kind in ("critic", "generator", "train"))
-    print(sum(print(line, flush=True) is None for line in lines if line), "files")
+    count = 0
+    for path in sorted(source.glob("*.safetensors")):
+        kind = path.name.split("_")[0]
+        if kind in ("critic", "generator", "train") and (line := rewrite(path, target, kind)):
+            print(line, flush=True)
+            count += 1
+    print(count, "files")
 
 
 if __name__ == "__main__":

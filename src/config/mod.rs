@@ -1,0 +1,372 @@
+//! An experiment: YAML as written, checked as a whole, then resolved into cells (architecture × method × seed).
+//!
+//! A file has one base layer and named scales that overlay it; `--set` overlays both. [`read`] checks every layer with the
+//! same rules and reports all faults at once; [`Experiment::resolve`] merges them.
+
+mod read;
+mod reader;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::error::{AtPath, Error, Result};
+use crate::files::sha256;
+use crate::generators::Mode;
+use crate::losses::Loss;
+use crate::optim::linear_decay;
+
+/// Settings of training, each absent where a layer does not mention it.
+#[derive(Clone, Debug, Default)]
+pub struct TrainLayer {
+    steps: Option<u64>,
+    critic_steps: Option<u64>,
+    critic_batch: Option<usize>,
+    generator_batch: Option<usize>,
+    critic_lr: Option<f64>,
+    generator_lr: Option<f64>,
+    beta1: Option<f64>,
+    beta2: Option<f64>,
+    lr_decay: Option<LrDecay>,
+    ema_decay: Option<f64>,
+    ema_start: Option<u64>,
+    width: Option<f64>,
+    loss: Option<Loss>,
+}
+
+/// Settings of evaluation, likewise.
+#[derive(Clone, Debug, Default)]
+pub struct EvalLayer {
+    every: Option<u64>,
+    images: Option<usize>,
+    reference: Option<String>,
+    batch_norm: Option<Mode>,
+    weights: Option<Vec<Weights>>,
+    batch: Option<usize>,
+}
+
+/// One layer of an experiment.
+#[derive(Clone, Debug, Default)]
+pub struct Layer {
+    methods: Option<Vec<String>>,
+    seeds: Option<Vec<u64>>,
+    train: TrainLayer,
+    architectures: Vec<(String, TrainLayer)>,
+    eval: EvalLayer,
+}
+
+/// A checked experiment file.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    /// Name: of the results folder, and in every row.
+    pub name: String,
+    /// What it reproduces.
+    pub title: String,
+    dataset: String,
+    image_size: usize,
+    base: Layer,
+    scales: Vec<(String, Layer)>,
+    set: Layer,
+}
+
+/// How learning rates move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LrDecay {
+    /// Not at all.
+    None,
+    /// Linearly to zero over the run.
+    Linear,
+}
+
+/// Which generator is evaluated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// The trained one.
+    Raw,
+    /// The moving average.
+    Ema,
+}
+
+impl Weights {
+    /// The name in result rows.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Ema => "ema",
+        }
+    }
+}
+
+/// Everything a training run depends on (besides the program): its canonical JSON is hashed into every row.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cell {
+    /// Experiment.
+    pub experiment: String,
+    /// Scale the file was resolved at.
+    pub scale: String,
+    /// Data set.
+    pub dataset: String,
+    /// Side of the images in pixels.
+    pub image_size: usize,
+    /// Architecture of both networks.
+    pub arch: String,
+    /// Method, `+cr` included.
+    pub method: String,
+    /// Seed.
+    pub seed: u64,
+    /// Training.
+    pub train: Train,
+    /// Evaluation.
+    pub eval: Eval,
+}
+
+/// Settings of training.
+#[derive(Clone, Debug, Serialize)]
+pub struct Train {
+    /// Generator updates.
+    pub steps: u64,
+    /// Critic updates before each (n_dis).
+    pub critic_steps: u64,
+    /// Real images of a critic update; as many generated ones are added.
+    pub critic_batch: usize,
+    /// Images of a generator update.
+    pub generator_batch: usize,
+    /// Learning rate of the critic.
+    pub critic_lr: f64,
+    /// Learning rate of the generator.
+    pub generator_lr: f64,
+    /// Adam's β₁.
+    pub beta1: f64,
+    /// Adam's β₂.
+    pub beta2: f64,
+    /// How both learning rates move.
+    pub lr_decay: LrDecay,
+    /// Decay of the moving average.
+    pub ema_decay: f64,
+    /// Step from which the average moves; before, it is a copy.
+    pub ema_start: u64,
+    /// Multiplier of all channels; 1 is the paper's.
+    pub width: f64,
+    /// Loss, unless the method's source defines its own.
+    pub loss: Loss,
+}
+
+impl Train {
+    /// Factor of both learning rates at a step.
+    pub fn lr_factor(&self, step: u64) -> f64 {
+        match self.lr_decay {
+            LrDecay::None => 1.0,
+            LrDecay::Linear => linear_decay(step, 0, self.steps),
+        }
+    }
+}
+
+/// Settings of evaluation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Eval {
+    /// Steps between evaluations.
+    pub every: u64,
+    /// Generated images.
+    pub images: usize,
+    /// Split that the Fréchet distance refers to.
+    pub reference: String,
+    /// Statistics batch normalisation uses.
+    #[serde(serialize_with = "mode_id")]
+    pub batch_norm: Mode,
+    /// Which generators are evaluated; the first one ranks.
+    pub weights: Vec<Weights>,
+    /// Images generated at a time, which matters where batch statistics are used.
+    pub batch: usize,
+}
+
+fn mode_id<S: serde::Serializer>(mode: &Mode, s: S) -> std::result::Result<S::Ok, S::Error> {
+    s.serialize_str(mode.id())
+}
+
+impl Cell {
+    /// Folder of the run below the experiment's, and the cell's name in messages.
+    pub fn name(&self) -> String {
+        format!("{}-{}-s{}", self.arch, self.method, self.seed)
+    }
+
+    /// Folder of the experiment below the results.
+    pub fn group(&self) -> String {
+        format!("{}-{}", self.experiment, self.scale)
+    }
+
+    /// Canonical JSON.
+    ///
+    /// # Errors
+    /// Never for a resolved cell.
+    pub fn json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).map_err(|e| Error::invalid(format!("cannot serialise a cell: {e}")))
+    }
+
+    /// First 16 digits of the SHA-256 of the canonical JSON.
+    ///
+    /// # Errors
+    /// As for [`Cell::json`].
+    pub fn hash(&self) -> Result<String> {
+        Ok(sha256(self.json()?.as_bytes())[..16].to_owned())
+    }
+}
+
+impl TrainLayer {
+    fn overlay(&mut self, over: &Self) {
+        macro_rules! take {
+            ($($field:ident),*) => { $(if over.$field.is_some() { self.$field = over.$field.clone(); })* };
+        }
+        take!(steps, critic_steps, critic_batch, generator_batch, critic_lr, generator_lr, beta1, beta2);
+        take!(lr_decay, ema_decay, ema_start, width, loss);
+    }
+}
+
+impl EvalLayer {
+    fn overlay(&mut self, over: &Self) {
+        macro_rules! take {
+            ($($field:ident),*) => { $(if over.$field.is_some() { self.$field = over.$field.clone(); })* };
+        }
+        take!(every, images, reference, batch_norm, weights, batch);
+    }
+}
+
+impl Experiment {
+    /// Reads and checks a file; `set` are `path=value` overlays.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with all its faults.
+    pub fn read(path: &Path, set: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).at("read", path)?;
+        Self::parse(&path.display().to_string(), &text, set)
+    }
+
+    /// Checks the text of a file, named `file` in messages.
+    ///
+    /// # Errors
+    /// With all faults at once.
+    pub fn parse(file: &str, text: &str, set: &[String]) -> Result<Self> {
+        read::experiment(file, text, set)
+    }
+
+    /// Names of the scales.
+    pub fn scales(&self) -> Vec<&str> {
+        self.scales.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The cells at a scale, architectures outermost, seeds innermost.
+    ///
+    /// # Errors
+    /// When the scale is unknown or a setting is given nowhere.
+    pub fn resolve(&self, scale: &str) -> Result<Vec<Cell>> {
+        let Some((_, at_scale)) = self.scales.iter().find(|(name, _)| name == scale) else {
+            return Err(Error::invalid(format!("unknown scale `{scale}`; {} has: {}", self.name, self.scales().join(", "))));
+        };
+        let layers = [&self.base, at_scale, &self.set];
+        let last = |pick: fn(&Layer) -> bool| layers.iter().rev().copied().find(|l| pick(l));
+        let mut faults = Vec::new();
+        let mut missing = |what: &str| faults.push(format!("  {what}: not given in the file, the scale or --set"));
+
+        let methods = last(|l| l.methods.is_some()).and_then(|l| l.methods.clone());
+        let seeds = last(|l| l.seeds.is_some()).and_then(|l| l.seeds.clone());
+        for (what, absent) in [("methods", methods.is_none()), ("seeds", seeds.is_none())] {
+            if absent {
+                missing(what);
+            }
+        }
+        let mut eval = EvalLayer::default();
+        layers.iter().for_each(|l| eval.overlay(&l.eval));
+        let mut cells = Vec::new();
+        for (arch, _) in &self.base.architectures {
+            let mut train = TrainLayer::default();
+            for layer in layers {
+                train.overlay(&layer.train);
+                for (name, over) in &layer.architectures {
+                    if name == arch {
+                        train.overlay(over);
+                    }
+                }
+            }
+            let train = train.complete(&format!("architectures.{arch}"), &mut missing);
+            let eval = eval.clone().complete(train.as_ref(), &mut missing);
+            let (Some(train), Some(eval)) = (train, eval) else { continue };
+            for method in methods.iter().flatten() {
+                for &seed in seeds.iter().flatten() {
+                    cells.push(Cell {
+                        experiment: self.name.clone(),
+                        scale: scale.to_owned(),
+                        dataset: self.dataset.clone(),
+                        image_size: self.image_size,
+                        arch: arch.clone(),
+                        method: method.clone(),
+                        seed,
+                        train: train.clone(),
+                        eval: eval.clone(),
+                    });
+                }
+            }
+        }
+        if !faults.is_empty() {
+            faults.sort();
+            faults.dedup();
+            return Err(Error::Config { file: format!("{} at scale {scale}", self.name), faults });
+        }
+        Ok(cells)
+    }
+}
+
+impl TrainLayer {
+    fn complete(self, path: &str, missing: &mut dyn FnMut(&str)) -> Option<Train> {
+        macro_rules! need {
+            ($($field:ident),*) => {{
+                $(if self.$field.is_none() { missing(&format!("{path}.{}", stringify!($field))); })*
+                Some(Train { $($field: self.$field?),* })
+            }};
+        }
+        need!(
+            steps, critic_steps, critic_batch, generator_batch, critic_lr, generator_lr, beta1, beta2, lr_decay, ema_decay,
+            ema_start, width, loss
+        )
+    }
+}
+
+impl EvalLayer {
+    fn complete(self, train: Option<&Train>, missing: &mut dyn FnMut(&str)) -> Option<Eval> {
+        macro_rules! need {
+            ($($field:ident),*; $batch:expr) => {{
+                $(if self.$field.is_none() { missing(concat!("eval.", stringify!($field))); })*
+                Some(Eval { $($field: self.$field?,)* batch: $batch })
+            }};
+        }
+        // The released code evaluates in batches of the generator's training size.
+        let batch = self.batch.or(train.map(|t| t.generator_batch));
+        need!(every, images, reference, batch_norm, weights; batch?)
+    }
+}
+
+/// Keeps the cells that a filter such as `method=pgn,seed=0` names.
+///
+/// # Errors
+/// When a key is unknown, or nothing is left.
+pub fn only(cells: Vec<Cell>, filters: &[String]) -> Result<Vec<Cell>> {
+    let mut kept = cells.clone();
+    for filter in filters.iter().flat_map(|f| f.split(',')) {
+        let Some((key, value)) = filter.split_once('=') else {
+            return Err(Error::invalid(format!("--only {filter}: expected KEY=VALUE with a key of arch, method, seed")));
+        };
+        let of: fn(&Cell) -> String = match key {
+            "arch" => |c| c.arch.clone(),
+            "method" => |c| c.method.clone(),
+            "seed" => |c| c.seed.to_string(),
+            _ => return Err(Error::invalid(format!("--only {filter}: unknown key `{key}`; known: arch, method, seed"))),
+        };
+        kept.retain(|c| of(c) == value);
+        if kept.is_empty() {
+            let mut there: Vec<String> = cells.iter().map(of).collect();
+            there.dedup();
+            return Err(Error::invalid(format!("--only {filter}: no cell is left; {key} is one of: {}", there.join(", "))));
+        }
+    }
+    Ok(kept)
+}

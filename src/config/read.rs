@@ -1,0 +1,250 @@
+//! The vocabulary of an experiment file.
+
+use yaml_serde::{Mapping, Value};
+
+use super::reader::{Faults, Section, one_of, pick};
+use super::{EvalLayer, Experiment, Layer, LrDecay, TrainLayer, Weights};
+use crate::error::{Error, Result};
+use crate::generators::Mode;
+use crate::losses::Loss;
+use crate::{critic, data, methods};
+
+const LOSSES: [(&str, Loss); 3] =
+    [("hinge", Loss::Hinge), ("bce", Loss::Bce), ("wasserstein", Loss::Wasserstein)];
+
+pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Experiment> {
+    let value: Value = yaml_serde::from_str(text)
+        .map_err(|e| Error::Config { file: file.to_owned(), faults: vec![format!("  not YAML: {e}")] })?;
+    let faults = Faults::default();
+    let root = Section::new("", &value, &faults);
+    let name = root.value("name", "a name of letters, digits, - and _", |v| {
+        v.as_str().filter(|s| is_name(s)).map(str::to_owned)
+    });
+    let title = root.text("title").unwrap_or_default();
+    let datasets = data::IDS.map(|id| (id, id.to_owned()));
+    let dataset = root.choice("dataset", &datasets);
+    let image_size = root.size("image_size", 8..=1024);
+    let base = layer(&root, &faults);
+    let mut scales = Vec::new();
+    if let Some(section) = root.section("scales") {
+        for key in section.keys().map(str::to_owned).collect::<Vec<_>>() {
+            if !is_name(&key) {
+                faults.say(&section.path(&key), "a scale's name has letters, digits, - and _ only");
+            }
+            if let Some(scale) = section.section(&key) {
+                scales.push((key, layer(&scale, &faults)));
+                scale.close();
+            }
+        }
+    }
+    root.close();
+    for (key, absent) in [
+        ("name", name.is_none() && !has(&value, "name")),
+        ("dataset", dataset.is_none() && !has(&value, "dataset")),
+        ("image_size", image_size.is_none() && !has(&value, "image_size")),
+        ("architectures", base.architectures.is_empty() && !has(&value, "architectures")),
+        ("scales", scales.is_empty() && !has(&value, "scales")),
+    ] {
+        if absent {
+            faults.say(key, "is missing");
+        }
+    }
+    let set_value = overlay_value(set, &faults);
+    let set_root = Section::new("--set ", &set_value, &faults);
+    let set = layer(&set_root, &faults);
+    set_root.close();
+
+    let faults = faults.into_inner();
+    match (name, dataset, image_size, faults.is_empty()) {
+        (Some(name), Some(dataset), Some(image_size), true) => {
+            Ok(Experiment { name, title, dataset, image_size, base, scales, set })
+        }
+        _ => Err(Error::Config { file: file.to_owned(), faults }),
+    }
+}
+
+fn has(value: &Value, key: &str) -> bool {
+    value.get(key).is_some()
+}
+
+/// Names end up in paths.
+fn is_name(s: &str) -> bool {
+    !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
+/// `a.b=1` as the mapping `{a: {b: 1}}`.
+fn overlay_value(set: &[String], faults: &Faults) -> Value {
+    let mut root = Mapping::new();
+    for item in set {
+        let Some((path, text)) = item.split_once('=') else {
+            faults.say(&format!("--set {item}"), "expected PATH=VALUE, such as train.steps=1000");
+            continue;
+        };
+        let value: Value = match yaml_serde::from_str(text) {
+            Ok(value) => value,
+            Err(e) => {
+                faults.say(&format!("--set {item}"), &format!("the value is not YAML: {e}"));
+                continue;
+            }
+        };
+        let keys: Vec<&str> = path.split('.').collect();
+        if !insert(&mut root, &keys, value) {
+            faults.say(&format!("--set {item}"), "a part of the path was already given a value");
+        }
+    }
+    Value::Mapping(root)
+}
+
+/// Whether every part of the path before the last is a mapping.
+fn insert(map: &mut Mapping, path: &[&str], value: Value) -> bool {
+    match path {
+        [] => false,
+        [last] => {
+            map.insert(Value::from(*last), value);
+            true
+        }
+        [first, rest @ ..] => match map.entry(Value::from(*first)).or_insert_with(|| Value::Mapping(Mapping::new())) {
+            Value::Mapping(next) => insert(next, rest, value),
+            _ => false,
+        },
+    }
+}
+
+fn layer(section: &Section, faults: &Faults) -> Layer {
+    let ids = methods::ids();
+    let known = format!("one of: {}", ids.join(", "));
+    let method = |v: &Value| v.as_str().filter(|s| ids.iter().any(|id| id == s)).map(str::to_owned);
+    let mut architectures = Vec::new();
+    if let Some(section) = section.section("architectures") {
+        for key in section.keys().map(str::to_owned).collect::<Vec<_>>() {
+            if !critic::ARCHITECTURES.contains(&key.as_str()) {
+                let known = critic::ARCHITECTURES.join(", ");
+                faults.say(&section.path(&key), &format!("unknown architecture; known: {known}"));
+            }
+            if let Some(s) = section.section(&key) {
+                architectures.push((key, train(&s)));
+                s.close();
+            }
+        }
+    }
+    Layer {
+        methods: section.list("methods", &known, method),
+        seeds: section.list("seeds", "a whole number", Value::as_u64),
+        train: section.section("train").map(closed(train)).unwrap_or_default(),
+        architectures,
+        eval: section.section("eval").map(closed(eval)).unwrap_or_default(),
+    }
+}
+
+fn closed<T>(read: fn(&Section) -> T) -> impl Fn(Section) -> T {
+    move |section| {
+        let out = read(&section);
+        section.close();
+        out
+    }
+}
+
+fn train(s: &Section) -> TrainLayer {
+    TrainLayer {
+        steps: s.integer("steps", 1..=u64::MAX),
+        critic_steps: s.integer("critic_steps", 1..=100),
+        critic_batch: s.size("critic_batch", 1..=65_536),
+        generator_batch: s.size("generator_batch", 2..=65_536),
+        critic_lr: s.number("critic_lr", 1e-9..=1.0),
+        generator_lr: s.number("generator_lr", 1e-9..=1.0),
+        beta1: s.number("beta1", 0.0..=0.999_999),
+        beta2: s.number("beta2", 0.0..=0.999_999),
+        lr_decay: s.choice("lr_decay", &[("none", LrDecay::None), ("linear", LrDecay::Linear)]),
+        ema_decay: s.number("ema_decay", 0.0..=0.999_999),
+        ema_start: s.integer("ema_start", 0..=u64::MAX),
+        width: s.number("width", 1e-3..=8.0),
+        loss: s.choice("loss", &LOSSES),
+    }
+}
+
+fn eval(s: &Section) -> EvalLayer {
+    let weights = [("raw", Weights::Raw), ("ema", Weights::Ema)];
+    EvalLayer {
+        every: s.integer("every", 1..=u64::MAX),
+        images: s.size("images", 100..=10_000_000),
+        reference: s.choice("reference", &[("train", "train".to_owned()), ("test", "test".to_owned())]),
+        batch_norm: s.choice("batch_norm", &[("batch", Mode::Batch), ("running", Mode::Running)]),
+        weights: s.list("weights", &one_of(&weights), |v| pick(v, &weights)),
+        batch: s.size("batch", 2..=65_536),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::only;
+    use super::*;
+
+    const GOOD: &str = "
+name: t
+dataset: shapes
+image_size: 32
+methods: [none, pgn+cr]
+seeds: [0, 1]
+train: {steps: 10, critic_steps: 1, critic_batch: 8, generator_batch: 8, critic_lr: 2e-4, generator_lr: 2e-4, beta1: 0,
+  beta2: 0.9, lr_decay: none, ema_decay: 0.99, ema_start: 0, width: 1, loss: hinge}
+architectures:
+  cnn32:
+  resnet32: {critic_steps: 5}
+eval: {every: 5, images: 100, reference: train, batch_norm: batch, weights: [raw]}
+scales:
+  full:
+  smoke: {train: {width: 0.25}, architectures: {resnet32: {width: 0.125}}, seeds: [7]}
+";
+
+    #[test]
+    fn layers_overlay_each_other() {
+        let e = Experiment::parse("t.yaml", GOOD, &["train.steps=3".into(), "architectures.cnn32.steps=4".into()]).unwrap();
+        let cells = e.resolve("smoke").unwrap();
+        let got: Vec<_> = cells.iter().map(|c| (c.name(), c.train.steps, c.train.width, c.train.critic_steps)).collect();
+        assert_eq!(
+            got,
+            [
+                ("cnn32-none-s7".into(), 4, 0.25, 1),
+                ("cnn32-pgn+cr-s7".into(), 4, 0.25, 1),
+                ("resnet32-none-s7".into(), 3, 0.125, 5),
+                ("resnet32-pgn+cr-s7".into(), 3, 0.125, 5),
+            ]
+        );
+        assert_eq!(e.resolve("full").unwrap().len(), 8);
+        assert_eq!(only(e.resolve("full").unwrap(), &["method=none,seed=1".into()]).unwrap().len(), 2);
+        assert!(only(e.resolve("full").unwrap(), &["method=gn".into()]).unwrap_err().to_string().contains("none, pgn+cr"));
+        assert!(e.resolve("tiny").unwrap_err().to_string().contains("full, smoke"));
+    }
+
+    #[test]
+    fn all_faults_come_at_once() {
+        let bad = GOOD
+            .replace("pgn+cr", "pgm")
+            .replace("critic_lr: 2e-4", "critic_lr: fast")
+            .replace("steps: 10,", "stepz: 10,")
+            .replace("dataset: shapes", "dataset: mnist");
+        let error = Experiment::parse("t.yaml", &bad, &["train.beta1=2".into(), "oops".into()]).unwrap_err().to_string();
+        for part in [
+            "t.yaml: 6 faults",
+            "methods[1]: pgm is not allowed; expected one of: none, wgan",
+            "train.critic_lr: fast is not allowed; expected a number from",
+            "train.stepz: unknown key; known here: steps, critic_steps",
+            "dataset: mnist is not allowed; expected one of: shapes, cifar10",
+            "--set .train.beta1: 2 is not allowed",
+            "--set oops: expected PATH=VALUE",
+        ] {
+            assert!(error.contains(part), "`{part}` is not in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn missing_settings_are_named() {
+        let bad = GOOD.replace("beta1: 0,", "").replace("every: 5, ", "");
+        let e = Experiment::parse("t.yaml", &bad, &[]).unwrap();
+        let error = e.resolve("full").unwrap_err().to_string();
+        assert!(error.contains("architectures.cnn32.beta1") && error.contains("eval.every"), "{error}");
+        assert!(Experiment::parse("t.yaml", "name: [", &[]).unwrap_err().to_string().contains("not YAML"));
+        let error = Experiment::parse("t.yaml", "{}", &[]).unwrap_err().to_string();
+        assert!(error.contains("dataset: is missing") && error.contains("5 faults"), "{error}");
+    }
+}

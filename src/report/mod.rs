@@ -1,0 +1,3 @@
+//! Reports: pure functions of result rows.
+
+pub mod table;

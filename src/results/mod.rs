@@ -1,0 +1,263 @@
+//! Result rows and their Parquet files: one file a run, one row a measured number, with all that the number depends on.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use polars_core::prelude::*;
+use polars_io::SerReader;
+use polars_io::parquet::read::ParquetReader;
+use polars_io::parquet::write::ParquetWriter;
+
+use crate::error::{AtPath, Error, Result};
+use crate::files::write_atomic;
+
+/// Name of a run's result file in its folder.
+pub const FILE: &str = "rows.parquet";
+
+/// A column's type, to and from polars.
+trait Cell: Sized {
+    fn column(name: &str, values: Vec<Self>) -> Column;
+    fn values(column: &Column) -> PolarsResult<Vec<Option<Self>>>;
+    /// What an absent value means, where it means something.
+    fn absent() -> Option<Self> {
+        None
+    }
+}
+
+impl Cell for String {
+    fn column(name: &str, values: Vec<Self>) -> Column {
+        Column::new(name.into(), values)
+    }
+    fn values(column: &Column) -> PolarsResult<Vec<Option<Self>>> {
+        Ok(column.str()?.iter().map(|v| v.map(str::to_owned)).collect())
+    }
+}
+
+impl Cell for u64 {
+    fn column(name: &str, values: Vec<Self>) -> Column {
+        Column::new(name.into(), values)
+    }
+    fn values(column: &Column) -> PolarsResult<Vec<Option<Self>>> {
+        Ok(column.u64()?.iter().collect())
+    }
+}
+
+impl Cell for f64 {
+    fn column(name: &str, values: Vec<Self>) -> Column {
+        Column::new(name.into(), values)
+    }
+    fn values(column: &Column) -> PolarsResult<Vec<Option<Self>>> {
+        Ok(column.f64()?.iter().collect())
+    }
+}
+
+impl Cell for Option<f64> {
+    fn column(name: &str, values: Vec<Self>) -> Column {
+        Column::new(name.into(), values)
+    }
+    fn values(column: &Column) -> PolarsResult<Vec<Option<Self>>> {
+        Ok(column.f64()?.iter().map(Some).collect())
+    }
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+}
+
+macro_rules! rows {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty,)*) => {
+        /// One measured number.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Row {
+            $($(#[doc = $doc])+ pub $field: $type,)*
+        }
+
+        /// Column names with their descriptions, in order.
+        pub const COLUMNS: &[(&str, &str)] = &[$((stringify!($field), concat!($($doc),+)),)*];
+
+        fn frame(rows: &[Row]) -> PolarsResult<DataFrame> {
+            DataFrame::new(rows.len(), vec![$(
+                <$type as Cell>::column(stringify!($field), rows.iter().map(|r| r.$field.clone()).collect()),
+            )*])
+        }
+
+        fn from_frame(frame: &DataFrame) -> PolarsResult<Vec<Row>> {
+            $(let mut $field = <$type as Cell>::values(frame.column(stringify!($field))?)?.into_iter();)*
+            (0..frame.height()).map(|row| Ok(Row {
+                $($field: $field.next().flatten().or_else(<$type as Cell>::absent).ok_or_else(|| {
+                    polars_err!(ComputeError: "row {row}: column `{}` has no value", stringify!($field))
+                })?,)*
+            })).collect()
+        }
+    };
+}
+
+rows! {
+    /// Experiment.
+    experiment: String,
+    /// Scale of the experiment, such as `full` (the paper's) or `smoke`.
+    scale: String,
+    /// Data set.
+    dataset: String,
+    /// Side of the images in pixels.
+    image_size: u64,
+    /// Architecture of both networks.
+    arch: String,
+    /// Multiplier of all channels; 1 is the paper's.
+    width: f64,
+    /// Method, `+cr` included.
+    method: String,
+    /// Loss that was used.
+    loss: String,
+    /// Seed.
+    seed: u64,
+    /// Generator updates made.
+    step: u64,
+    /// Real images the critic had seen.
+    images_seen: u64,
+    /// Seconds of training, evaluation excluded.
+    wall_s: f64,
+    /// Metric; its name is its protocol.
+    metric: String,
+    /// Value.
+    value: f64,
+    /// Standard deviation, for a metric that has one (Inception Score: over splits).
+    std: Option<f64>,
+    /// Generated images the value was taken from.
+    n: u64,
+    /// Feature extractor.
+    extractor: String,
+    /// SHA-256 of its weights.
+    extractor_sha256: String,
+    /// How images were brought to its input size.
+    resize: String,
+    /// Reference split.
+    reference: String,
+    /// SHA-256 of the reference's pixels.
+    reference_sha256: String,
+    /// Statistics of batch normalisation while generating: batch or running.
+    batch_norm: String,
+    /// Generator: raw, or ema (moving average).
+    weights: String,
+    /// How the run stands: running, finished or diverged.
+    status: String,
+    /// Version of this program.
+    code_version: String,
+    /// Hash of the resolved configuration.
+    config_hash: String,
+    /// Device.
+    device: String,
+}
+
+/// Writes the rows of a run, whole or not at all.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(path: &Path, rows: &[Row]) -> Result<()> {
+    let bad = |e: PolarsError| Error::content(path, format!("cannot write rows: {e}"));
+    let mut table = frame(rows).map_err(bad)?;
+    write_atomic(path, |file| ParquetWriter::new(file).finish(&mut table).map(drop).map_err(bad))
+}
+
+/// Reads the rows of a run.
+///
+/// # Errors
+/// When the file cannot be read, or has other columns.
+pub fn read(path: &Path) -> Result<Vec<Row>> {
+    let bad = |e: PolarsError| Error::content(path, format!("not a result file of this version: {e}"));
+    let file = File::open(path).at("open", path)?;
+    from_frame(&ParquetReader::new(file).finish().map_err(bad)?).map_err(bad)
+}
+
+/// Every result file below a folder, in order of path.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn find(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).at("read", &folder)? {
+            let path = entry.at("read", &folder)?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.file_name().is_some_and(|n| n == FILE) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Name of the Fréchet distance of `n` images against a split: `fid50k_train`.
+pub fn fid_name(n: usize, reference: &str) -> String {
+    format!("fid{}_{reference}", count(n))
+}
+
+/// Name of the Inception Score of `n` images: `is50k`.
+pub fn is_name(n: usize) -> String {
+    format!("is{}", count(n))
+}
+
+/// Name of the cost of training.
+pub const COST: &str = "train_s_per_step";
+
+fn count(n: usize) -> String {
+    if n % 1000 == 0 { format!("{}k", n / 1000) } else { n.to_string() }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A row whose only particulars are those that tables read.
+    pub(crate) fn row(method: &str, seed: u64, step: u64, metric: &str, value: f64) -> Row {
+        Row {
+            experiment: "e".into(),
+            scale: "smoke".into(),
+            dataset: "shapes".into(),
+            image_size: 32,
+            arch: "cnn32".into(),
+            width: 0.25,
+            method: method.into(),
+            loss: "hinge".into(),
+            seed,
+            step,
+            images_seen: 32 * step,
+            wall_s: 0.5 * step as f64,
+            metric: metric.into(),
+            value,
+            std: metric.starts_with("is").then_some(0.1),
+            n: 2000,
+            extractor: "classifier".into(),
+            extractor_sha256: "ab".into(),
+            resize: "none".into(),
+            reference: "train".into(),
+            reference_sha256: "cd".into(),
+            batch_norm: "batch".into(),
+            weights: "raw".into(),
+            status: "finished".into(),
+            code_version: "0".into(),
+            config_hash: "ef".into(),
+            device: "cpu".into(),
+        }
+    }
+
+    #[test]
+    fn rows_survive_the_file() {
+        let path = std::env::temp_dir().join(format!("pgn-bench-rows-{}.parquet", std::process::id()));
+        let rows = vec![row("pgn", 0, 10, "fid2k_train", 1.5), row("gn", 1, 20, "is2k", 2.5)];
+        write(&path, &rows).unwrap();
+        assert_eq!(read(&path).unwrap(), rows);
+        std::fs::write(&path, b"PAR1 nonsense").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("not a result file"));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn names_are_protocols() {
+        assert_eq!(fid_name(50_000, "train"), "fid50k_train");
+        assert_eq!(is_name(2500), "is2500");
+        assert!(COLUMNS.iter().all(|(_, doc)| doc.ends_with('.')));
+    }
+}
