@@ -1,6 +1,7 @@
 //! pgn-bench: trains GANs whose critic is normalised or penalised in different ways on the same generators, data and
 //! seeds, measures them with the field's own metrics, and compares them.
 
+pub mod cli;
 pub mod config;
 pub mod critic;
 pub mod data;

@@ -1,1 +1,16 @@
-fn main(){}
+//! The command line of pgn-bench.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use pgn_bench::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().execute() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("pgn-bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

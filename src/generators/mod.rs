@@ -237,6 +237,41 @@ impl Generator {
         Ok(dy)
     }
 
+    /// Floating-point operations of one forward pass over `n` latents.
+    ///
+    /// # Errors
+    /// Never for a consistent generator.
+    pub fn flops(&self, n: usize) -> Result<u64> {
+        Ok(self.flops_of(&self.layers, 1)?.0 * n as u64)
+    }
+
+    /// Operations of one image, and the side of the images after the layers.
+    fn flops_of(&self, layers: &[Layer], mut side: usize) -> Result<(u64, usize)> {
+        let mut total = 0;
+        for layer in layers {
+            match layer {
+                Layer::Linear { weight, side: bottom, .. } => {
+                    total += 2 * self.params.get(*weight)?.elem_count();
+                    side = *bottom;
+                }
+                Layer::Conv { weight, .. } => total += 2 * self.params.get(*weight)?.elem_count() * side * side,
+                Layer::ConvTranspose { weight, spec, .. } => {
+                    // Each input pixel meets every weight once.
+                    total += 2 * self.params.get(*weight)?.elem_count() * side * side;
+                    side *= spec.stride;
+                }
+                Layer::Upsample2 => side *= 2,
+                Layer::Residual { main, shortcut } => {
+                    let (a, after) = self.flops_of(main, side)?;
+                    total += (a + self.flops_of(shortcut, side)?.0) as usize;
+                    side = after;
+                }
+                Layer::BatchNormRelu(_) | Layer::Tanh { .. } => {}
+            }
+        }
+        Ok((total as u64, side))
+    }
+
     /// Every tensor of the state by name, as the released code's `state_dict`.
     ///
     /// # Errors

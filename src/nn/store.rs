@@ -75,6 +75,14 @@ impl InPlace<1> for Accumulate {
     }
 }
 
+/// Overwrites every element of `target` with those of `value`.
+///
+/// # Errors
+/// When sizes or dtypes differ.
+pub fn overwrite(target: &Tensor, value: &Tensor) -> Result<()> {
+    update2(&Copy, target, value)
+}
+
 impl Store {
     /// The whole buffer, `[elements]`.
     pub fn flat(&self) -> &Tensor {
@@ -107,17 +115,6 @@ impl Store {
         Ok(Self { entries: self.entries.clone(), flat: self.flat.copy()? })
     }
 
-    /// Overwrites every element with those of a store of the same layout.
-    ///
-    /// # Errors
-    /// When sizes differ.
-    pub fn copy_from(&self, other: &Self) -> Result<()> {
-        if self.is_empty() && other.is_empty() {
-            return Ok(());
-        }
-        update2(&Copy, &self.flat, &other.flat)
-    }
-
     /// A view of one tensor: it sees later changes.
     ///
     /// # Errors
@@ -132,7 +129,7 @@ impl Store {
     /// # Errors
     /// When the number of elements differs.
     pub fn set(&self, id: Id, value: &Tensor) -> Result<()> {
-        update2(&Copy, &self.get(id)?, &value.contiguous()?)
+        overwrite(&self.get(id)?, &value.contiguous()?)
     }
 
     /// Adds to one tensor.

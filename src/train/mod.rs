@@ -1,3 +1,9 @@
-//! Training: the step, the loop, checkpoints and the log.
+//! Training: the step, the loop around it, checkpoints, logs, evaluation and sample grids.
 
+pub mod checkpoint;
+pub mod cost;
+pub mod evaluate;
+pub mod grid;
+pub mod log;
+pub mod run;
 pub mod step;

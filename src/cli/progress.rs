@@ -1,0 +1,68 @@
+//! Progress bars on stderr; plain lines where stderr is not a terminal.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::config::{Cell, Weights};
+use crate::train::evaluate::Scores;
+use crate::train::log::Line;
+use crate::train::run::Watch;
+
+/// Weight of the newest step in the shown losses.
+const SMOOTHING: f64 = 0.05;
+
+/// A bar with rate and ETA.
+pub(super) fn bar(prefix: &str, len: u64, unit: &str) -> ProgressBar {
+    let template = format!("{{prefix}} {{wide_bar}} {{pos}}/{{len}} {unit} {{per_sec}} ETA {{eta}} {{msg}}");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(len).with_style(style).with_prefix(prefix.to_owned())
+}
+
+/// Shows one cell.
+pub(super) struct CellBar {
+    bar: ProgressBar,
+    losses: Option<[f64; 2]>,
+    fid: String,
+    name: String,
+}
+
+impl CellBar {
+    pub(super) fn new(cell: &Cell, position: usize, of: usize) -> Self {
+        let name = format!("[{position}/{of}] {}", cell.name());
+        Self { bar: bar(&name, cell.train.steps, "steps"), losses: None, fid: String::new(), name }
+    }
+
+    pub(super) fn finish(self, message: &str) {
+        self.bar.finish_and_clear();
+        eprintln!("{}: {message}", self.name);
+    }
+}
+
+impl Watch for CellBar {
+    fn step(&mut self, line: &Line) {
+        let new = [line.critic_loss, line.generator_loss];
+        let old = self.losses.unwrap_or(new);
+        let now = [0, 1].map(|i| (1.0 - SMOOTHING) * old[i] + SMOOTHING * new[i]);
+        self.losses = Some(now);
+        if self.bar.position() == 0 {
+            // A resumed run's rate is that of its own steps.
+            self.bar.set_position(line.step - 1);
+            self.bar.reset_eta();
+        }
+        self.bar.set_position(line.step);
+        self.bar.set_message(format!("D {:.3} G {:.3} {}", now[0], now[1], self.fid));
+    }
+
+    fn evaluating(&mut self, done: usize, of: usize) {
+        self.bar.set_message(format!("evaluating {done}/{of} images"));
+    }
+
+    fn scores(&mut self, step: u64, weights: Weights, scores: &Scores) {
+        self.fid = format!("FID {:.2}", scores.fid);
+        if !std::io::stderr().is_terminal() {
+            let w = weights.id();
+            eprintln!("{}: step {step}, {w}: FID {:.3}, IS {:.3}", self.name, scores.fid, scores.inception.mean);
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! One cell from its first step to its last: train, evaluate, checkpoint, go on after a crash, stop when it diverges.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::checkpoint::{self, Progress};
+use super::evaluate::{Sampling, Scores, evaluate, latents};
+use super::grid;
+use super::log::{self, Line, Log};
+use super::step::{CriticBatch, CriticReport, State};
+use crate::config::{Cell, Weights};
+use crate::critic::Critic;
+use crate::data::loader::{Loader, Plan};
+use crate::data::{Images, to_bytes};
+use crate::error::{AtPath, Error, Result};
+use crate::files::{create_folder, write_bytes};
+use crate::generators::{Generator, Mode};
+use crate::losses::Loss;
+use crate::methods::{self, Choice};
+use crate::metrics::Extractor;
+use crate::metrics::frechet::Gaussian;
+use crate::results::{self, COST, Row, fid_name, is_name};
+use crate::rng::Stream;
+
+/// Name of a run's resolved configuration in its folder.
+pub const CONFIG: &str = "config.json";
+/// Folder of a run's sample grids.
+pub const SAMPLES: &str = "samples";
+/// Images of a sample grid, and its columns.
+const GRID: [usize; 2] = [64, 8];
+/// Longest time between checkpoints.
+const CHECKPOINT_S: f64 = 300.0;
+
+/// What all cells of an experiment share.
+pub struct Bench {
+    /// Training images.
+    pub train: Arc<Images>,
+    /// Feature extractor.
+    pub extractor: Box<dyn Extractor>,
+    /// Features of the reference split.
+    pub reference: Gaussian,
+    /// SHA-256 of the reference's pixels.
+    pub reference_sha256: String,
+    /// Where networks live.
+    pub device: Device,
+}
+
+/// What a run tells whoever watches.
+pub trait Watch {
+    /// A step was made.
+    fn step(&mut self, line: &Line);
+    /// So many images of an evaluation are done.
+    fn evaluating(&mut self, done: usize, of: usize);
+    /// An evaluation ended.
+    fn scores(&mut self, step: u64, weights: Weights, scores: &Scores);
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All steps were made.
+    Finished,
+    /// It stopped for this reason; the last good checkpoint is kept.
+    Diverged(String),
+}
+
+/// What to do about a run that is already there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existing {
+    /// Refuse.
+    Refuse,
+    /// Go on from its checkpoint.
+    Resume,
+    /// Start again, over it.
+    Overwrite,
+}
+
+/// Folder of a cell below the results.
+pub fn folder(results: &Path, cell: &Cell) -> PathBuf {
+    results.join(cell.group()).join(cell.name())
+}
+
+/// Refuses, before any work starts, a cell whose folder holds a run that must not be touched.
+///
+/// # Errors
+/// When there is one; the message says which keys differ, or which option decides.
+pub fn check_folder(results: &Path, cell: &Cell, existing: Existing) -> Result<()> {
+    let path = folder(results, cell).join(CONFIG);
+    if !path.is_file() || existing == Existing::Overwrite {
+        return Ok(());
+    }
+    if existing == Existing::Refuse {
+        return Err(Error::content(
+            &path,
+            "this cell was run before; add --resume to go on with it, or --overwrite to start again",
+        ));
+    }
+    let old = std::fs::read_to_string(&path).at("read", &path)?;
+    let differing = differences(&old, &cell.json()?).map_err(|e| Error::content(&path, e.to_string()))?;
+    if differing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::content(
+        &path,
+        format!(
+            "the run was started with another configuration; --resume needs the same one, or --overwrite starts again\n{}",
+            differing.join("\n")
+        ),
+    ))
+}
+
+/// Lines `  key: old, now new` of two JSON objects.
+fn differences(old: &str, new: &str) -> serde_json::Result<Vec<String>> {
+    fn walk(path: &str, old: &serde_json::Value, new: &serde_json::Value, out: &mut Vec<String>) {
+        match (old, new) {
+            (serde_json::Value::Object(a), serde_json::Value::Object(b)) => {
+                let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+                keys.sort();
+                keys.dedup();
+                for key in keys {
+                    let null = &serde_json::Value::Null;
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    walk(&path, a.get(key).unwrap_or(null), b.get(key).unwrap_or(null), out);
+                }
+            }
+            _ if old != new => out.push(format!("  {path}: {old}, now {new}")),
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    walk("", &serde_json::from_str(old)?, &serde_json::from_str(new)?, &mut out);
+    Ok(out)
+}
+
+struct Run<'a> {
+    cell: &'a Cell,
+    bench: &'a Bench,
+    choice: Choice,
+    loss: Loss,
+    folder: PathBuf,
+    state: State,
+    progress: Progress,
+    rows: Vec<Row>,
+}
+
+/// Trains a cell in its folder below `results`.
+///
+/// # Errors
+/// When the folder cannot be used, or a device or file fails. A run that diverges is not an error.
+pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch: &mut dyn Watch) -> Result<Outcome> {
+    check_folder(results, cell, existing)?;
+    let mut run = Run::open(folder(results, cell), cell, bench, existing)?;
+    if let Some(reason) = &run.progress.diverged {
+        return Ok(Outcome::Diverged(reason.clone()));
+    }
+    if run.progress.step == 0 && run.rows.is_empty() {
+        run.evaluate(watch)?;
+        run.checkpoint("running")?;
+    }
+    run.train(watch)
+}
+
+impl<'a> Run<'a> {
+    fn open(folder: PathBuf, cell: &'a Cell, bench: &'a Bench, existing: Existing) -> Result<Self> {
+        let Some(choice) = methods::find(&cell.method) else {
+            return Err(Error::invalid(format!("unknown method `{}`; known: {}", cell.method, methods::ids().join(", "))));
+        };
+        let t = &cell.train;
+        let stream = |purpose: &str| Stream::new(cell.seed, purpose, 0);
+        let spectral = choice.method.spectral();
+        let (dtype, device) = (DType::F32, &bench.device);
+        let critic = Critic::new(&cell.arch, t.width, spectral, &mut stream("critic/init"), dtype, device)?;
+        let generator = Generator::new(&cell.arch, t.width, &mut stream("generator/init"), dtype, device)?;
+        if generator.side != cell.image_size {
+            return Err(Error::invalid(format!(
+                "{} makes {}×{} images, but the experiment asks for image_size {}",
+                cell.arch, generator.side, generator.side, cell.image_size
+            )));
+        }
+        let mut state = State::new(generator, critic, [t.beta1, t.beta2])?;
+        let hash = cell.hash()?;
+        let checkpoint = folder.join(checkpoint::FILE);
+        let mut progress =
+            Progress { step: 0, config_hash: hash.clone(), updates: [0, 0], train_s: 0.0, best: None, diverged: None };
+        let mut rows = Vec::new();
+        if existing == Existing::Resume && checkpoint.is_file() {
+            progress = checkpoint::load(&checkpoint, &mut state)?;
+            if progress.config_hash != hash {
+                return Err(Error::content(&checkpoint, "belongs to another configuration than config.json beside it"));
+            }
+            let path = folder.join(results::FILE);
+            if path.is_file() {
+                rows = results::read(&path)?;
+                rows.retain(|r| r.step <= progress.step);
+            }
+        } else {
+            if folder.exists() {
+                std::fs::remove_dir_all(&folder).at("empty", &folder)?;
+            }
+            create_folder(&folder.join(SAMPLES))?;
+            write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())?;
+        }
+        let loss = choice.method.loss().unwrap_or(t.loss);
+        Ok(Self { cell, bench, choice, loss, folder, state, progress, rows })
+    }
+
+    fn train(&mut self, watch: &mut dyn Watch) -> Result<Outcome> {
+        let t = &self.cell.train;
+        let plan = Plan {
+            images: self.bench.train.clone(),
+            size: t.critic_batch,
+            seed: self.cell.seed,
+            augment: self.choice.consistency,
+        };
+        let loader = Loader::start(plan, self.progress.step * t.critic_steps);
+        let mut log = Log::open(&self.folder.join(log::FILE), self.progress.step)?;
+        let mut saved = Instant::now();
+        while self.progress.step < t.steps {
+            let start = Instant::now();
+            let line = self.step(&loader)?;
+            let seconds = start.elapsed().as_secs_f64();
+            self.progress.train_s += seconds;
+            let line = Line { step_s: seconds, ..line };
+            log.write(&line)?;
+            if let Some(fault) = fault(&line) {
+                log.flush()?;
+                return self.diverge(fault);
+            }
+            self.progress.step = line.step;
+            watch.step(&line);
+            let last = self.progress.step == t.steps;
+            if last || self.progress.step % self.cell.eval.every == 0 {
+                log.flush()?;
+                if !self.evaluate(watch)? {
+                    return self.diverge(format!("step {}: the features of generated images are not finite", line.step));
+                }
+                self.checkpoint(if last { "finished" } else { "running" })?;
+                saved = Instant::now();
+            } else if saved.elapsed().as_secs_f64() > CHECKPOINT_S {
+                log.flush()?;
+                self.checkpoint("running")?;
+                saved = Instant::now();
+            }
+        }
+        Ok(Outcome::Finished)
+    }
+
+    /// n_dis critic updates, one generator update, the moving average.
+    fn step(&mut self, loader: &Loader) -> Result<Line> {
+        let (cell, step) = (self.cell, self.progress.step);
+        let t = &cell.train;
+        let device = &self.bench.device;
+        let factor = t.lr_factor(step);
+        let mut report = CriticReport::default();
+        for k in 0..t.critic_steps {
+            let number = step * t.critic_steps + k;
+            let batch = loader.next_batch()?;
+            let z = latents(cell.seed, "critic/latents", number, t.critic_batch, device)?;
+            let mix = if self.choice.method.penalises() {
+                let mut s = Stream::new(cell.seed, "critic/mix", number);
+                let mix: Vec<f32> = (0..t.critic_batch).map(|_| s.uniform() as f32).collect();
+                Some(Tensor::from_vec(mix, t.critic_batch, device)?)
+            } else {
+                None
+            };
+            let batch = CriticBatch {
+                real: batch.real.to_device(device)?,
+                fake: self.state.generator.images(&z, Mode::Train)?,
+                mix,
+                augmented: batch.augmented.map(|a| a.to_device(device)).transpose()?,
+            };
+            report = self.state.critic_update(&self.choice, self.loss, &batch, t.critic_lr * factor)?;
+        }
+        let z = latents(cell.seed, "generator/latents", step, t.generator_batch, device)?;
+        let generator_loss = self.state.generator_update(&self.choice, self.loss, &z, t.generator_lr * factor)?;
+        self.state.update_average(if step >= t.ema_start { t.ema_decay } else { 0.0 })?;
+        let [critic_gradient_norm, generator_gradient_norm] = self.state.gradient_norms()?;
+        Ok(Line {
+            step: step + 1,
+            critic_loss: report.loss,
+            generator_loss,
+            penalty: report.penalty,
+            consistency: report.consistency,
+            input_gradient_norm: report.input_gradient_norm,
+            critic_gradient_norm,
+            generator_gradient_norm,
+            step_s: 0.0,
+        })
+    }
+
+    /// Scores the generators, adds their rows, and draws a sample grid. False when a score is not finite.
+    fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+        let eval = &self.cell.eval;
+        let sampling =
+            Sampling { images: eval.images, batch: eval.batch, mode: eval.batch_norm, seed: self.cell.seed };
+        for (rank, &weights) in eval.weights.iter().enumerate() {
+            let generator = match weights {
+                Weights::Raw => &self.state.generator,
+                Weights::Ema => &self.state.average,
+            };
+            let scores = evaluate(generator, self.bench.extractor.as_ref(), &self.bench.reference, sampling, &mut |done| {
+                watch.evaluating(done, eval.images);
+            })?;
+            if !scores.fid.is_finite() {
+                return Ok(false);
+            }
+            let fid = self.row(&fid_name(eval.images, &eval.reference), scores.fid, None, weights)?;
+            let inception = self.row(&is_name(eval.images), scores.inception.mean, Some(scores.inception.std), weights)?;
+            self.rows.extend([fid, inception]);
+            if rank == 0 {
+                if self.progress.best.is_none_or(|(best, _)| scores.fid < best) {
+                    self.progress.best = Some((scores.fid, self.progress.step));
+                }
+                let z = latents(self.cell.seed, "samples/latents", 0, GRID[0], &self.bench.device)?;
+                let pixels = to_bytes(&generator.images(&z, Mode::Batch)?)?;
+                let path = self.folder.join(SAMPLES).join(format!("step-{:07}.png", self.progress.step));
+                grid::write(&path, &pixels, generator.side, GRID[1], 2)?;
+            }
+            watch.scores(self.progress.step, weights, &scores);
+        }
+        Ok(true)
+    }
+
+    fn row(&self, metric: &str, value: f64, std: Option<f64>, weights: Weights) -> Result<Row> {
+        let (cell, bench, p) = (self.cell, self.bench, &self.progress);
+        Ok(Row {
+            experiment: cell.experiment.clone(),
+            scale: cell.scale.clone(),
+            dataset: cell.dataset.clone(),
+            image_size: cell.image_size as u64,
+            arch: cell.arch.clone(),
+            width: cell.train.width,
+            method: cell.method.clone(),
+            loss: self.loss.id().to_owned(),
+            seed: cell.seed,
+            step: p.step,
+            images_seen: p.step * cell.train.critic_steps * cell.train.critic_batch as u64,
+            wall_s: p.train_s,
+            metric: metric.to_owned(),
+            value,
+            std,
+            n: cell.eval.images as u64,
+            extractor: bench.extractor.id().to_owned(),
+            extractor_sha256: bench.extractor.weights_sha256().to_owned(),
+            resize: bench.extractor.resize().to_owned(),
+            reference: cell.eval.reference.clone(),
+            reference_sha256: bench.reference_sha256.clone(),
+            batch_norm: cell.eval.batch_norm.id().to_owned(),
+            weights: weights.id().to_owned(),
+            status: "running".to_owned(),
+            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_hash: p.config_hash.clone(),
+            device: if bench.device.is_cpu() { "cpu".to_owned() } else { "cuda".to_owned() },
+        })
+    }
+
+    /// Rows first, then the checkpoint: rows later than the checkpoint are dropped when the run goes on.
+    fn checkpoint(&mut self, status: &str) -> Result<()> {
+        self.write_rows(status)?;
+        self.progress.updates = [self.state.critic_adam.updates, self.state.generator_adam.updates];
+        checkpoint::save(&self.folder.join(checkpoint::FILE), &self.state, &self.progress)
+    }
+
+    fn write_rows(&mut self, status: &str) -> Result<()> {
+        self.rows.retain(|r| r.metric != COST);
+        if self.progress.step > 0 {
+            let cost = self.progress.train_s / self.progress.step as f64;
+            self.rows.push(self.row(COST, cost, None, self.cell.eval.weights[0])?);
+        }
+        for row in &mut self.rows {
+            status.clone_into(&mut row.status);
+        }
+        results::write(&self.folder.join(results::FILE), &self.rows)
+    }
+
+    /// Records the end in the rows and in the last good checkpoint, whose networks stay as they were.
+    fn diverge(&mut self, reason: String) -> Result<Outcome> {
+        self.write_rows("diverged")?;
+        let path = self.folder.join(checkpoint::FILE);
+        let mut progress = checkpoint::load(&path, &mut self.state)?;
+        progress.diverged = Some(reason.clone());
+        checkpoint::save(&path, &self.state, &progress)?;
+        Ok(Outcome::Diverged(reason))
+    }
+}
+
+/// What is not finite in a step, if anything.
+fn fault(line: &Line) -> Option<String> {
+    [
+        ("the critic's loss", line.critic_loss),
+        ("the generator's loss", line.generator_loss),
+        ("the gradient penalty", line.penalty),
+        ("the consistency term", line.consistency),
+        ("the critic's gradient", line.critic_gradient_norm),
+        ("the generator's gradient", line.generator_gradient_norm),
+    ]
+    .into_iter()
+    .find(|(_, value)| !value.is_finite())
+    .map(|(what, value)| format!("step {}: {what} is {value}", line.step))
+}
