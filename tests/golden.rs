@@ -63,7 +63,9 @@ impl File {
     }
 
     fn with_moved_inputs(&self, run: u64) -> Self {
-        let is_input = |k: &str| k.starts_with("init") || k.starts_with("step") || ["x", "z", "x_aug", "eps", "cotangent"].contains(&k);
+        let is_input = |k: &str| {
+            k.starts_with("init") || k.starts_with("step") || ["x", "z", "x_aug", "eps", "cotangent"].contains(&k)
+        };
         let tensors = self.tensors.iter().map(|(k, t)| {
             let t = if is_input(k) && t.dtype() == DType::F32 { moved(k, t, run) } else { t.clone() };
             (k.clone(), t)

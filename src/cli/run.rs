@@ -138,7 +138,8 @@ fn bench(cell: &Cell, output: &Path, device: Device) -> Result<Bench> {
 
 /// The cells with their sizes.
 fn plan(cells: &[Cell]) -> Result<String> {
-    let head = ["cell", "dataset", "loss", "steps", "n_dis", "G parameters", "D parameters", "GFLOP/step", "evaluations"];
+    let head =
+        ["cell", "dataset", "loss", "steps", "n_dis", "G parameters", "D parameters", "GFLOP/step", "evaluations"];
     let mut rows = Vec::new();
     for cell in cells {
         let Some(choice) = methods::find(&cell.method) else { bail!("unknown method {}", cell.method) };

@@ -261,7 +261,11 @@ impl Experiment {
     /// When the scale is unknown or a setting is given nowhere.
     pub fn resolve(&self, scale: &str) -> Result<Vec<Cell>> {
         let Some((_, at_scale)) = self.scales.iter().find(|(name, _)| name == scale) else {
-            return Err(Error::invalid(format!("unknown scale `{scale}`; {} has: {}", self.name, self.scales().join(", "))));
+            return Err(Error::invalid(format!(
+                "unknown scale `{scale}`; {} has: {}",
+                self.name,
+                self.scales().join(", ")
+            )));
         };
         let layers = [&self.base, at_scale, &self.set];
         let last = |pick: fn(&Layer) -> bool| layers.iter().rev().copied().find(|l| pick(l));
@@ -325,8 +329,19 @@ impl TrainLayer {
             }};
         }
         need!(
-            steps, critic_steps, critic_batch, generator_batch, critic_lr, generator_lr, beta1, beta2, lr_decay, ema_decay,
-            ema_start, width, loss
+            steps,
+            critic_steps,
+            critic_batch,
+            generator_batch,
+            critic_lr,
+            generator_lr,
+            beta1,
+            beta2,
+            lr_decay,
+            ema_decay,
+            ema_start,
+            width,
+            loss
         )
     }
 }
@@ -353,19 +368,26 @@ pub fn only(cells: Vec<Cell>, filters: &[String]) -> Result<Vec<Cell>> {
     let mut kept = cells.clone();
     for filter in filters.iter().flat_map(|f| f.split(',')) {
         let Some((key, value)) = filter.split_once('=') else {
-            return Err(Error::invalid(format!("--only {filter}: expected KEY=VALUE with a key of arch, method, seed")));
+            return Err(Error::invalid(format!(
+                "--only {filter}: expected KEY=VALUE with a key of arch, method, seed"
+            )));
         };
         let of: fn(&Cell) -> String = match key {
             "arch" => |c| c.arch.clone(),
             "method" => |c| c.method.clone(),
             "seed" => |c| c.seed.to_string(),
-            _ => return Err(Error::invalid(format!("--only {filter}: unknown key `{key}`; known: arch, method, seed"))),
+            _ => {
+                return Err(Error::invalid(format!("--only {filter}: unknown key `{key}`; known: arch, method, seed")));
+            }
         };
         kept.retain(|c| of(c) == value);
         if kept.is_empty() {
             let mut there: Vec<String> = cells.iter().map(of).collect();
             there.dedup();
-            return Err(Error::invalid(format!("--only {filter}: no cell is left; {key} is one of: {}", there.join(", "))));
+            return Err(Error::invalid(format!(
+                "--only {filter}: no cell is left; {key} is one of: {}",
+                there.join(", ")
+            )));
         }
     }
     Ok(kept)

@@ -9,17 +9,15 @@ use crate::generators::Mode;
 use crate::losses::Loss;
 use crate::{critic, data, methods};
 
-const LOSSES: [(&str, Loss); 3] =
-    [("hinge", Loss::Hinge), ("bce", Loss::Bce), ("wasserstein", Loss::Wasserstein)];
+const LOSSES: [(&str, Loss); 3] = [("hinge", Loss::Hinge), ("bce", Loss::Bce), ("wasserstein", Loss::Wasserstein)];
 
 pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Experiment> {
     let value: Value = yaml_serde::from_str(text)
         .map_err(|e| Error::Config { file: file.to_owned(), faults: vec![format!("  not YAML: {e}")] })?;
     let faults = Faults::default();
     let root = Section::new("", &value, &faults);
-    let name = root.value("name", "a name of letters, digits, - and _", |v| {
-        v.as_str().filter(|s| is_name(s)).map(str::to_owned)
-    });
+    let name = root
+        .value("name", "a name of letters, digits, - and _", |v| v.as_str().filter(|s| is_name(s)).map(str::to_owned));
     let title = root.text("title").unwrap_or_default();
     let datasets = data::IDS.map(|id| (id, id.to_owned()));
     let dataset = root.choice("dataset", &datasets);
@@ -198,9 +196,11 @@ scales:
 
     #[test]
     fn layers_overlay_each_other() {
-        let e = Experiment::parse("t.yaml", GOOD, &["train.steps=3".into(), "architectures.cnn32.steps=4".into()]).unwrap();
+        let e =
+            Experiment::parse("t.yaml", GOOD, &["train.steps=3".into(), "architectures.cnn32.steps=4".into()]).unwrap();
         let cells = e.resolve("smoke").unwrap();
-        let got: Vec<_> = cells.iter().map(|c| (c.name(), c.train.steps, c.train.width, c.train.critic_steps)).collect();
+        let got: Vec<_> =
+            cells.iter().map(|c| (c.name(), c.train.steps, c.train.width, c.train.critic_steps)).collect();
         assert_eq!(
             got,
             [
@@ -212,7 +212,9 @@ scales:
         );
         assert_eq!(e.resolve("full").unwrap().len(), 8);
         assert_eq!(only(e.resolve("full").unwrap(), &["method=none,seed=1".into()]).unwrap().len(), 2);
-        assert!(only(e.resolve("full").unwrap(), &["method=gn".into()]).unwrap_err().to_string().contains("none, pgn+cr"));
+        assert!(
+            only(e.resolve("full").unwrap(), &["method=gn".into()]).unwrap_err().to_string().contains("none, pgn+cr")
+        );
         assert!(e.resolve("tiny").unwrap_err().to_string().contains("full, smoke"));
     }
 
@@ -223,7 +225,8 @@ scales:
             .replace("critic_lr: 2e-4", "critic_lr: fast")
             .replace("steps: 10,", "stepz: 10,")
             .replace("dataset: shapes", "dataset: mnist");
-        let error = Experiment::parse("t.yaml", &bad, &["train.beta1=2".into(), "oops".into()]).unwrap_err().to_string();
+        let error =
+            Experiment::parse("t.yaml", &bad, &["train.beta1=2".into(), "oops".into()]).unwrap_err().to_string();
         for part in [
             "t.yaml: 6 faults",
             "methods[1]: pgm is not allowed; expected one of: none, wgan",

@@ -112,7 +112,13 @@ impl NetBuilder {
 
     /// A convolution `name` of square `kernel`, same-size padding for stride 1 and halving for stride 2.
     pub fn conv(&mut self, name: &str, [i, o]: [usize; 2], kernel: usize, stride: usize, init: Init) -> Layer {
-        self.affine(name, &[o, i, kernel, kernel], [o, i, kernel, kernel], ConvSpec::new(stride, (kernel - 1) / 2), init)
+        self.affine(
+            name,
+            &[o, i, kernel, kernel],
+            [o, i, kernel, kernel],
+            ConvSpec::new(stride, (kernel - 1) / 2),
+            init,
+        )
     }
 
     /// A linear layer `name` over all `side`×`side` pixels of `i` channels; its weight is stored as `[o, i·side·side]`,
@@ -189,7 +195,8 @@ pub(super) fn flops(layers: &[Layer], mut images: [usize; 4]) -> Result<(u64, [u
             Layer::Conv(a) => {
                 total += conv2d_flops(&images, &a.shape, a.spec)?;
                 for axis in 0..2 {
-                    images[1 + axis] = (images[1 + axis] + 2 * a.spec.padding[axis] - a.shape[2 + axis]) / a.spec.stride + 1;
+                    images[1 + axis] =
+                        (images[1 + axis] + 2 * a.spec.padding[axis] - a.shape[2 + axis]) / a.spec.stride + 1;
                 }
                 images[3] = a.shape[0];
             }

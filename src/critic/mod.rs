@@ -89,7 +89,14 @@ impl Critic {
     ///
     /// # Errors
     /// When the architecture is unknown.
-    pub fn new(id: &str, width: f64, spectral: bool, stream: &mut Stream, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(
+        id: &str,
+        width: f64,
+        spectral: bool,
+        stream: &mut Stream,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let builder = NetBuilder::new(spectral);
         let (layers, builder) = match id {
             "cnn32" => cnn::layers(4, width, builder),
@@ -109,8 +116,12 @@ impl Critic {
     /// # Errors
     /// On images of another size or dtype.
     pub fn forward(&self, x: &Tensor, training: bool) -> Result<Forward> {
-        let mut pass =
-            Forward { f: x.clone(), input: x.clone(), weights: self.weights(training)?, kept: vec![None; self.net.slots] };
+        let mut pass = Forward {
+            f: x.clone(),
+            input: x.clone(),
+            weights: self.weights(training)?,
+            kept: vec![None; self.net.slots],
+        };
         let out = self.run(&self.net.layers, x.clone(), &mut pass)?;
         let (n, h, w, _) = out.dims4()?;
         if (h, w) != (1, 1) {
@@ -188,7 +199,14 @@ impl Critic {
     }
 
     /// Runs a tangent through the linearised layers, biases scaled by `c`, showing each affine layer its input.
-    fn tangent(&self, layers: &[Layer], mut x: Tensor, pass: &Forward, c: Option<&Tensor>, visit: Visit) -> Result<Tensor> {
+    fn tangent(
+        &self,
+        layers: &[Layer],
+        mut x: Tensor,
+        pass: &Forward,
+        c: Option<&Tensor>,
+        visit: Visit,
+    ) -> Result<Tensor> {
         for layer in layers {
             x = match layer {
                 Layer::Conv(a) => {

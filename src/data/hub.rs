@@ -81,10 +81,9 @@ impl Pinned {
         if let Ok(token) = std::env::var("HF_TOKEN") {
             builder = builder.with_token(Some(token));
         }
-        builder
-            .build()
-            .and_then(|api| api.repo(self.repo()).download(self.file))
-            .map_err(|e| Error::invalid(format!("cannot download {what}: {e}; check the network, or HF_ENDPOINT for a mirror")))
+        builder.build().and_then(|api| api.repo(self.repo()).download(self.file)).map_err(|e| {
+            Error::invalid(format!("cannot download {what}: {e}; check the network, or HF_ENDPOINT for a mirror"))
+        })
     }
 }
 

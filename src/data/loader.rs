@@ -79,7 +79,8 @@ impl Plan {
             let [dx, dy] = [0; 2].map(|_| ((2.0 * stream.uniform() - 1.0) * most).round() as isize);
             for y in 0..side {
                 for x in 0..side {
-                    let from = y.checked_add_signed(-dy).zip(x.checked_add_signed(-dx)).filter(|&(y, x)| y < side && x < side);
+                    let from =
+                        y.checked_add_signed(-dy).zip(x.checked_add_signed(-dx)).filter(|&(y, x)| y < side && x < side);
                     for channel in 0..3 {
                         out.push(to_unit(from.map_or(0, |(y, x)| flipped[(y * side + x) * 3 + channel])));
                     }

@@ -80,8 +80,7 @@ pub(super) fn draw(split: Split, side: usize) -> Images {
     };
     let stride = side * side * 3;
     let mut pixels = vec![0; n * stride];
-    let labels =
-        pixels.par_chunks_mut(stride.max(1)).enumerate().map(|(i, out)| image(split, i, side, out)).collect();
+    let labels = pixels.par_chunks_mut(stride.max(1)).enumerate().map(|(i, out)| image(split, i, side, out)).collect();
     Images { side, pixels, labels, classes: CLASSES, name: format!("shapes:{split}") }
 }
 

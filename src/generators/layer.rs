@@ -95,7 +95,14 @@ impl NetBuilder {
     }
 
     /// A transposed convolution with padding 1.
-    pub fn conv_transpose(&mut self, name: &str, [i, o]: [usize; 2], kernel: usize, stride: usize, init: Init) -> Layer {
+    pub fn conv_transpose(
+        &mut self,
+        name: &str,
+        [i, o]: [usize; 2],
+        kernel: usize,
+        stride: usize,
+        init: Init,
+    ) -> Layer {
         let [weight, bias] = self.pair(name, &[i, o, kernel, kernel], o, init);
         Layer::ConvTranspose { weight, bias, spec: ConvSpec::new(stride, 1), slot: self.slot() }
     }

@@ -33,14 +33,22 @@ impl Classifier {
     ///
     /// # Errors
     /// When the folder cannot be written, or holds a damaged file.
-    pub fn cached(folder: &Path, train: &Images, held_out: &Images, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
+    pub fn cached(
+        folder: &Path,
+        train: &Images,
+        held_out: &Images,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
         let data = train.name.split(':').next().unwrap_or_default();
         let id = format!("classifier-{data}{}-s{STEPS}", train.side);
         let path = folder.join(format!("{id}-{}.safetensors", &train.fingerprint()[..12]));
-        let mut net = layer::classifier(CHANNELS, train.classes, &mut Stream::new(0, "classifier/init", 0), &Device::Cpu)?;
+        let mut net =
+            layer::classifier(CHANNELS, train.classes, &mut Stream::new(0, "classifier/init", 0), &Device::Cpu)?;
         if path.is_file() {
-            let damaged = |e: candle_core::Error| Error::content(&path, format!("{e}; remove the file to train it again"));
-            let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(damaged)?.into_iter().collect();
+            let damaged =
+                |e: candle_core::Error| Error::content(&path, format!("{e}; remove the file to train it again"));
+            let mut tensors =
+                candle_core::safetensors::load(&path, &Device::Cpu).map_err(damaged)?.into_iter().collect();
             net.params.take_from(&mut tensors, "").map_err(damaged)?;
         } else {
             train_on(&mut net, train, progress)?;
@@ -65,7 +73,8 @@ impl Classifier {
 }
 
 fn serialise(net: &Critic) -> Result<Vec<u8>> {
-    safetensors::serialize(net.params.named()?, None).map_err(|e| Error::invalid(format!("cannot serialise weights: {e}")))
+    safetensors::serialize(net.params.named()?, None)
+        .map_err(|e| Error::invalid(format!("cannot serialise weights: {e}")))
 }
 
 /// Softmax cross-entropy by Adam with a linearly decaying rate.

@@ -75,7 +75,8 @@ impl ProbabilitySums {
             .iter()
             .map(|s| {
                 let n = s.n as f64;
-                let marginal = s.probability.iter().map(|p| p / n).filter(|&p| p > 0.0).map(|p| p * p.ln()).sum::<f64>();
+                let marginal =
+                    s.probability.iter().map(|p| p / n).filter(|&p| p > 0.0).map(|p| p * p.ln()).sum::<f64>();
                 (s.negative_entropy / n - marginal).exp()
             })
             .collect();
@@ -100,7 +101,8 @@ mod tests {
 
     #[test]
     fn extremes_are_one_and_the_number_of_classes() {
-        let certain: Vec<[f32; 3]> = (0..60).map(|i| std::array::from_fn(|k| if k == i % 3 { 50.0 } else { 0.0 })).collect();
+        let certain: Vec<[f32; 3]> =
+            (0..60).map(|i| std::array::from_fn(|k| if k == i % 3 { 50.0 } else { 0.0 })).collect();
         assert!((score(&certain).mean - 3.0).abs() < 1e-9);
         assert!((score(&vec![[1.0, 2.0, 3.0]; 60]).mean - 1.0).abs() < 1e-12);
     }

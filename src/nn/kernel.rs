@@ -8,6 +8,9 @@
 //!
 //! Each is written once over [`Simd`] and compiled for AVX-512, AVX2 and plain loops.
 
+// Indices, not iterators: the compiler keeps a tile in registers only when it sees constant indices.
+#![allow(clippy::needless_range_loop)]
+
 use super::real::Real;
 
 /// Rows (pixels or input channels) of a register tile.
@@ -84,6 +87,7 @@ pub struct Outer<'a, T> {
 ///
 /// # Safety
 /// The methods may only run on a machine that has the instruction set.
+#[allow(clippy::missing_safety_doc)]
 pub unsafe trait Simd<T: Copy> {
     /// The register.
     type V: Copy;

@@ -14,3 +14,5 @@ pub mod resample;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,8 @@
 //! contiguity and dtype checks, and candle's custom-op interface, from here.
 
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Shape, Tensor,
-    bail,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Shape,
+    Tensor, bail,
 };
 use rayon::prelude::*;
 

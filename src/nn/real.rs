@@ -1,5 +1,7 @@
 //! The two element types of the network kernels and how each reaches its vector unit.
 
+use std::sync::LazyLock;
+
 use candle_core::{CpuStorage, DType, Result, WithDType, bail};
 
 use super::kernel::{Gather, Outer, Portable, gather_portable, outer_portable};
@@ -47,18 +49,22 @@ pub enum Isa {
     Portable,
 }
 
-/// The best instruction set of this machine.
+/// The best instruction set of this machine, or a lesser one named by `PGN_BENCH_ISA` (`avx2`, `portable`).
 pub fn isa() -> Isa {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            return Isa::Avx512;
+    static ISA: LazyLock<Isa> = LazyLock::new(|| {
+        let wanted = std::env::var("PGN_BENCH_ISA").unwrap_or_default();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if wanted != "portable" && wanted != "avx2" && is_x86_feature_detected!("avx512f") {
+                return Isa::Avx512;
+            }
+            if wanted != "portable" && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Isa::Avx2;
+            }
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return Isa::Avx2;
-        }
-    }
-    Isa::Portable
+        Isa::Portable
+    });
+    *ISA
 }
 
 macro_rules! real {

@@ -42,8 +42,7 @@ impl Op1 for Gather2 {
         let out = fill(n * h / 2 * row, row.max(1), |at, out| {
             let source = &x.data[at / row * 2 * w * c..][..2 * w * c];
             let (upper, lower) = source.split_at(w * c);
-            for ((pixel, a), b) in
-                out.chunks_exact_mut(c).zip(upper.chunks_exact(2 * c)).zip(lower.chunks_exact(2 * c))
+            for ((pixel, a), b) in out.chunks_exact_mut(c).zip(upper.chunks_exact(2 * c)).zip(lower.chunks_exact(2 * c))
             {
                 for (k, o) in pixel.iter_mut().enumerate() {
                     *o = scale * ((a[k] + a[k + c]) + (b[k] + b[k + c]));

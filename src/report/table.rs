@@ -162,7 +162,18 @@ fn table(runs: Vec<Run>, metric: &str) -> String {
         })
         .collect();
     lines.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let head = ["method", "seeds", &format!("best {metric} ↓"), "at step", "first", "last", "at step", "IS ↑ at best", "s/step", "status"];
+    let head = [
+        "method",
+        "seeds",
+        &format!("best {metric} ↓"),
+        "at step",
+        "first",
+        "last",
+        "at step",
+        "IS ↑ at best",
+        "s/step",
+        "status",
+    ];
     aligned(&head.map(str::to_owned), lines.into_iter().map(|l| l.1).collect())
 }
 
@@ -213,7 +224,10 @@ mod tests {
         assert_eq!(lines.len(), 7, "{text}");
         let cells = |l: &str| l.split('|').map(|c| c.trim().to_owned()).collect::<Vec<_>>();
         assert_eq!(cells(lines[2])[1..5], ["pgn", "2", "1.50 ± 0.71", "10"]);
-        assert_eq!(cells(lines[3])[1..11], ["gn", "1", "3.00", "10", "9.00", "4.00", "20", "5.00 ± 0.10", "0.250", "finished"]);
+        assert_eq!(
+            cells(lines[3])[1..11],
+            ["gn", "1", "3.00", "10", "9.00", "4.00", "20", "5.00 ± 0.10", "0.250", "finished"]
+        );
         assert!(cells(lines[6])[1] == "sn" && text.contains("rank nothing"));
     }
 }

@@ -203,7 +203,7 @@ pub fn is_name(n: usize) -> String {
 pub const COST: &str = "train_s_per_step";
 
 fn count(n: usize) -> String {
-    if n % 1000 == 0 { format!("{}k", n / 1000) } else { n.to_string() }
+    if n.is_multiple_of(1000) { format!("{}k", n / 1000) } else { n.to_string() }
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ pub fn load(path: &Path, state: &mut State) -> Result<Progress> {
     let bytes = std::fs::read(path).at("read", path)?;
     let bad = |what: String| Error::content(path, format!("not a checkpoint of this run: {what}"));
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
-    let json = header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad(format!("no `{KEY}` metadata")))?;
+    let json =
+        header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad(format!("no `{KEY}` metadata")))?;
     let progress: Progress = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
     let mut stored = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| bad(e.to_string()))?;
     for (name, target) in tensors(state) {

@@ -166,7 +166,11 @@ pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch
 impl<'a> Run<'a> {
     fn open(folder: PathBuf, cell: &'a Cell, bench: &'a Bench, existing: Existing) -> Result<Self> {
         let Some(choice) = methods::find(&cell.method) else {
-            return Err(Error::invalid(format!("unknown method `{}`; known: {}", cell.method, methods::ids().join(", "))));
+            return Err(Error::invalid(format!(
+                "unknown method `{}`; known: {}",
+                cell.method,
+                methods::ids().join(", ")
+            )));
         };
         let t = &cell.train;
         let stream = |purpose: &str| Stream::new(cell.seed, purpose, 0);
@@ -232,10 +236,11 @@ impl<'a> Run<'a> {
             self.progress.step = line.step;
             watch.step(&line);
             let last = self.progress.step == t.steps;
-            if last || self.progress.step % self.cell.eval.every == 0 {
+            if last || self.progress.step.is_multiple_of(self.cell.eval.every) {
                 log.flush()?;
                 if !self.evaluate(watch)? {
-                    return self.diverge(format!("step {}: the features of generated images are not finite", line.step));
+                    return self
+                        .diverge(format!("step {}: the features of generated images are not finite", line.step));
                 }
                 self.checkpoint(if last { "finished" } else { "running" })?;
                 saved = Instant::now();
@@ -294,21 +299,22 @@ impl<'a> Run<'a> {
     /// Scores the generators, adds their rows, and draws a sample grid. False when a score is not finite.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<bool> {
         let eval = &self.cell.eval;
-        let sampling =
-            Sampling { images: eval.images, batch: eval.batch, mode: eval.batch_norm, seed: self.cell.seed };
+        let sampling = Sampling { images: eval.images, batch: eval.batch, mode: eval.batch_norm, seed: self.cell.seed };
         for (rank, &weights) in eval.weights.iter().enumerate() {
             let generator = match weights {
                 Weights::Raw => &self.state.generator,
                 Weights::Ema => &self.state.average,
             };
-            let scores = evaluate(generator, self.bench.extractor.as_ref(), &self.bench.reference, sampling, &mut |done| {
-                watch.evaluating(done, eval.images);
-            })?;
+            let scores =
+                evaluate(generator, self.bench.extractor.as_ref(), &self.bench.reference, sampling, &mut |done| {
+                    watch.evaluating(done, eval.images);
+                })?;
             if !scores.fid.is_finite() {
                 return Ok(false);
             }
             let fid = self.row(&fid_name(eval.images, &eval.reference), scores.fid, None, weights)?;
-            let inception = self.row(&is_name(eval.images), scores.inception.mean, Some(scores.inception.std), weights)?;
+            let inception =
+                self.row(&is_name(eval.images), scores.inception.mean, Some(scores.inception.std), weights)?;
             self.rows.extend([fid, inception]);
             if rank == 0 {
                 if self.progress.best.is_none_or(|(best, _)| scores.fid < best) {

@@ -214,7 +214,13 @@ impl State {
     ///
     /// # Errors
     /// As for [`critic_gradients`].
-    pub fn critic_update(&mut self, choice: &Choice, loss: Loss, batch: &CriticBatch, rate: f64) -> Result<CriticReport> {
+    pub fn critic_update(
+        &mut self,
+        choice: &Choice,
+        loss: Loss,
+        batch: &CriticBatch,
+        rate: f64,
+    ) -> Result<CriticReport> {
         self.critic_gradients = self.critic.params.zeros_like()?;
         let report = critic_gradients(&self.critic, choice, loss, batch, &self.critic_gradients)?;
         self.critic_adam.step(self.critic.params.flat(), self.critic_gradients.flat(), rate)?;

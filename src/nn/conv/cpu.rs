@@ -120,7 +120,14 @@ fn panels<T: Real>(n: usize) -> Vec<(usize, usize, usize)> {
 }
 
 impl Plan {
-    fn new(d: &Dims, axes: [Vec<AxisPhase>; 2], padded: Padded, output: [usize; 2], kn: [usize; 2], w: WeightLayout) -> Self {
+    fn new(
+        d: &Dims,
+        axes: [Vec<AxisPhase>; 2],
+        padded: Padded,
+        output: [usize; 2],
+        kn: [usize; 2],
+        w: WeightLayout,
+    ) -> Self {
         let [k, n] = kn;
         let pitch = padded.pad[1].size * k;
         let mut phases = Vec::new();

@@ -60,7 +60,10 @@ impl Dims {
         for axis in 0..2 {
             let padded = input[axis] + 2 * spec.padding[axis];
             if padded < kernel[axis] {
-                bail!("{name}: kernel {kernel:?} is larger than the padded input {input:?} (padding {:?})", spec.padding)
+                bail!(
+                    "{name}: kernel {kernel:?} is larger than the padded input {input:?} (padding {:?})",
+                    spec.padding
+                )
             }
             output[axis] = (padded - kernel[axis]) / spec.stride + 1;
         }

@@ -15,7 +15,8 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let case = |n, size, i, o, kernel, stride, padding| Case { n, size, i, o, kernel, spec: ConvSpec { stride, padding } };
+    let case =
+        |n, size, i, o, kernel, stride, padding| Case { n, size, i, o, kernel, spec: ConvSpec { stride, padding } };
     vec![
         case(2, [5, 7], 3, 4, [3, 3], 1, [1, 1]),
         case(3, [6, 6], 4, 70, [4, 4], 2, [1, 1]),

@@ -1,0 +1,52 @@
+# Every target works in a fresh clone with a Rust toolchain and a C compiler.
+
+CARGO ?= cargo
+RUN = $(CARGO) run --release --locked --quiet --
+RESULTS ?= results
+SCALE ?= full
+PYTHON ?= python3
+
+.PHONY: demo test check fmt clippy golden bench bench-peer table reproduce-cifar10
+
+## The main job in small: four critics on the embedded data set. A second call goes on where the first was stopped.
+demo:
+	$(CARGO) build --release --locked
+	$(RUN) run experiments/demo.yaml --scale smoke --resume -o $(RESULTS)
+
+## All tests. Those that need data read PGN_BENCH_DATA and PGN_BENCH_GOLDEN, and say so when these are not set.
+test:
+	$(CARGO) test --release --locked
+
+## What CI asks, cheapest first. The kernel proofs run once for each instruction set.
+check: fmt clippy
+	$(CARGO) test --release --locked
+	PGN_BENCH_ISA=avx2 $(CARGO) test --release --locked --lib nn::
+	PGN_BENCH_ISA=portable $(CARGO) test --release --locked --lib nn::
+
+fmt:
+	$(CARGO) fmt --check
+
+clippy:
+	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+
+## Critics, generators and training steps against PyTorch's double backward (PGN_BENCH_GOLDEN: folder of reference files).
+golden:
+	$(CARGO) test --release --locked --test golden
+
+## Rate of the convolution kernels at the networks' shapes.
+bench:
+	$(CARGO) bench --locked
+
+## The same training step in PyTorch and here, in turn. PyTorch goes into a throw-away environment.
+bench-peer:
+	test -d target/peer || { $(PYTHON) -m venv target/peer && target/peer/bin/pip install torch numpy safetensors; }
+	$(CARGO) build --release --locked --example step
+	target/peer/bin/python benches/peer/compare.py --binary target/release/examples/step
+
+## The comparison of everything in RESULTS.
+table:
+	$(RUN) table $(RESULTS)
+
+## Table 2 of the paper. SCALE=smoke is minutes on two cores; full is the paper's 200,000 steps a cell.
+reproduce-cifar10:
+	$(RUN) run experiments/cifar10.yaml --scale $(SCALE) --resume -o $(RESULTS)
