@@ -8,6 +8,9 @@ use candle_core::{DType, Device, Result, Tensor};
 use pgn_bench::nn::conv::{ConvSpec, conv2d, conv2d_flops, conv2d_input_grad, conv2d_weight_grad};
 use pgn_bench::rng::Stream;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// name, images, side, in, out, kernel, stride
 const SHAPES: [(&str, usize, usize, usize, usize, usize, usize); 13] = [
     ("cnn32 main.0", 128, 32, 3, 64, 3, 1),

@@ -38,13 +38,15 @@ const GENERATOR_BATCH: usize = 128;
 
 fn peak_rss_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let kib =
+        status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let choice = methods::find(&args.method).ok_or_else(|| Error::invalid(format!("unknown method {}", args.method)))?;
+    let choice =
+        methods::find(&args.method).ok_or_else(|| Error::invalid(format!("unknown method {}", args.method)))?;
     let loss = choice.method.loss().unwrap_or(Loss::Hinge);
     let critic_steps = if args.arch.starts_with("cnn") { 1 } else { 5 };
     let mut stream = Stream::new(0, "bench", 0);
@@ -55,7 +57,8 @@ fn main() -> Result<()> {
     let mut state = State::new(generator, critic, [0.0, 0.9])?;
     let shape = (CRITIC_BATCH, side, side, 3);
     let mut images = || -> Result<Tensor> {
-        let values: Vec<f32> = (0..CRITIC_BATCH * side * side * 3).map(|_| 2.0 * stream.uniform() as f32 - 1.0).collect();
+        let values: Vec<f32> =
+            (0..CRITIC_BATCH * side * side * 3).map(|_| 2.0 * stream.uniform() as f32 - 1.0).collect();
         Ok(Tensor::from_vec(values, shape, &cpu)?)
     };
     let (real, fake, augmented) = (images()?, images()?, images()?);

@@ -5,7 +5,7 @@ use candle_core::{Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::op::{Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
-use super::real::Real;
+use super::real::{Real, vectorised};
 
 /// Rows a partial sum covers: fixed, so that results do not depend on the number of threads.
 const ROWS: usize = 1024;
@@ -23,9 +23,11 @@ fn row_sums<T: Real>(rows: usize, width: usize, f: impl Fn(usize, &mut [T]) + Sy
         .into_par_iter()
         .map(|block| {
             let mut sum = vec![T::ZERO; width];
-            for row in block * ROWS..((block + 1) * ROWS).min(rows) {
-                f(row, &mut sum);
-            }
+            vectorised(|| {
+                for row in block * ROWS..((block + 1) * ROWS).min(rows) {
+                    f(row, &mut sum);
+                }
+            });
             sum
         })
         .collect();

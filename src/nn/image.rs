@@ -5,7 +5,7 @@ use candle_core::{Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::op::{GRAIN, Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
-use super::real::Real;
+use super::real::{Real, vectorised};
 
 fn split<T>(name: &str, x: View<T>) -> Result<(usize, usize)> {
     match x.dims.first() {
@@ -125,11 +125,13 @@ impl Op2 for ChannelSum {
             .par_chunks_exact(len)
             .map(|image| {
                 let mut sum = vec![T::ZERO; c];
-                for pixel in image.chunks_exact(c) {
-                    for (o, &v) in sum.iter_mut().zip(pixel) {
-                        *o += v;
+                vectorised(|| {
+                    for pixel in image.chunks_exact(c) {
+                        for (o, &v) in sum.iter_mut().zip(pixel) {
+                            *o += v;
+                        }
                     }
-                }
+                });
                 sum
             })
             .collect();

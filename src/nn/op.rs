@@ -7,7 +7,7 @@ use candle_core::{
 };
 use rayon::prelude::*;
 
-use super::real::Real;
+use super::real::{Real, vectorised};
 
 /// A contiguous operand: its elements in row-major order and its dimensions.
 #[derive(Clone, Copy)]
@@ -155,9 +155,11 @@ fn in_place<T: Real, const N: usize, O: InPlace<N>>(
     T::slice_mut(dst)?[start..end].par_chunks_mut(GRAIN).enumerate().for_each(|(i, chunk)| {
         let from = i * GRAIN;
         let parts = views.map(|v| &v[from..from + chunk.len()]);
-        for (j, x) in chunk.iter_mut().enumerate() {
-            *x = op.element(*x, parts.map(|p| p[j]));
-        }
+        vectorised(|| {
+            for (j, x) in chunk.iter_mut().enumerate() {
+                *x = op.element(*x, parts.map(|p| p[j]));
+            }
+        });
     });
     Ok(())
 }
@@ -245,10 +247,18 @@ pub fn update3<O: InPlace<2>>(op: &O, dst: &Tensor, a: &Tensor, b: &Tensor) -> R
     dst.inplace_op3(a, b, &Adapter(op))
 }
 
-/// A new buffer of `len` elements, each written by `fill(index of the chunk's first element, chunk)`, in parallel.
-pub fn fill<T: Real>(len: usize, chunk: usize, fill: impl Fn(usize, &mut [T]) + Sync) -> Vec<T> {
-    let mut out = vec![T::ZERO; len];
-    out.par_chunks_mut(chunk.max(1)).enumerate().for_each(|(i, c)| fill(i * chunk, c));
+/// A new buffer of `len` elements, each written by `write(index of the chunk's first element, chunk)`, in parallel.
+///
+/// The chunks are not initialised: `write` must set every element before it reads it.
+pub fn fill<T: Real>(len: usize, chunk: usize, write: impl Fn(usize, &mut [T]) + Sync) -> Vec<T> {
+    let mut out: Vec<T> = Vec::with_capacity(len);
+    out.spare_capacity_mut()[..len].par_chunks_mut(chunk.max(1)).enumerate().for_each(|(i, c)| {
+        // SAFETY: the same layout; any bits are a valid float, and `write` sets them all.
+        let c = unsafe { std::slice::from_raw_parts_mut(c.as_mut_ptr().cast::<T>(), c.len()) };
+        vectorised(|| write(i * chunk, c));
+    });
+    // SAFETY: every chunk was written.
+    unsafe { out.set_len(len) };
     out
 }
 

@@ -67,6 +67,29 @@ pub fn isa() -> Isa {
     *ISA
 }
 
+/// Runs `f` compiled for the widest vector unit of this machine: plain loops inside it are vectorised for that.
+#[inline]
+pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f")]
+        fn avx512<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: `isa` only names what this machine has.
+        match isa() {
+            Isa::Avx512 => return unsafe { avx512(f) },
+            Isa::Avx2 => return unsafe { avx2(f) },
+            Isa::Portable => {}
+        }
+    }
+    f()
+}
+
 macro_rules! real {
     ($t:ty, $variant:ident, $bytes:expr) => {
         impl Real for $t {

@@ -92,7 +92,8 @@ impl Op1 for GlobalSum {
     fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
         let &[n, h, w, c] = x.dims else { bail!("{}: expected [N, H, W, C], got {:?}", Self::NAME, x.dims) };
         let scale = T::from_f64(self.0);
-        let out = fill(n * c, c, |at, out| {
+        let out = fill(n * c, c, |at, out: &mut [T]| {
+            out.fill(T::ZERO);
             for pixel in x.data[at * h * w..][..h * w * c].chunks_exact(c) {
                 for (o, &v) in out.iter_mut().zip(pixel) {
                     *o += v;

@@ -190,7 +190,8 @@ impl Plan {
                             .filter(|i| (i + d.spec.padding[a]) % s == r)
                             .map(|i| (i, ((i + d.spec.padding[a]) / s + pad[a].before + 1).saturating_sub(taps.max(1))))
                             .collect(),
-                        taps: (0..taps).map(|t| (r + s * t, taps - 1 - t)).collect(),
+                        // In order of input offset.
+                        taps: (0..taps).rev().map(|t| (r + s * t, taps - 1 - t)).collect(),
                     }
                 })
                 .collect()
@@ -201,16 +202,21 @@ impl Plan {
         Self::new(d, [axis(0), axis(1)], padded, d.input, [d.o, d.i], weight)
     }
 
+    /// The taps as runs of consecutive input elements (a row of taps is one run), cut to blocks.
     fn segments(&self, phase: &Phase) -> Vec<Segment> {
-        phase
-            .taps
-            .iter()
-            .flat_map(|&(_, offset)| {
-                (0..self.k)
-                    .step_by(BLOCK)
-                    .map(move |first| Segment { offset: offset + first, len: BLOCK.min(self.k - first) })
-            })
-            .collect()
+        let mut runs: Vec<Segment> = Vec::new();
+        for &(_, offset) in &phase.taps {
+            match runs.last_mut() {
+                Some(run) if run.offset + run.len == offset => run.len += self.k,
+                _ => runs.push(Segment { offset, len: self.k }),
+            }
+        }
+        let cut = |run: Segment| {
+            (0..run.len)
+                .step_by(BLOCK)
+                .map(move |first| Segment { offset: run.offset + first, len: BLOCK.min(run.len - first) })
+        };
+        runs.into_iter().flat_map(cut).collect()
     }
 
     /// The weights of a phase as `[panel][tap][k][panel width]`, zero in the last panel's unused columns.
@@ -243,24 +249,22 @@ impl Plan {
             .map(|p| (self.pack(p, weights), self.segments(p), repeat(&p.pixels, group, self.padded.len(), out_len)))
             .collect();
         let panels = panels::<T>(self.n);
-        let mut out = vec![T::ZERO; n_images * out_len];
-        out.par_chunks_mut(group * out_len).zip(images.par_chunks(group * self.padded.source_len())).for_each_init(
-            || if self.padded.is_copy() { vec![T::ZERO; group * self.padded.len()] } else { Vec::new() },
-            |scratch, (out, images)| {
-                let count = out.len() / out_len;
-                let input = if self.padded.is_copy() {
-                    self.padded.copy(images, scratch);
-                    scratch.as_slice()
-                } else {
-                    images
-                };
-                for (phase, (packed, segments, pixels)) in self.phases.iter().zip(&work) {
-                    let pixels = &pixels[..count * phase.pixels.len()];
-                    self.run_phase(input, out, pixels, segments, packed, &panels, bias);
-                }
-            },
-        );
-        out
+        fill(n_images * out_len, group * out_len, |at, out| {
+            let (image, count) = (at / out_len.max(1), out.len() / out_len.max(1));
+            let images = &images[image * self.padded.source_len()..][..count * self.padded.source_len()];
+            let padded;
+            let input = if self.padded.is_copy() {
+                let mut scratch = vec![T::ZERO; count * self.padded.len()];
+                self.padded.copy(images, &mut scratch);
+                padded = scratch;
+                padded.as_slice()
+            } else {
+                images
+            };
+            for (phase, (packed, segments, pixels)) in self.phases.iter().zip(&work) {
+                self.run_phase(input, out, &pixels[..count * phase.pixels.len()], segments, packed, &panels, bias);
+            }
+        })
     }
 
     #[allow(clippy::too_many_arguments)]
