@@ -100,8 +100,8 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     write_bytes(&group.join("table.md"), table.as_bytes())?;
     print!("{table}");
     println!("Rows, logs and sample grids are in {}; the table is also in table.md there.", group.display());
-    if let Some(cell) = cells.last() {
-        println!("A sample grid: {}", last_grid(&folder(&args.output, cell))?.display());
+    for cell in &cells {
+        println!("  {:<20} {}", cell.name(), last_grid(&folder(&args.output, cell))?.display());
     }
     Ok(if diverged > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }

@@ -1,0 +1,110 @@
+//! What a user types, right and wrong.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use common::{Folder, TINY, experiment, run};
+
+#[test]
+fn all_faults_of_a_file_are_shown_at_once_and_nothing_is_run() {
+    let home = Folder::new("faults");
+    let bad = TINY.replace("pgn+cr", "pgm").replace("hinge", "hing").replace("every: 4", "evry: 4");
+    let file = home.write("bad.yaml", &bad);
+    let output = home.join("out");
+    let (code, stdout, stderr) = run(&home.0, &experiment(&file, &output, &[]));
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    for part in ["3 faults", "methods[0]: pgm", "train.loss: hing", "eval.evry: unknown key"] {
+        assert!(stderr.contains(part), "`{part}` is not in {stderr}");
+    }
+    assert!(!output.exists());
+}
+
+#[test]
+fn wrong_arguments_name_the_remedy() {
+    let home = Folder::new("arguments");
+    let file = home.write("tiny.yaml", TINY);
+    let output = home.join("out");
+    let cases: [(&[&str], &str); 5] = [
+        (&["--scale", "huge"], "unknown scale `huge`; tiny has: smoke"),
+        (&["--only", "method=gn"], "method is one of: pgn+cr"),
+        (&["--device", "cuda:0"], "this build computes on the cpu only"),
+        (&["--set", "train.steps=many"], "train.steps: many is not allowed; expected a whole number"),
+        (&["--set", "eval.images=10"], "a whole number from 100"),
+    ];
+    for (more, expected) in cases {
+        let mut args = vec!["run", file.to_str().unwrap(), "-o", output.to_str().unwrap()];
+        if more[0] != "--scale" {
+            args.extend(["--scale", "smoke"]);
+        }
+        args.extend(more);
+        let (code, _, stderr) = run(&home.0, &args);
+        assert_eq!(code, 2, "{more:?}: {stderr}");
+        assert!(stderr.contains(expected), "{more:?}: {stderr}");
+    }
+    let (code, _, stderr) = run(&home.0, &["run", "nowhere.yaml"]);
+    assert!(code == 2 && stderr.contains("cannot read nowhere.yaml"), "{stderr}");
+    let (code, _, stderr) = run(&home.0, &["table", home.0.to_str().unwrap()]);
+    assert!(code == 2 && stderr.contains("no results in"), "{stderr}");
+}
+
+#[test]
+fn missing_data_says_how_to_get_it() {
+    let home = Folder::new("missing-data");
+    let file = home.write("c.yaml", &TINY.replace("shapes", "cifar10"));
+    let (code, _, stderr) = run(&home.0, &experiment(&file, &home.join("out"), &[]));
+    assert_eq!(code, 2);
+    assert!(stderr.contains("pgn-bench fetch cifar10") && stderr.contains("PGN_BENCH_DATA"), "{stderr}");
+}
+
+#[test]
+fn runs_that_are_there_are_neither_lost_nor_mixed() {
+    let home = Folder::new("existing");
+    let file = home.write("tiny.yaml", TINY);
+    let output = home.join("out");
+    let quick = ["--set", "train.steps=2", "--set", "eval.every=2"];
+    assert_eq!(run(&home.0, &experiment(&file, &output, &quick)).0, 0);
+    let (code, _, stderr) = run(&home.0, &experiment(&file, &output, &quick));
+    assert!(code == 2 && stderr.contains("--resume") && stderr.contains("--overwrite"), "{stderr}");
+    let other = [&quick[..], &["--resume", "--set", "train.critic_lr=1e-3"]].concat();
+    let (code, _, stderr) = run(&home.0, &experiment(&file, &output, &other));
+    assert!(code == 2 && stderr.contains("train.critic_lr: 0.0004, now 0.001"), "{stderr}");
+    let resumed = [&quick[..], &["--resume"]].concat();
+    assert_eq!(run(&home.0, &experiment(&file, &output, &resumed)).0, 0);
+    let over = [&quick[..], &["--overwrite", "--set", "train.critic_lr=1e-3"]].concat();
+    assert_eq!(run(&home.0, &experiment(&file, &output, &over)).0, 0);
+    let (code, stdout, _) = run(&home.0, &["table", output.to_str().unwrap()]);
+    assert!(code == 0 && stdout.contains("fid100_test"), "{stdout}");
+}
+
+#[test]
+fn a_diverged_cell_is_reported_and_the_others_go_on() {
+    let home = Folder::new("diverged");
+    let file = home.write("tiny.yaml", &TINY.replace("[pgn+cr]", "[none, gn]").replace("every: 4", "every: 50"));
+    let output = home.join("out");
+    // An unbounded loss at a learning rate of one overflows; gn's outputs are bounded and survive it.
+    let wild = ["--set", "train.critic_lr=1", "--set", "train.loss=wasserstein", "--set", "train.steps=150"];
+    let (code, stdout, stderr) = run(&home.0, &experiment(&file, &output, &wild));
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("cnn32-none-s0: DIVERGED: step "), "{stderr}");
+    assert!(stderr.contains("[2/2] cnn32-gn-s0"), "{stderr}");
+    assert!(stdout.lines().any(|l| l.starts_with("| none") && l.contains("diverged")), "{stdout}");
+    let again = [&wild[..], &["--resume"]].concat();
+    let (code, _, stderr) = run(&home.0, &experiment(&file, &output, &again));
+    assert!(code == 1 && stderr.contains("DIVERGED"), "{stderr}");
+}
+
+#[test]
+fn a_plan_is_printed_without_running() {
+    let home = Folder::new("plan");
+    let output = home.join("out");
+    let args = ["run", "experiments/cifar10.yaml", "--only", "seed=0", "--dry-run", "-o", output.to_str().unwrap()];
+    let (code, stdout, stderr) = run(&home.0, &args);
+    assert_eq!(code, 0, "{stderr}");
+    let line = |name: &str| stdout.lines().find(|l| l.contains(name)).unwrap().to_owned();
+    // The parameter counts of the released code.
+    assert!(line("cnn32-pgn-s0").contains("3813379") && line("cnn32-pgn-s0").contains("5860865"));
+    assert!(line("resnet32-sn-s0").contains("4276739") && line("resnet32-sn-s0").contains("1053825"));
+    assert_eq!(stdout.lines().count(), 2 + 22);
+    assert!(!output.exists());
+}

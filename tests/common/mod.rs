@@ -1,0 +1,69 @@
+//! What the tests that drive the binary share.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A folder of its own, removed at the end.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pgn-bench-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A tiny experiment on the embedded data set.
+pub const TINY: &str = "
+name: tiny
+dataset: shapes
+image_size: 32
+methods: [pgn+cr]
+seeds: [0]
+train: {steps: 12, critic_steps: 2, critic_batch: 4, generator_batch: 4, critic_lr: 4e-4, generator_lr: 4e-4, beta1: 0,
+  beta2: 0.9, lr_decay: linear, ema_decay: 0.9, ema_start: 0, width: 0.05, loss: hinge}
+architectures: {cnn32: }
+eval: {every: 4, images: 100, reference: test, batch_norm: batch, weights: [raw, ema]}
+scales: {smoke: }
+";
+
+/// `pgn-bench` with these arguments, its caches kept away from the user's.
+pub fn command(home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgn-bench"));
+    command.args(args).env("HF_HOME", home.join("hf")).env_remove("PGN_BENCH_DATA").env_remove("HF_TOKEN");
+    command
+}
+
+/// Runs to the end: exit code, stdout, stderr.
+pub fn run(home: &Path, args: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = command(home, args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+/// `run EXPERIMENT --scale smoke -o OUTPUT` and more.
+pub fn experiment<'a>(file: &'a Path, output: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["run", file.to_str().unwrap(), "--scale", "smoke", "-o", output.to_str().unwrap()];
+    args.extend(more);
+    args
+}
