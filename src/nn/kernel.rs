@@ -4,6 +4,7 @@
 //!
 //! * **gather**: `out[p, n] (+)= Σ_segment Σ_k input[base_p + segment + k] · panel[segment, k, n]`. Forward, input
 //!   gradient and transposed convolution are all this sum with other offsets.
+//! * **narrow**: the same sum for at most four output channels, vectorised over k instead of n.
 //! * **outer**: `out[k, n] (+)= Σ_p input[base_p + k] · delta[p, n]`, the weight gradient of one tap.
 //!
 //! Each is written once over [`Simd`] and compiled for AVX-512, AVX2 and plain loops.
@@ -101,6 +102,8 @@ pub unsafe trait Simd<T: Copy> {
     unsafe fn store(p: *mut T, v: Self::V);
     /// `a · b + c`.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Sum of the lanes.
+    unsafe fn sum(v: Self::V) -> T;
 }
 
 #[inline(always)]
@@ -186,6 +189,60 @@ unsafe fn gather_body<T: Real, S: Simd<T>>(args: &Gather<T>) {
     }
 }
 
+/// Most output channels of the narrow kernel.
+pub const NARROW: usize = 4;
+
+#[inline(always)]
+unsafe fn narrow_tile<T: Real, S: Simd<T>, const N: usize>(args: &Gather<T>, pixels: &[Pixel]) {
+    unsafe {
+        let last = pixels.len() - 1;
+        let base: [*const T; ROWS] = std::array::from_fn(|i| args.input.add(pixels[i.min(last)].input));
+        let mut acc = [[S::splat(T::ZERO); N]; ROWS];
+        let mut panel = args.panel;
+        for segment in args.segments {
+            let rows: [*const T; ROWS] = std::array::from_fn(|i| base[i].add(segment.offset));
+            let mut k = 0;
+            while k < segment.len {
+                let w: [S::V; N] = std::array::from_fn(|j| S::load(panel.add(j * segment.len + k)));
+                for i in 0..ROWS {
+                    let x = S::load(rows[i].add(k));
+                    for j in 0..N {
+                        acc[i][j] = S::fma(x, w[j], acc[i][j]);
+                    }
+                }
+                k += S::LANES;
+            }
+            panel = panel.add(N * segment.len);
+        }
+        for i in 0..ROWS {
+            if i > last {
+                break;
+            }
+            for j in 0..N {
+                let start = match args.start {
+                    Start::Bias(bias) => bias[j],
+                    Start::Zero | Start::Output => T::ZERO,
+                };
+                *args.output.add(pixels[i].output + j) = start + S::sum(acc[i][j]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn narrow_body<T: Real, S: Simd<T>>(args: &Gather<T>) {
+    for pixels in args.pixels.chunks(ROWS) {
+        unsafe {
+            match args.columns {
+                1 => narrow_tile::<T, S, 1>(args, pixels),
+                2 => narrow_tile::<T, S, 2>(args, pixels),
+                3 => narrow_tile::<T, S, 3>(args, pixels),
+                _ => narrow_tile::<T, S, NARROW>(args, pixels),
+            }
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn outer_tile<T: Real, S: Simd<T>, const MR: usize, const NV: usize>(args: &Outer<T>, row: usize) {
     unsafe {
@@ -216,7 +273,8 @@ unsafe fn outer_tile<T: Real, S: Simd<T>, const MR: usize, const NV: usize>(args
 unsafe fn outer_rows<T: Real, S: Simd<T>, const NV: usize>(args: &Outer<T>) {
     let mut row = 0;
     while row < args.rows {
-        let left = (args.rows - row).min(ROWS);
+        // Fewer vectors leave registers for more rows: nine are a 3×3 kernel's row over three channels.
+        let left = (args.rows - row).min(if NV <= 2 { 9 } else { ROWS });
         unsafe {
             match left {
                 1 => outer_tile::<T, S, 1, NV>(args, row),
@@ -224,7 +282,10 @@ unsafe fn outer_rows<T: Real, S: Simd<T>, const NV: usize>(args: &Outer<T>) {
                 3 => outer_tile::<T, S, 3, NV>(args, row),
                 4 => outer_tile::<T, S, 4, NV>(args, row),
                 5 => outer_tile::<T, S, 5, NV>(args, row),
-                _ => outer_tile::<T, S, ROWS, NV>(args, row),
+                6 => outer_tile::<T, S, 6, NV>(args, row),
+                7 => outer_tile::<T, S, 7, NV>(args, row),
+                8 => outer_tile::<T, S, 8, NV>(args, row),
+                _ => outer_tile::<T, S, 9, NV>(args, row),
             }
         }
         row += left;
@@ -270,6 +331,10 @@ unsafe impl<T: Real> Simd<T> for Portable<T> {
     unsafe fn fma(a: [T; 8], b: [T; 8], c: [T; 8]) -> [T; 8] {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
+    #[inline(always)]
+    unsafe fn sum(v: [T; 8]) -> T {
+        v.into_iter().sum()
+    }
 }
 
 /// [`Gather`] in plain loops: the readable reference of the vector versions.
@@ -278,6 +343,14 @@ unsafe impl<T: Real> Simd<T> for Portable<T> {
 /// As for [`Real::gather`].
 pub unsafe fn gather_portable<T: Real>(args: &Gather<T>) {
     unsafe { gather_body::<T, Portable<T>>(args) }
+}
+
+/// The narrow kernel in plain loops.
+///
+/// # Safety
+/// As for [`Real::narrow`].
+pub unsafe fn narrow_portable<T: Real>(args: &Gather<T>) {
+    unsafe { narrow_body::<T, Portable<T>>(args) }
 }
 
 /// [`Outer`] in plain loops.
@@ -289,21 +362,29 @@ pub unsafe fn outer_portable<T: Real>(args: &Outer<T>) {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub use x86::{gather_avx2, gather_avx512, outer_avx2, outer_avx512};
+pub use x86::{gather_avx2, gather_avx512, narrow_avx2, narrow_avx512, outer_avx2, outer_avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Gather, Outer, Real, Simd, gather_body, outer_body};
+    use super::{Gather, Outer, Real, Simd, gather_body, narrow_body, outer_body};
 
     /// 512-bit registers.
     pub struct Avx512;
     /// 256-bit registers.
     pub struct Avx2;
 
+    /// Sum of the lanes of a register without an instruction for it.
+    #[inline(always)]
+    unsafe fn sum_stored<T: Real, S: Simd<T>, const LANES: usize>(v: S::V) -> T {
+        let mut lanes = [T::ZERO; LANES];
+        unsafe { S::store(lanes.as_mut_ptr(), v) };
+        lanes.into_iter().sum()
+    }
+
     macro_rules! simd {
-        ($isa:ident, $t:ty, $v:ty, $lanes:expr, $set:ident, $load:ident, $store:ident, $fma:ident) => {
+        ($isa:ident, $t:ty, $v:ty, $lanes:expr, $set:ident, $load:ident, $store:ident, $fma:ident, $sum:expr) => {
             unsafe impl Simd<$t> for $isa {
                 type V = $v;
                 const LANES: usize = $lanes;
@@ -323,13 +404,57 @@ mod x86 {
                 unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
                     unsafe { $fma(a, b, c) }
                 }
+                #[inline(always)]
+                unsafe fn sum(v: $v) -> $t {
+                    unsafe { $sum(v) }
+                }
             }
         };
     }
-    simd!(Avx512, f32, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
-    simd!(Avx512, f64, __m512d, 8, _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd);
-    simd!(Avx2, f32, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
-    simd!(Avx2, f64, __m256d, 4, _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd);
+    simd!(
+        Avx512,
+        f32,
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
+        _mm512_reduce_add_ps
+    );
+    simd!(
+        Avx512,
+        f64,
+        __m512d,
+        8,
+        _mm512_set1_pd,
+        _mm512_loadu_pd,
+        _mm512_storeu_pd,
+        _mm512_fmadd_pd,
+        _mm512_reduce_add_pd
+    );
+    simd!(
+        Avx2,
+        f32,
+        __m256,
+        8,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps,
+        sum_stored::<f32, Avx2, 8>
+    );
+    simd!(
+        Avx2,
+        f64,
+        __m256d,
+        4,
+        _mm256_set1_pd,
+        _mm256_loadu_pd,
+        _mm256_storeu_pd,
+        _mm256_fmadd_pd,
+        sum_stored::<f64, Avx2, 4>
+    );
 
     macro_rules! entry {
         ($name:ident, $args:ident, $body:ident, $isa:ident, $features:literal) => {
@@ -348,6 +473,8 @@ mod x86 {
     }
     entry!(gather_avx512, Gather, gather_body, Avx512, "avx512f");
     entry!(outer_avx512, Outer, outer_body, Avx512, "avx512f");
+    entry!(narrow_avx512, Gather, narrow_body, Avx512, "avx512f");
+    entry!(narrow_avx2, Gather, narrow_body, Avx2, "avx2,fma");
     entry!(gather_avx2, Gather, gather_body, Avx2, "avx2,fma");
     entry!(outer_avx2, Outer, outer_body, Avx2, "avx2,fma");
 }

@@ -4,9 +4,9 @@ use std::sync::LazyLock;
 
 use candle_core::{CpuStorage, DType, Result, WithDType, bail};
 
-use super::kernel::{Gather, Outer, Portable, gather_portable, outer_portable};
+use super::kernel::{Gather, Outer, Portable, gather_portable, narrow_portable, outer_portable};
 #[cfg(target_arch = "x86_64")]
-use super::kernel::{gather_avx2, gather_avx512, outer_avx2, outer_avx512};
+use super::kernel::{gather_avx2, gather_avx512, narrow_avx2, narrow_avx512, outer_avx2, outer_avx512};
 
 /// `f32` or `f64`.
 pub trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum {
@@ -22,6 +22,12 @@ pub trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum {
     /// # Safety
     /// Every offset of `args` must lie in the buffers it points into.
     unsafe fn gather(args: &Gather<Self>);
+    /// Runs the narrow kernel: at most [`NARROW`](super::kernel::NARROW) columns, every segment a multiple of the lanes
+    /// long, the panel `[segment, n, k]`.
+    ///
+    /// # Safety
+    /// As for [`Real::gather`].
+    unsafe fn narrow(args: &Gather<Self>);
     /// Runs the outer-product kernel on the widest vector unit of this machine.
     ///
     /// # Safety
@@ -112,6 +118,18 @@ macro_rules! real {
                         #[cfg(target_arch = "x86_64")]
                         Isa::Avx2 => gather_avx2(args),
                         _ => gather_portable(args),
+                    }
+                }
+            }
+
+            unsafe fn narrow(args: &Gather<Self>) {
+                unsafe {
+                    match isa() {
+                        #[cfg(target_arch = "x86_64")]
+                        Isa::Avx512 => narrow_avx512(args),
+                        #[cfg(target_arch = "x86_64")]
+                        Isa::Avx2 => narrow_avx2(args),
+                        _ => narrow_portable(args),
                     }
                 }
             }

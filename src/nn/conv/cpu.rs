@@ -4,10 +4,12 @@
 //! The work is split over groups of images (forward, input gradient) or over blocks of the weight (weight gradient), so
 //! each result is written by one task and does not depend on the number of threads.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::Dims;
-use crate::nn::kernel::{Gather, Outer, Pixel, Segment, Start, VECTORS};
+use crate::nn::kernel::{Gather, NARROW, Outer, Pixel, Segment, Start, VECTORS};
 use crate::nn::op::fill;
 use crate::nn::real::Real;
 
@@ -48,28 +50,30 @@ impl Padded {
         self.from[0] * self.from[1] * self.stride
     }
 
-    /// Writes `images` into `scratch`, whose borders are zero already.
-    fn copy<T: Real>(&self, images: &[T], scratch: &mut [T]) {
+    /// `images` in one buffer with their borders of zeros.
+    fn copy<T: Real>(&self, images: &[T]) -> Vec<T> {
+        let count = images.len() / self.source_len();
+        let mut out = Vec::with_capacity(count * self.len());
         let width = self.pad[1].size * self.channels;
         // An input whose far edge no kernel reaches may be larger than its padded copy.
         let rows = self.from[0].min(self.pad[0].size - self.pad[0].before);
         let columns = self.from[1].min(self.pad[1].size - self.pad[1].before);
-        for (image, out) in images.chunks_exact(self.source_len()).zip(scratch.chunks_exact_mut(self.len())) {
+        for (n, image) in images.chunks_exact(self.source_len()).enumerate() {
+            let zeros = |out: &mut Vec<T>, upto: usize| out.resize(n * self.len() + upto, T::ZERO);
             for row in 0..rows {
                 let source = &image[row * self.from[1] * self.stride..];
-                let at = (row + self.pad[0].before) * width + self.pad[1].before * self.channels;
+                zeros(&mut out, (row + self.pad[0].before) * width + self.pad[1].before * self.channels);
                 if self.channels == self.stride {
-                    let n = columns * self.channels;
-                    out[at..at + n].copy_from_slice(&source[..n]);
+                    out.extend_from_slice(&source[..columns * self.channels]);
                 } else {
-                    for column in 0..columns {
-                        let from = column * self.stride + self.first;
-                        let to = at + column * self.channels;
-                        out[to..to + self.channels].copy_from_slice(&source[from..from + self.channels]);
+                    for pixel in source.chunks_exact(self.stride).take(columns) {
+                        out.extend_from_slice(&pixel[self.first..self.first + self.channels]);
                     }
                 }
             }
+            zeros(&mut out, self.len());
         }
+        out
     }
 }
 
@@ -106,10 +110,10 @@ struct Plan {
     weight: WeightLayout,
 }
 
-/// Panels of output channels: (first channel, channels, vectors).
-fn panels<T: Real>(n: usize) -> Vec<(usize, usize, usize)> {
+/// Panels of output channels, each `vectors` wide or less: (first channel, channels, vectors).
+fn panels<T: Real>(n: usize, vectors: usize) -> Vec<(usize, usize, usize)> {
     let lanes = T::lanes();
-    let width = VECTORS * lanes;
+    let width = vectors * lanes;
     (0..n)
         .step_by(width)
         .map(|first| {
@@ -223,7 +227,7 @@ impl Plan {
     fn pack<T: Real>(&self, phase: &Phase, weights: &[T]) -> Vec<T> {
         let width = VECTORS * T::lanes();
         let rows = phase.taps.len() * self.k;
-        let panels = panels::<T>(self.n);
+        let panels = panels::<T>(self.n, VECTORS);
         let mut packed = vec![T::ZERO; panels.iter().map(|p| rows * p.2 * T::lanes()).sum()];
         packed.par_chunks_mut((rows * width).max(1)).zip(&panels).for_each(|(out, &(first, columns, vectors))| {
             let mut row = out.chunks_exact_mut(vectors * T::lanes());
@@ -240,23 +244,48 @@ impl Plan {
         packed
     }
 
+    /// Whether the narrow kernel does this sum: few outputs, and whole vectors of inputs.
+    fn is_narrow<T: Real>(&self) -> bool {
+        self.n <= NARROW && self.k.is_multiple_of(T::lanes())
+    }
+
+    /// The weights of a phase as `[segment][n][k]` for the narrow kernel.
+    fn pack_narrow<T: Real>(&self, phase: &Phase, segments: &[Segment], weights: &[T]) -> Vec<T> {
+        let mut packed = Vec::with_capacity(phase.taps.len() * self.k * self.n);
+        let mut first = 0;
+        for segment in segments {
+            for n in 0..self.n {
+                packed.extend((first..first + segment.len).map(|row| {
+                    let [ky, kx] = phase.taps[row / self.k].0;
+                    let tap = ky * self.weight.kernel[1] + kx;
+                    weights[tap + row % self.k * self.weight.k_stride + n * self.weight.n_stride]
+                }));
+            }
+            first += segment.len;
+        }
+        packed
+    }
+
     fn run<T: Real>(&self, images: &[T], weights: &[T], bias: Option<&[T]>, n_images: usize) -> Vec<T> {
         let group = (SCRATCH / self.padded.len().max(1)).clamp(1, n_images.max(1));
         let out_len = self.out_pixels * self.n;
         let work: Vec<_> = self
             .phases
             .iter()
-            .map(|p| (self.pack(p, weights), self.segments(p), repeat(&p.pixels, group, self.padded.len(), out_len)))
+            .map(|p| {
+                let segments = self.segments(p);
+                let packed =
+                    if self.is_narrow::<T>() { self.pack_narrow(p, &segments, weights) } else { self.pack(p, weights) };
+                (packed, segments, repeat(&p.pixels, group, self.padded.len(), out_len))
+            })
             .collect();
-        let panels = panels::<T>(self.n);
+        let panels = panels::<T>(self.n, VECTORS);
         fill(n_images * out_len, group * out_len, |at, out| {
             let (image, count) = (at / out_len.max(1), out.len() / out_len.max(1));
             let images = &images[image * self.padded.source_len()..][..count * self.padded.source_len()];
             let padded;
             let input = if self.padded.is_copy() {
-                let mut scratch = vec![T::ZERO; count * self.padded.len()];
-                self.padded.copy(images, &mut scratch);
-                padded = scratch;
+                padded = self.padded.copy(images);
                 padded.as_slice()
             } else {
                 images
@@ -278,6 +307,21 @@ impl Plan {
         panels: &[(usize, usize, usize)],
         bias: Option<&[T]>,
     ) {
+        if self.is_narrow::<T>() {
+            // SAFETY: as below.
+            return unsafe {
+                T::narrow(&Gather {
+                    input: input.as_ptr(),
+                    output: out.as_mut_ptr(),
+                    pixels,
+                    segments,
+                    panel: packed.as_ptr(),
+                    vectors: 1,
+                    columns: self.n,
+                    start: bias.map_or(Start::Zero, Start::Bias),
+                });
+            };
+        }
         let rows: usize = segments.iter().map(|s| s.len).sum();
         let mut panel_at = 0;
         for &(first, columns, vectors) in panels {
@@ -335,9 +379,9 @@ pub(super) fn input_grad<T: Real>(d: &Dims, dy: &[T], w: &[T], bias: Option<&[T]
     Plan::input_grad(d).run(dy, w, bias, d.n)
 }
 
-/// A block of the weight gradient: one kernel row, some input channels, one panel of output channels.
+/// A block of the weight gradient: kernel rows, some input channels, one panel of output channels.
 struct WeightBlock {
-    ky: usize,
+    ky: Range<usize>,
     first: usize,
     rows: usize,
     panel: (usize, usize, usize),
@@ -345,37 +389,44 @@ struct WeightBlock {
 
 pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     let mut blocks = Vec::new();
-    for panel in panels::<T>(d.o) {
+    // With few input channels the output gradient is what must be read once: all kernel rows in a block, and narrower
+    // panels to keep the threads busy.
+    let few = d.i * d.kernel[0] * d.kernel[1] <= ROW_BLOCK;
+    let (vectors, kernel_rows) = if few { (2, d.kernel[0]) } else { (VECTORS, 1) };
+    let panel_width = vectors * T::lanes();
+    for panel in panels::<T>(d.o, vectors) {
         for first in (0..d.i).step_by(ROW_BLOCK) {
-            for ky in 0..d.kernel[0] {
-                blocks.push(WeightBlock { ky, first, rows: ROW_BLOCK.min(d.i - first), panel });
+            for ky in (0..d.kernel[0]).step_by(kernel_rows) {
+                blocks.push(WeightBlock { ky: ky..ky + kernel_rows, first, rows: ROW_BLOCK.min(d.i - first), panel });
             }
         }
     }
     let parts: Vec<Vec<T>> = blocks.par_iter().map(|b| weight_block(d, b, x, dy)).collect();
 
     let [kh, kw] = d.kernel;
-    let mut by_panel: Vec<Vec<(&WeightBlock, &[T])>> = vec![Vec::new(); d.o.div_ceil(VECTORS * T::lanes())];
+    let mut by_panel: Vec<Vec<(&WeightBlock, &[T])>> = vec![Vec::new(); d.o.div_ceil(panel_width)];
     for (block, part) in blocks.iter().zip(&parts) {
-        by_panel[block.panel.0 / (VECTORS * T::lanes())].push((block, part));
+        by_panel[block.panel.0 / panel_width].push((block, part));
     }
     // Each output channel's weights are one contiguous row of the result.
     let row = d.i * kh * kw;
     fill(d.o * row, row, |at, out| {
         let o = at / row;
-        for (block, part) in &by_panel[o / (VECTORS * T::lanes())] {
+        for (block, part) in &by_panel[o / panel_width] {
             let width = block.panel.2 * T::lanes();
-            for kx in 0..kw {
-                for r in 0..block.rows {
-                    out[((block.first + r) * kh + block.ky) * kw + kx] =
-                        part[(kx * block.rows + r) * width + o - block.panel.0];
+            for (n, ky) in block.ky.clone().enumerate() {
+                for kx in 0..kw {
+                    for r in 0..block.rows {
+                        out[((block.first + r) * kh + ky) * kw + kx] =
+                            part[((n * kw + kx) * block.rows + r) * width + o - block.panel.0];
+                    }
                 }
             }
         }
     })
 }
 
-/// `[Kw, rows, panel width]` of one block.
+/// `[kernel rows, Kw, rows, panel width]` of one block.
 fn weight_block<T: Real>(d: &Dims, block: &WeightBlock, x: &[T], dy: &[T]) -> Vec<T> {
     let s = d.spec.stride;
     let (first, columns, vectors) = block.panel;
@@ -383,7 +434,7 @@ fn weight_block<T: Real>(d: &Dims, block: &WeightBlock, x: &[T], dy: &[T]) -> Ve
     let pad = std::array::from_fn(|a| Pad { before: d.spec.padding[a], size: (d.output[a] - 1) * s + d.kernel[a] });
     let padded = Padded { from: d.input, pad, stride: d.i, first: block.first, channels: block.rows };
     let out_pixels = d.output[0] * d.output[1];
-    let group = (SCRATCH / padded.len().max(1)).clamp(1, d.n.max(1));
+    let group = (SCRATCH / padded.len().max(out_pixels * width).max(1)).clamp(1, d.n.max(1));
     // A full panel is read where it lies; a ragged one from a copy whose missing channels are zero.
     let ragged = columns != width;
     let delta_stride = if ragged { width } else { d.o };
@@ -398,14 +449,15 @@ fn weight_block<T: Real>(d: &Dims, block: &WeightBlock, x: &[T], dy: &[T]) -> Ve
         .collect();
     let pixels = repeat(&pixels, group, padded.len(), out_pixels * delta_stride);
 
-    let mut scratch = if padded.is_copy() { vec![T::ZERO; group * padded.len()] } else { Vec::new() };
     let mut ragged_delta = if ragged { vec![T::ZERO; group * out_pixels * width] } else { Vec::new() };
-    let mut acc = vec![T::ZERO; d.kernel[1] * block.rows * width];
+    let kernel_row = d.kernel[1] * block.rows;
+    let mut acc = vec![T::ZERO; block.ky.len() * kernel_row * width];
     let groups = x.chunks(group * padded.source_len()).zip(dy.chunks(group * out_pixels * d.o));
     for (images, delta) in groups {
         let count = images.len() / padded.source_len();
+        let scratch;
         let input = if padded.is_copy() {
-            padded.copy(images, &mut scratch);
+            scratch = padded.copy(images);
             scratch.as_slice()
         } else {
             images
@@ -418,16 +470,17 @@ fn weight_block<T: Real>(d: &Dims, block: &WeightBlock, x: &[T], dy: &[T]) -> Ve
         } else {
             &delta[first..]
         };
-        for kx in 0..d.kernel[1] {
-            // SAFETY: the largest pixel offset plus the tap is the last position of the padded image.
+        // The taps of a kernel row are consecutive input channels: one call for all of them.
+        for (n, ky) in block.ky.clone().enumerate() {
+            // SAFETY: the largest pixel offset plus the last kernel row ends with the padded image.
             unsafe {
                 T::outer(&Outer {
-                    input: input.as_ptr().add(block.ky * pitch + kx * block.rows),
+                    input: input.as_ptr().add(ky * pitch),
                     delta: delta.as_ptr(),
                     pixels: &pixels[..count * out_pixels],
-                    rows: block.rows,
+                    rows: kernel_row,
                     vectors,
-                    output: acc.as_mut_ptr().add(kx * block.rows * width),
+                    output: acc.as_mut_ptr().add(n * kernel_row * width),
                 });
             }
         }
