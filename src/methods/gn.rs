@@ -1,9 +1,7 @@
 //! Gradient normalisation: f̂ = f / (‖g‖ + |f|) (Wu et al., "Gradient Normalization for Generative Adversarial Networks",
 //! 2021).
 
-use candle_core::{Result, Tensor, bail};
-
-use super::{Method, Normalised, bounded_ratio};
+use super::{Method, Normalisation, bounded_ratio};
 
 pub(super) struct GradientNorm;
 
@@ -12,14 +10,8 @@ impl Method for GradientNorm {
         "gn"
     }
 
-    fn gradient_target(&self) -> Option<f64> {
-        Some(0.0)
-    }
-
-    fn normalise(&self, f: &Tensor, norm: Option<&Tensor>) -> Result<Normalised> {
-        let Some(norm) = norm else { bail!("gn needs the gradient's norm") };
-        let [f_hat, by_f, by_norm] = bounded_ratio(f, norm)?;
-        Ok(Normalised { f_hat, by_f, by_norm: Some(by_norm) })
+    fn normalisation(&self) -> Option<Normalisation> {
+        Some(Normalisation { target: 0.0, apply: bounded_ratio })
     }
 
     fn takes_cr(&self) -> bool {

@@ -1,9 +1,7 @@
 //! Zero-centred gradient penalty: f̂ = f, plus λ·E‖∇f(x̃)‖² on x̃ = εx + (1 − ε)G(z), λ = 10 (Thanh-Tung, Tran and
 //! Venkatesh, "Improving Generalization and Stability of GANs", 2019).
 
-use candle_core::{Result, Tensor};
-
-use super::Method;
+use super::{Method, Penalty};
 
 pub(super) struct ZeroGradientPenalty;
 
@@ -12,11 +10,7 @@ impl Method for ZeroGradientPenalty {
         "gp0"
     }
 
-    fn penalises(&self) -> bool {
-        true
-    }
-
-    fn penalty(&self, norm: &Tensor) -> Option<Result<[Tensor; 2]>> {
-        Some(norm.sqr().and_then(|p| Ok([p, (norm * 2.0)?])))
+    fn penalty(&self) -> Option<Penalty> {
+        Some(|norm| Ok([norm.sqr()?, (norm * 2.0)?]))
     }
 }

@@ -27,27 +27,30 @@ pub struct Normalised {
     pub f_hat: Tensor,
     /// ∂f̂/∂f.
     pub by_f: Tensor,
-    /// ∂f̂/∂n, where n = ‖g − t‖ for the method's target t; absent when f̂ does not depend on g.
-    pub by_norm: Option<Tensor>,
+    /// ∂f̂/∂n.
+    pub by_norm: Tensor,
 }
+
+/// A normalisation by the gradient: f̂ as a function of f and n = ‖g − t‖.
+#[derive(Clone, Copy)]
+pub struct Normalisation {
+    /// t, subtracted from every entry of g.
+    pub target: f64,
+    /// f̂ of f `[N]` and n `[N]`.
+    pub apply: fn(&Tensor, &Tensor) -> Result<Normalised>,
+}
+
+/// A penalty p(‖g‖) on interpolated images: its value and derivative, both `[N]`.
+pub type Penalty = fn(&Tensor) -> Result<[Tensor; 2]>;
 
 /// A way to normalise, constrain or penalise a critic.
 pub trait Method: Send + Sync {
     /// Name in configurations and result rows.
     fn id(&self) -> &'static str;
 
-    /// The t of n = ‖g − t‖ (every entry of g less t) when f̂ depends on g.
-    fn gradient_target(&self) -> Option<f64> {
+    /// How f̂ depends on the gradient; without it f̂ = f.
+    fn normalisation(&self) -> Option<Normalisation> {
         None
-    }
-
-    /// f̂ of f `[N]` and, when [`Method::gradient_target`] is given, n `[N]`.
-    ///
-    /// # Errors
-    /// When the device fails.
-    fn normalise(&self, f: &Tensor, norm: Option<&Tensor>) -> Result<Normalised> {
-        let _ = norm;
-        Ok(Normalised { f_hat: f.clone(), by_f: f.ones_like()?, by_norm: None })
     }
 
     /// Whether every critic weight is spectrally normalised.
@@ -60,15 +63,9 @@ pub trait Method: Send + Sync {
         None
     }
 
-    /// The penalty p(‖g‖) on interpolated images and its derivative, both `[N]`.
-    fn penalty(&self, norm: &Tensor) -> Option<Result<[Tensor; 2]>> {
-        let _ = norm;
+    /// The penalty on the gradient at interpolated images.
+    fn penalty(&self) -> Option<Penalty> {
         None
-    }
-
-    /// Whether the method penalises interpolated images.
-    fn penalises(&self) -> bool {
-        false
     }
 
     /// The loss that the method's source defines it with, which an experiment's own setting then does not replace.
@@ -118,17 +115,23 @@ pub fn find(id: &str) -> Option<Choice> {
     (!consistency || method.takes_cr()).then_some(Choice { method, consistency })
 }
 
-/// a / (n + |a|) with its derivatives in a and n.
-fn bounded_ratio(a: &Tensor, norm: &Tensor) -> Result<[Tensor; 3]> {
-    let denominator = (norm + a.abs()?)?;
+/// f / (n + |f|).
+fn bounded_ratio(f: &Tensor, norm: &Tensor) -> Result<Normalised> {
+    let denominator = (norm + f.abs()?)?;
     let square = denominator.sqr()?;
-    Ok([(a / &denominator)?, (norm / &square)?, (a / &square)?.neg()?])
+    Ok(Normalised { f_hat: (f / &denominator)?, by_f: (norm / &square)?, by_norm: (f / &square)?.neg()? })
+}
+
+/// (1 − f) / (n + |1 − f|).
+fn bounded_ratio_of_one_minus(f: &Tensor, norm: &Tensor) -> Result<Normalised> {
+    let of_difference = bounded_ratio(&(1.0 - f)?, norm)?;
+    Ok(Normalised { by_f: of_difference.by_f.neg()?, ..of_difference })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::testing::{central_difference, random};
+    use crate::nn::testing::{central_difference, random, tensors_close};
 
     fn sum(t: &Tensor) -> Result<f64> {
         t.sum_all()?.to_scalar()
@@ -140,14 +143,13 @@ mod tests {
             let m = find(&id).unwrap().method;
             let (f, n) = (random("f", &[5]), (random("n", &[5]).abs().unwrap() + 0.5).unwrap());
             let v = random("v", &[5]);
-            let at = m.normalise(&f, Some(&n)).unwrap();
-            central_difference(|f| sum(&m.normalise(f, Some(&n))?.f_hat), &f, &v, &at.by_f);
-            if let Some(by_norm) = at.by_norm {
-                assert!(m.gradient_target().is_some());
-                central_difference(|n| sum(&m.normalise(&f, Some(n))?.f_hat), &n, &v, &by_norm);
+            if let Some(Normalisation { apply, .. }) = m.normalisation() {
+                let at = apply(&f, &n).unwrap();
+                central_difference(|f| sum(&apply(f, &n)?.f_hat), &f, &v, &at.by_f);
+                central_difference(|n| sum(&apply(&f, n)?.f_hat), &n, &v, &at.by_norm);
             }
-            if let Some(p) = m.penalty(&n) {
-                central_difference(|n| sum(&m.penalty(n).unwrap()?[0]), &n, &v, &p.unwrap()[1]);
+            if let Some(penalty) = m.penalty() {
+                central_difference(|n| sum(&penalty(n)?[0]), &n, &v, &penalty(&n).unwrap()[1]);
             }
         }
     }
@@ -156,13 +158,13 @@ mod tests {
     fn normalised_outputs_are_bounded_and_gn_is_scale_free() {
         let (f, n) = ((random("f", &[50]) * 100.0).unwrap(), (random("n", &[50]).abs().unwrap() + 1e-3).unwrap());
         for id in ["gn", "pgn", "pgn-theory"] {
-            let m = find(id).unwrap().method;
-            let f_hat: Vec<f64> = m.normalise(&f, Some(&n)).unwrap().f_hat.to_vec1().unwrap();
+            let apply = find(id).unwrap().method.normalisation().unwrap().apply;
+            let f_hat: Vec<f64> = apply(&f, &n).unwrap().f_hat.to_vec1().unwrap();
             assert!(f_hat.iter().all(|x| x.abs() < 1.0), "{id}");
         }
-        let gn = find("gn").unwrap().method;
-        let scaled = gn.normalise(&(&f * 3.0).unwrap(), Some(&(&n * 3.0).unwrap())).unwrap().f_hat;
-        crate::nn::testing::tensors_close(&scaled, &gn.normalise(&f, Some(&n)).unwrap().f_hat, 1e-14);
+        let gn = find("gn").unwrap().method.normalisation().unwrap().apply;
+        let scaled = gn(&(&f * 3.0).unwrap(), &(&n * 3.0).unwrap()).unwrap().f_hat;
+        tensors_close(&scaled, &gn(&f, &n).unwrap().f_hat, 1e-14);
     }
 
     #[test]

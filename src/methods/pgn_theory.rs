@@ -1,10 +1,7 @@
 //! What the proof in the paper's Appendix A needs of penalty gradient normalisation: f̂ = (1 − f) / (‖g‖ + |1 − f|), since
 //! ∇(1 − f) = −g.
 
-use candle_core::{Result, Tensor, bail};
-
-use super::pgn::one_minus_f;
-use super::{Method, Normalised};
+use super::{Method, Normalisation, bounded_ratio_of_one_minus};
 
 pub(super) struct PgnTheory;
 
@@ -13,12 +10,7 @@ impl Method for PgnTheory {
         "pgn-theory"
     }
 
-    fn gradient_target(&self) -> Option<f64> {
-        Some(0.0)
-    }
-
-    fn normalise(&self, f: &Tensor, norm: Option<&Tensor>) -> Result<Normalised> {
-        let Some(norm) = norm else { bail!("pgn-theory needs the gradient's norm") };
-        one_minus_f(f, norm)
+    fn normalisation(&self) -> Option<Normalisation> {
+        Some(Normalisation { target: 0.0, apply: bounded_ratio_of_one_minus })
     }
 }

@@ -101,10 +101,10 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     apply2(&Add, a, b)
 }
 
-/// `a += b`.
+/// `a += b`, element by element, whatever their shapes.
 ///
 /// # Errors
-/// As for [`leaky_relu_slope`].
+/// As for [`leaky_relu`], and when the numbers of elements differ.
 pub fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
     update2(&Add, a, b)
 }

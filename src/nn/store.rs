@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
+use super::activation::add_assign;
 use super::init::Init;
 use super::op::{InPlace, update2};
 use super::real::Real;
@@ -63,15 +64,6 @@ impl InPlace<1> for Copy {
     const NAME: &'static str = "copy";
     fn element<T: Real>(&self, _: T, [x]: [T; 1]) -> T {
         x
-    }
-}
-
-struct Accumulate;
-
-impl InPlace<1> for Accumulate {
-    const NAME: &'static str = "accumulate";
-    fn element<T: Real>(&self, x: T, [y]: [T; 1]) -> T {
-        x + y
     }
 }
 
@@ -137,7 +129,7 @@ impl Store {
     /// # Errors
     /// When the number of elements differs.
     pub fn accumulate(&self, id: Id, value: &Tensor) -> Result<()> {
-        update2(&Accumulate, &self.get(id)?, value)
+        add_assign(&self.get(id)?, value)
     }
 
     /// Every tensor by name.

@@ -14,12 +14,12 @@ pub fn step_flops(cell: &Cell, choice: &Choice, critic: &Critic, generator: &Gen
     let t = &cell.train;
     let pass = |images: usize| critic.flops([images, cell.image_size, cell.image_size, 3]);
     // forward, adjoint (also the image gradient), tangent, weight gradient; without g: forward, adjoint, weight gradient
-    let passes = if choice.method.gradient_target().is_some() { 4 } else { 3 };
+    let passes = if choice.method.normalisation().is_some() { 4 } else { 3 };
     let mut critic_update = passes * pass(2 * t.critic_batch)?;
     if choice.consistency {
         critic_update += passes * pass(t.critic_batch)?;
     }
-    if choice.method.penalises() {
+    if choice.method.penalty().is_some() {
         critic_update += 4 * pass(t.critic_batch)?;
     }
     let fakes = generator.flops(t.critic_batch)?;

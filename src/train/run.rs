@@ -264,7 +264,7 @@ impl<'a> Run<'a> {
             let number = step * t.critic_steps + k;
             let batch = loader.next_batch()?;
             let z = latents(cell.seed, "critic/latents", number, t.critic_batch, device)?;
-            let mix = if self.choice.method.penalises() {
+            let mix = if self.choice.method.penalty().is_some() {
                 let mut s = Stream::new(cell.seed, "critic/mix", number);
                 let mix: Vec<f32> = (0..t.critic_batch).map(|_| s.uniform() as f32).collect();
                 Some(Tensor::from_vec(mix, t.critic_batch, device)?)

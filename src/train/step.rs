@@ -1,6 +1,6 @@
 //! One training step: the critic's gradients for any method, and the generator's. No method is named here.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 
 use crate::critic::{Critic, Forward, Linear};
 use crate::generators::{Generator, Mode};
@@ -45,11 +45,16 @@ impl CriticReport {
 /// One critic call with its normalised output.
 pub struct Evaluated {
     pass: Forward,
-    linear: Option<Linear>,
+    /// What a normalisation by the gradient adds; without it f̂ = f.
+    normalised: Option<ByGradient>,
+}
+
+struct ByGradient {
+    target: f64,
+    linear: Linear,
     /// ‖g − t‖ per image.
-    norm: Option<Tensor>,
-    /// f̂ and its derivatives.
-    pub normalised: Normalised,
+    norm: Tensor,
+    value: Normalised,
 }
 
 impl Evaluated {
@@ -59,17 +64,11 @@ impl Evaluated {
     /// When the images do not fit the critic.
     pub fn new(critic: &Critic, method: &dyn Method, x: &Tensor) -> Result<Self> {
         let pass = critic.forward(x, true)?;
-        let f = pass.scalar()?;
-        let (linear, norm) = match method.gradient_target() {
-            Some(target) => {
-                let linear = critic.linearise(&pass)?;
-                let norm = squared_distance(&linear.gradient, target)?.sqrt()?;
-                (Some(linear), Some(norm))
-            }
-            None => (None, None),
-        };
-        let normalised = method.normalise(&f, norm.as_ref())?;
-        Ok(Self { pass, linear, norm, normalised })
+        let Some(normalisation) = method.normalisation() else { return Ok(Self { pass, normalised: None }) };
+        let linear = critic.linearise(&pass)?;
+        let norm = squared_distance(&linear.gradient, normalisation.target)?.sqrt()?;
+        let value = (normalisation.apply)(&pass.scalar()?, &norm)?;
+        Ok(Self { pass, normalised: Some(ByGradient { target: normalisation.target, linear, norm, value }) })
     }
 
     /// f per image, `[N]`.
@@ -80,24 +79,33 @@ impl Evaluated {
         self.pass.scalar()
     }
 
+    /// f̂ per image, `[N]`.
+    ///
+    /// # Errors
+    /// As for [`Evaluated::f`].
+    pub fn f_hat(&self) -> Result<Tensor> {
+        match &self.normalised {
+            Some(n) => Ok(n.value.f_hat.clone()),
+            None => self.f(),
+        }
+    }
+
     /// g per image, where the method computes it.
     pub fn gradient(&self) -> Option<&Tensor> {
-        self.linear.as_ref().map(|l| &l.gradient)
+        self.normalised.as_ref().map(|n| &n.linear.gradient)
     }
 
     /// Adds the gradient of a loss with `derivative` ∂L/∂f̂ `[N]` to `gradients`.
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn backward(&self, critic: &Critic, method: &dyn Method, derivative: &Tensor, gradients: &Store) -> Result<()> {
-        let c = (derivative * &self.normalised.by_f)?;
-        match (&self.linear, &self.norm, &self.normalised.by_norm, method.gradient_target()) {
-            (Some(linear), Some(norm), Some(by_norm), Some(target)) => {
-                let v = norm_cotangent(&linear.gradient, norm, &(derivative * by_norm)?, target)?;
-                critic.second_order(&self.pass, linear, Some(&c), &v, gradients)
-            }
-            _ => critic.first_order(&self.pass, &c.unsqueeze(1)?, gradients),
-        }
+    pub fn backward(&self, critic: &Critic, derivative: &Tensor, gradients: &Store) -> Result<()> {
+        let Some(n) = &self.normalised else {
+            return critic.first_order(&self.pass, &derivative.unsqueeze(1)?, gradients);
+        };
+        let c = (derivative * &n.value.by_f)?;
+        let v = norm_cotangent(&n.linear.gradient, &n.norm, &(derivative * &n.value.by_norm)?, n.target)?;
+        critic.second_order(&self.pass, &n.linear, Some(&c), &v, gradients)
     }
 }
 
@@ -125,37 +133,37 @@ pub fn critic_gradients(
     let method = choice.method.as_ref();
     let n = batch.real.dim(0)?;
     let on_batch = Evaluated::new(critic, method, &Tensor::cat(&[&batch.real, &batch.fake], 0)?)?;
-    let graded = loss.critic(&on_batch.normalised.f_hat, n)?;
+    let graded = loss.critic(&on_batch.f_hat()?, n)?;
     let mut derivative = graded.derivative;
     let mut report = CriticReport { loss: graded.value, ..CriticReport::default() };
     if let Some(g) = on_batch.gradient() {
         report.input_gradient_norm = Some(scalar(&squared_distance(g, 0.0)?.sqrt()?.mean_all()?)?);
     }
 
-    if let (true, Some(augmented)) = (choice.consistency, &batch.augmented) {
+    if choice.consistency {
+        let Some(augmented) = &batch.augmented else { bail!("consistency regularisation needs the augmented images") };
         let on_augmented = Evaluated::new(critic, method, augmented)?;
-        let difference = (&on_augmented.normalised.f_hat - on_batch.normalised.f_hat.narrow(0, 0, n)?)?;
+        let difference = (on_augmented.f_hat()? - on_batch.f_hat()?.narrow(0, 0, n)?)?;
         report.consistency = CR_WEIGHT * scalar(&difference.sqr()?.mean_all()?)?;
         let pull = (difference * (2.0 * CR_WEIGHT / n as f64))?;
-        on_augmented.backward(critic, method, &pull, gradients)?;
+        on_augmented.backward(critic, &pull, gradients)?;
         let rest = Tensor::zeros(derivative.dim(0)? - n, derivative.dtype(), derivative.device())?;
         derivative = (derivative - Tensor::cat(&[&pull, &rest], 0)?)?;
     }
-    on_batch.backward(critic, method, &derivative, gradients)?;
+    on_batch.backward(critic, &derivative, gradients)?;
     drop(on_batch);
 
-    if let (true, Some(mix)) = (method.penalises(), &batch.mix) {
+    if let Some(penalty) = method.penalty() {
+        let Some(mix) = &batch.mix else { bail!("{} needs the weights of the interpolation", method.id()) };
         let mixed = (scale_images(&batch.real, mix, 0.0)? + scale_images(&batch.fake, &(1.0 - mix)?, 0.0)?)?;
         let pass = critic.forward(&mixed, true)?;
         let linear = critic.linearise(&pass)?;
         let norm = squared_distance(&linear.gradient, 0.0)?.sqrt()?;
-        if let Some(penalty) = method.penalty(&norm) {
-            let [value, by_norm] = penalty?;
-            report.penalty = PENALTY_WEIGHT * scalar(&value.mean_all()?)?;
-            report.input_gradient_norm = Some(scalar(&norm.mean_all()?)?);
-            let v = norm_cotangent(&linear.gradient, &norm, &(by_norm * (PENALTY_WEIGHT / n as f64))?, 0.0)?;
-            critic.second_order(&pass, &linear, None, &v, gradients)?;
-        }
+        let [value, by_norm] = penalty(&norm)?;
+        report.penalty = PENALTY_WEIGHT * scalar(&value.mean_all()?)?;
+        report.input_gradient_norm = Some(scalar(&norm.mean_all()?)?);
+        let v = norm_cotangent(&linear.gradient, &norm, &(by_norm * (PENALTY_WEIGHT / n as f64))?, 0.0)?;
+        critic.second_order(&pass, &linear, None, &v, gradients)?;
     }
     Ok(report)
 }
@@ -167,14 +175,16 @@ pub fn critic_gradients(
 pub fn generator_loss(critic: &Critic, method: &dyn Method, loss: Loss, images: &Tensor) -> Result<(f64, Tensor)> {
     let pass = critic.forward(images, true)?;
     let g = critic.input_gradient(&pass)?;
-    let norm = match method.gradient_target() {
-        Some(target) => Some(squared_distance(&g, target)?.sqrt()?),
-        None => None,
+    let f = pass.scalar()?;
+    let (f_hat, by_f) = match method.normalisation() {
+        Some(n) => {
+            let value = (n.apply)(&f, &squared_distance(&g, n.target)?.sqrt()?)?;
+            (value.f_hat, value.by_f)
+        }
+        None => (f.clone(), f.ones_like()?),
     };
-    let normalised = method.normalise(&pass.scalar()?, norm.as_ref())?;
-    let graded = loss.generator(&normalised.f_hat)?;
-    let c = (graded.derivative * normalised.by_f)?;
-    Ok((graded.value, scale_images(&g, &c, 0.0)?))
+    let graded = loss.generator(&f_hat)?;
+    Ok((graded.value, scale_images(&g, &(graded.derivative * by_f)?, 0.0)?))
 }
 
 /// Both networks, their optimisers and the moving average: all that a training step changes.
