@@ -2,6 +2,7 @@
 
 pub mod classifier;
 pub mod frechet;
+pub mod inception;
 pub mod inception_score;
 
 use candle_core::Tensor;

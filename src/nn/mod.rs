@@ -9,6 +9,7 @@ pub mod image;
 pub mod init;
 pub mod kernel;
 pub mod op;
+pub mod pool;
 pub mod real;
 pub mod resample;
 pub mod store;

@@ -1,0 +1,91 @@
+//! 3×3 pooling, forward only: what the Inception network needs beside the critics' own pooling.
+
+use candle_core::{Result, Shape, Tensor, bail};
+
+use super::op::{Made, Op1, View, apply1, fill};
+use super::real::Real;
+
+const SIDE: usize = 3;
+
+enum Kind {
+    Max,
+    /// Mean of the pixels inside the image: padding does not count.
+    Mean,
+}
+
+struct Pool3 {
+    kind: Kind,
+    stride: usize,
+    padding: usize,
+}
+
+impl Op1 for Pool3 {
+    const NAME: &'static str = "pool3";
+    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+        let &[n, h, w, c] = x.dims else { bail!("{}: expected [N, H, W, C], got {:?}", Self::NAME, x.dims) };
+        if h + 2 * self.padding < SIDE || w + 2 * self.padding < SIDE {
+            bail!("{}: {h}×{w} pixels are less than a window", Self::NAME)
+        }
+        let size = |extent: usize| (extent + 2 * self.padding - SIDE) / self.stride + 1;
+        let (oh, ow) = (size(h), size(w));
+        // The pixels of a window along one axis, those outside the image left out.
+        let window = |o: usize, extent: usize| {
+            let first = o * self.stride;
+            first.saturating_sub(self.padding)..(first + SIDE - self.padding).min(extent)
+        };
+        let row = ow * c;
+        let out = fill(n * oh * row, row, |at, out: &mut [T]| {
+            let (image, oy) = (at / row / oh, at / row % oh);
+            let rows = window(oy, h);
+            for (ox, pixel) in out.chunks_exact_mut(c).enumerate() {
+                let columns = window(ox, w);
+                let mut first = true;
+                for y in rows.clone() {
+                    for x_ in columns.clone() {
+                        let source = &x.data[((image * h + y) * w + x_) * c..][..c];
+                        if first {
+                            pixel.copy_from_slice(source);
+                            first = false;
+                            continue;
+                        }
+                        match self.kind {
+                            Kind::Max => {
+                                for (o, &v) in pixel.iter_mut().zip(source) {
+                                    *o = if v > *o { v } else { *o };
+                                }
+                            }
+                            Kind::Mean => {
+                                for (o, &v) in pixel.iter_mut().zip(source) {
+                                    *o += v;
+                                }
+                            }
+                        }
+                    }
+                }
+                if matches!(self.kind, Kind::Mean) {
+                    let scale = T::from_f64(1.0 / (rows.len() * columns.len()) as f64);
+                    for o in pixel {
+                        *o *= scale;
+                    }
+                }
+            }
+        });
+        Ok((out, Shape::from((n, oh, ow, c))))
+    }
+}
+
+/// Maximum over 3×3 windows: `[N, H, W, C]` → `[N, H', W', C]`, padding never wins.
+///
+/// # Errors
+/// On other ranks, images smaller than a window, or a dtype other than F32 and F64.
+pub fn max_pool3(x: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
+    apply1(&Pool3 { kind: Kind::Max, stride, padding }, x)
+}
+
+/// Mean over 3×3 windows of stride 1 and padding 1, padding not counted.
+///
+/// # Errors
+/// As for [`max_pool3`].
+pub fn mean_pool3(x: &Tensor) -> Result<Tensor> {
+    apply1(&Pool3 { kind: Kind::Mean, stride: 1, padding: 1 }, x)
+}

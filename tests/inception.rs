@@ -1,0 +1,129 @@
+//! Checks resizing, every stage of the Inception network, its features and the metrics on them against reference data made
+//! by PIL, PyTorch and scipy: `inception_*.safetensors` and `metrics.json` in `PGN_BENCH_GOLDEN`, weights from the folder
+//! `weights` beside it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use candle_core::{DType, Device, Tensor};
+use pgn_bench::metrics::Extractor;
+use pgn_bench::metrics::frechet::{FeatureSums, distance};
+use pgn_bench::metrics::inception::Inception;
+use pgn_bench::metrics::inception::resize::{Resize, antialiased_bilinear};
+use pgn_bench::metrics::inception_score::ProbabilitySums;
+use pgn_bench::nn::image::{channels_first, channels_last};
+
+struct Checks {
+    failed: usize,
+    passed: usize,
+}
+
+impl Checks {
+    fn at_most(&mut self, what: &str, error: f64, tolerance: f64) {
+        let ok = error <= tolerance;
+        println!("{what}: {} (error {error:.1e}, tolerance {tolerance:.0e})", if ok { "ok" } else { "FAILED" });
+        if ok { self.passed += 1 } else { self.failed += 1 }
+    }
+}
+
+fn values(t: &Tensor) -> Vec<f64> {
+    t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn largest(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+fn relative(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.dims(), b.dims());
+    let norm = |v: Vec<f64>| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+    norm(values(a).iter().zip(values(b)).map(|(a, b)| a - b).collect()) / norm(values(b))
+}
+
+/// An image `[1, 3, H, W]` of bytes as `[H, W, 3]`.
+fn bytes(t: &Tensor) -> (Vec<u8>, [usize; 2]) {
+    let t = channels_last(t).unwrap();
+    let (_, h, w, _) = t.dims4().unwrap();
+    (t.flatten_all().unwrap().to_vec1().unwrap(), [h, w])
+}
+
+fn stages(folder: &Path, inception: &Inception, checks: &mut Checks) {
+    let golden = candle_core::safetensors::load(folder.join("inception_stages.safetensors"), &Device::Cpu).unwrap();
+    for name in ["cifar32", "square48", "wide", "large"] {
+        let (image, [h, w]) = bytes(&golden[&format!("{name}.u8")]);
+        for (resize, tolerance) in [(Resize::Tf, 1e-5), (Resize::Torch, 1e-5), (Resize::Clean, 1e-4)] {
+            let key = format!("{name}.{}", resize.id());
+            let Some(want) = golden.get(&key) else { continue };
+            let got = Tensor::from_vec(resize.apply(&image, h, w), (1, 299, 299, 3), &Device::Cpu).unwrap();
+            checks.at_most(&key, largest(&channels_first(&got).unwrap(), want), tolerance);
+        }
+        if let Some(want) = golden.get(&format!("{name}.pil_bilinear_48")) {
+            let got = Tensor::from_vec(antialiased_bilinear(&image, h, w, 48), (1, 48, 48, 3), &Device::Cpu).unwrap();
+            let error = largest(&channels_first(&got).unwrap(), want);
+            checks.at_most(&format!("{name}.pil_bilinear_48 (levels)"), error, 1.0);
+        }
+        let mut see = |stage: &str, x: &Tensor| {
+            if let Some(want) = golden.get(&format!("{name}.stage.{stage}")) {
+                checks.at_most(&format!("{name}.{stage}"), relative(&channels_first(x)?, want), 1e-4);
+            }
+            Ok(())
+        };
+        let pool3 = inception.features(&[&image], [h, w], &mut see).unwrap();
+        assert_eq!((pool3.dtype(), pool3.device().is_cpu()), (DType::F32, true));
+        checks.at_most(&format!("{name}.pool3_tf"), relative(&pool3, &golden[&format!("{name}.pool3_tf")]), 1e-4);
+    }
+}
+
+fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
+    let golden = candle_core::safetensors::load(folder.join("inception_cifar10.safetensors"), &Device::Cpu).unwrap();
+    let metrics: HashMap<String, serde_json::Value> =
+        serde_json::from_slice(&std::fs::read(folder.join("metrics.json")).unwrap()).unwrap();
+    let number = |key: &str| metrics[key].as_f64().unwrap();
+    let mut gaussians = Vec::new();
+    for split in ["train", "test"] {
+        let (pixels, _) = bytes(&golden[&format!("{split}_u8")]);
+        let n = pixels.len() / (32 * 32 * 3);
+        let (mut sums, mut probabilities) =
+            (FeatureSums::new(inception.dim()).unwrap(), ProbabilitySums::new(n, inception.classes()));
+        for (k, part) in pixels.chunks(100 * 32 * 32 * 3).enumerate() {
+            let of = inception.extract(part, 32).unwrap();
+            if k == 0 {
+                let want = &golden[&format!("{split}_pool3")];
+                let got = of.features.narrow(0, 0, want.dim(0).unwrap()).unwrap();
+                checks.at_most(&format!("cifar10 {split} features"), relative(&got, want), 1e-3);
+            }
+            sums.add(&of.features).unwrap();
+            probabilities.add(&of.logits).unwrap();
+        }
+        let score = probabilities.finish().unwrap();
+        let want = metrics[&format!("is_{split}")].as_array().unwrap().clone();
+        checks.at_most(&format!("IS {split}"), (score.mean / want[0].as_f64().unwrap() - 1.0).abs(), 1e-4);
+        checks.at_most(&format!("IS {split}, deviation"), (score.std / want[1].as_f64().unwrap() - 1.0).abs(), 1e-4);
+        gaussians.push(sums.finish().unwrap());
+    }
+    let fid = distance(&gaussians[0], &gaussians[1]).unwrap();
+    checks.at_most("FID", (fid / number("fid_symmetric_trace") - 1.0).abs(), 1e-4);
+}
+
+fn main() -> ExitCode {
+    let Some(folder) = std::env::var_os("PGN_BENCH_GOLDEN").map(PathBuf::from) else {
+        println!("inception: SKIPPED, PGN_BENCH_GOLDEN names no folder of reference files");
+        return ExitCode::SUCCESS;
+    };
+    let weights = folder.join("../weights");
+    let (network, probe) = (weights.join("inception_v3_proxy.safetensors"), weights.join("cifar10_probe.safetensors"));
+    if !network.is_file() || !folder.join("inception_stages.safetensors").is_file() {
+        println!("inception: SKIPPED, {} or the reference files are not there", network.display());
+        return ExitCode::SUCCESS;
+    }
+    let inception = Inception::from_safetensors(&network, Some(&probe), Resize::Tf).unwrap();
+    let mut checks = Checks { failed: 0, passed: 0 };
+    stages(&folder, &inception, &mut checks);
+    cifar10(&folder, &inception, &mut checks);
+    println!("inception: {} passed, {} failed", checks.passed, checks.failed);
+    if checks.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
