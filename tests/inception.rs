@@ -14,6 +14,8 @@ use pgn_bench::metrics::frechet::{FeatureSums, distance};
 use pgn_bench::metrics::inception::Inception;
 use pgn_bench::metrics::inception::resize::{Resize, antialiased_bilinear};
 use pgn_bench::metrics::inception_score::ProbabilitySums;
+use pgn_bench::metrics::kid::mmd2;
+use pgn_bench::metrics::manifold::manifold;
 use pgn_bench::nn::image::{channels_first, channels_last};
 
 struct Checks {
@@ -83,10 +85,11 @@ fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
     let metrics: HashMap<String, serde_json::Value> =
         serde_json::from_slice(&std::fs::read(folder.join("metrics.json")).unwrap()).unwrap();
     let number = |key: &str| metrics[key].as_f64().unwrap();
-    let mut gaussians = Vec::new();
+    let (mut gaussians, mut all) = (Vec::new(), Vec::new());
     for split in ["train", "test"] {
         let (pixels, _) = bytes(&golden[&format!("{split}_u8")]);
         let n = pixels.len() / (32 * 32 * 3);
+        let mut features = Vec::new();
         let (mut sums, mut probabilities) =
             (FeatureSums::new(inception.dim()).unwrap(), ProbabilitySums::new(n, inception.classes()));
         for (k, part) in pixels.chunks(100 * 32 * 32 * 3).enumerate() {
@@ -98,15 +101,30 @@ fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
             }
             sums.add(&of.features).unwrap();
             probabilities.add(&of.logits).unwrap();
+            features.push(of.features);
         }
         let score = probabilities.finish().unwrap();
         let want = metrics[&format!("is_{split}")].as_array().unwrap().clone();
         checks.at_most(&format!("IS {split}"), (score.mean / want[0].as_f64().unwrap() - 1.0).abs(), 1e-4);
         checks.at_most(&format!("IS {split}, deviation"), (score.std / want[1].as_f64().unwrap() - 1.0).abs(), 1e-4);
         gaussians.push(sums.finish().unwrap());
+        all.push(Tensor::cat(&features, 0).unwrap());
     }
     let fid = distance(&gaussians[0], &gaussians[1]).unwrap();
     checks.at_most("FID", (fid / number("fid_symmetric_trace") - 1.0).abs(), 1e-4);
+    checks.at_most("KID of all rows", (mmd2(&all[0], &all[1]).unwrap() - number("kid_all")).abs(), 1e-6);
+    for k in [3, 5] {
+        let got = manifold(&all[0], &all[1], k).unwrap();
+        let want = |key: &str| metrics[&format!("prdc_k{k}")][key].as_f64().unwrap();
+        for (name, value) in [
+            ("precision", got.precision),
+            ("recall", got.recall),
+            ("density", got.density),
+            ("coverage", got.coverage),
+        ] {
+            checks.at_most(&format!("{name}, k = {k}"), (value - want(name)).abs(), 0.002);
+        }
+    }
 }
 
 fn main() -> ExitCode {

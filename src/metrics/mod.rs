@@ -4,6 +4,8 @@ pub mod classifier;
 pub mod frechet;
 pub mod inception;
 pub mod inception_score;
+pub mod kid;
+pub mod manifold;
 
 use candle_core::Tensor;
 
