@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use candle_core::{DType, Device, Tensor};
+use pgn_bench::data::source::{Picture, pictures};
 use pgn_bench::metrics::Extractor;
 use pgn_bench::metrics::frechet::{FeatureSums, distance};
 use pgn_bench::metrics::inception::Inception;
@@ -60,7 +61,7 @@ fn stages(folder: &Path, inception: &Inception, checks: &mut Checks) {
         for (resize, tolerance) in [(Resize::Tf, 1e-5), (Resize::Torch, 1e-5), (Resize::Clean, 1e-4)] {
             let key = format!("{name}.{}", resize.id());
             let Some(want) = golden.get(&key) else { continue };
-            let got = Tensor::from_vec(resize.apply(&image, h, w), (1, 299, 299, 3), &Device::Cpu).unwrap();
+            let got = Tensor::from_vec(resize.apply(&image, [h, w]), (1, 299, 299, 3), &Device::Cpu).unwrap();
             checks.at_most(&key, largest(&channels_first(&got).unwrap(), want), tolerance);
         }
         if let Some(want) = golden.get(&format!("{name}.pil_bilinear_48")) {
@@ -74,7 +75,7 @@ fn stages(folder: &Path, inception: &Inception, checks: &mut Checks) {
             }
             Ok(())
         };
-        let pool3 = inception.features(&[&image], [h, w], &mut see).unwrap();
+        let pool3 = inception.features(&[Picture { pixels: image, size: [h, w] }], &mut see).unwrap();
         assert_eq!((pool3.dtype(), pool3.device().is_cpu()), (DType::F32, true));
         checks.at_most(&format!("{name}.pool3_tf"), relative(&pool3, &golden[&format!("{name}.pool3_tf")]), 1e-4);
     }
@@ -93,7 +94,7 @@ fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
         let (mut sums, mut probabilities) =
             (FeatureSums::new(inception.dim()).unwrap(), ProbabilitySums::new(n, inception.classes()));
         for (k, part) in pixels.chunks(100 * 32 * 32 * 3).enumerate() {
-            let of = inception.extract(part, 32).unwrap();
+            let of = inception.extract(&pictures(part, 32)).unwrap();
             if k == 0 {
                 let want = &golden[&format!("{split}_pool3")];
                 let got = of.features.narrow(0, 0, want.dim(0).unwrap()).unwrap();
@@ -116,12 +117,9 @@ fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
     for k in [3, 5] {
         let got = manifold(&all[0], &all[1], k).unwrap();
         let want = |key: &str| metrics[&format!("prdc_k{k}")][key].as_f64().unwrap();
-        for (name, value) in [
-            ("precision", got.precision),
-            ("recall", got.recall),
-            ("density", got.density),
-            ("coverage", got.coverage),
-        ] {
+        for (name, value) in
+            [("precision", got.precision), ("recall", got.recall), ("density", got.density), ("coverage", got.coverage)]
+        {
             checks.at_most(&format!("{name}, k = {k}"), (value - want(name)).abs(), 0.002);
         }
     }

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod measure;
 mod progress;
 mod run;
 
@@ -26,6 +27,59 @@ enum Command {
         /// The data set
         dataset: String,
     },
+    /// Fréchet Inception Distance between two collections of images (folder, Parquet file, npz statistics, cifar10:train, …)
+    Fid {
+        /// One collection
+        a: String,
+        /// The other
+        b: String,
+        #[command(flatten)]
+        options: measure::Options,
+    },
+    /// Inception Score of a collection of images
+    Is {
+        /// The collection
+        a: String,
+        #[command(flatten)]
+        options: measure::Options,
+    },
+    /// Kernel Inception Distance between two collections of images
+    Kid {
+        /// One collection
+        a: String,
+        /// The other
+        b: String,
+        /// Random subsets
+        #[arg(long, default_value_t = 100)]
+        subsets: usize,
+        /// Images of a subset
+        #[arg(long, default_value_t = 1000)]
+        size: usize,
+        #[command(flatten)]
+        options: measure::Options,
+    },
+    /// Improved precision and recall, density and coverage
+    Pr {
+        /// The real images
+        real: String,
+        /// The generated images
+        generated: String,
+        /// Balls reach to the k-th neighbour
+        #[arg(short, default_value_t = 3)]
+        k: usize,
+        #[command(flatten)]
+        options: measure::Options,
+    },
+    /// Write the statistics of a collection as npz, as pytorch-fid does
+    Stats {
+        /// The collection
+        a: String,
+        /// The file
+        #[arg(short, long)]
+        output: PathBuf,
+        #[command(flatten)]
+        options: measure::Options,
+    },
     /// Print the comparison of what is in a results folder
     Table {
         /// The folder
@@ -41,17 +95,21 @@ impl Cli {
     /// When the input or the environment is wrong (exit code 2).
     pub fn execute(self) -> Result<ExitCode> {
         match self.command {
-            Command::Run(args) => run::execute(&args),
+            Command::Run(args) => return run::execute(&args),
+            Command::Fid { a, b, options } => measure::fid(&options, &a, &b)?,
+            Command::Is { a, options } => measure::inception_score(&options, &a)?,
+            Command::Kid { a, b, subsets, size, options } => measure::kernel_distance(&options, &a, &b, subsets, size)?,
+            Command::Pr { real, generated, k, options } => measure::precision_recall(&options, &real, &generated, k)?,
+            Command::Stats { a, output, options } => measure::statistics(&options, &a, &output)?,
             Command::Fetch { dataset } => {
                 for path in crate::data::fetch(&dataset)? {
                     println!("{}", path.display());
                 }
-                Ok(ExitCode::SUCCESS)
             }
             Command::Table { results } => {
                 print!("{}", run::comparison(&results)?);
-                Ok(ExitCode::SUCCESS)
             }
         }
+        Ok(ExitCode::SUCCESS)
     }
 }

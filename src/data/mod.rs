@@ -4,6 +4,7 @@ mod cifar10;
 pub mod hub;
 pub mod loader;
 mod shapes;
+pub mod source;
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, Device, Tensor};
 
 use super::{BATCH, Extractor, Features};
 use crate::critic::{Critic, layer};
+use crate::data::source::{Picture, pictures};
 use crate::data::{Images, to_tensor};
 use crate::error::{Error, Result};
 use crate::files::{create_folder, sha256, write_bytes};
@@ -65,7 +66,8 @@ impl Classifier {
         let mut right = 0;
         let batches = images.pixels.chunks(BATCH * images.stride()).zip(images.labels.chunks(BATCH));
         for (pixels, labels) in batches {
-            let guesses: Vec<u32> = self.extract(pixels, images.side)?.logits.argmax(D::Minus1)?.to_vec1()?;
+            let guesses: Vec<u32> =
+                self.extract(&pictures(pixels, images.side))?.logits.argmax(D::Minus1)?.to_vec1()?;
             right += guesses.iter().zip(labels).filter(|(g, l)| **g == u32::from(**l)).count();
         }
         Ok(right as f64 / images.len().max(1) as f64)
@@ -120,8 +122,13 @@ impl Extractor for Classifier {
         self.classes
     }
 
-    fn extract(&self, pixels: &[u8], side: usize) -> Result<Features> {
-        let pass = self.net.forward(&to_tensor(pixels, side, &Device::Cpu)?.to_dtype(DType::F32)?, false)?;
+    fn extract(&self, pictures: &[Picture]) -> Result<Features> {
+        let [height, width] = pictures.first().map_or([0; 2], |p| p.size);
+        if height != width || pictures.iter().any(|p| p.size != [height, width]) {
+            return Err(Error::invalid(format!("{} takes square images of one size, not {height}×{width}", self.id)));
+        }
+        let pixels: Vec<u8> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
+        let pass = self.net.forward(&to_tensor(&pixels, height, &Device::Cpu)?, false)?;
         Ok(Features { features: pass.features(&self.net)?, logits: pass.f })
     }
 }

@@ -39,7 +39,9 @@ pub fn mmd2(real: &Tensor, generated: &Tensor) -> Result<f64> {
     let (x, y) = (real.to_dtype(DType::F64)?, generated.to_dtype(DType::F64)?);
     let ((n, d), (m, e)) = (x.dims2()?, y.dims2()?);
     if d != e || n < 2 || m < 2 {
-        return Err(Error::invalid(format!("an MMD needs two matrices of one width and two rows or more, got {n}×{d} and {m}×{e}")));
+        return Err(Error::invalid(format!(
+            "an MMD needs two matrices of one width and two rows or more, got {n}×{d} and {m}×{e}"
+        )));
     }
     let within = |t: &Tensor, n: usize| -> Result<f64> {
         let [all, own] = kernel_sums(t, t)?;

@@ -6,10 +6,12 @@ pub mod inception;
 pub mod inception_score;
 pub mod kid;
 pub mod manifold;
+pub mod npz;
 
 use candle_core::Tensor;
 
 use crate::data::Images;
+use crate::data::source::{Picture, pictures};
 use crate::error::Result;
 use frechet::{FeatureSums, Gaussian};
 
@@ -28,11 +30,11 @@ pub trait Extractor: Send + Sync {
     fn dim(&self) -> usize;
     /// Number of classes.
     fn classes(&self) -> usize;
-    /// Features `[N, dim]` and logits `[N, classes]` of 8-bit images `[N, side, side, 3]`.
+    /// Features `[N, dim]` and logits `[N, classes]` of 8-bit images.
     ///
     /// # Errors
     /// When the images do not fit.
-    fn extract(&self, pixels: &[u8], side: usize) -> Result<Features>;
+    fn extract(&self, pictures: &[Picture]) -> Result<Features>;
 }
 
 /// What an extractor makes of a batch.
@@ -50,7 +52,7 @@ pub struct Features {
 pub fn reference(extractor: &dyn Extractor, images: &Images) -> Result<Gaussian> {
     let mut sums = FeatureSums::new(extractor.dim())?;
     for pixels in images.pixels.chunks(BATCH * images.stride()) {
-        sums.add(&extractor.extract(pixels, images.side)?.features)?;
+        sums.add(&extractor.extract(&pictures(pixels, images.side))?.features)?;
     }
     sums.finish()
 }

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
+use crate::data::source::pictures;
 use crate::data::to_bytes;
 use crate::error::Result;
 use crate::generators::{Generator, LATENT, Mode};
@@ -62,7 +63,7 @@ pub fn evaluate(
         // The last batch is generated whole, so that batch statistics are always those of a full batch.
         pixels.truncate((sampling.images - done).min(sampling.batch) * stride);
         for part in pixels.chunks(BATCH * stride) {
-            let of = extractor.extract(part, generator.side)?;
+            let of = extractor.extract(&pictures(part, generator.side))?;
             features.add(&of.features)?;
             probabilities.add(&of.logits)?;
         }

@@ -11,6 +11,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::{Extractor, Features};
+use crate::data::source::Picture;
 use crate::error::{AtPath, Error, Result};
 use crate::files::sha256;
 use network::{FEATURES, Network, Weights};
@@ -22,8 +23,9 @@ const BATCH: usize = 10;
 /// The network with its weights and the resize protocol.
 pub struct Inception {
     network: Network,
-    /// `[classes, 2048]`, without bias: the Inception Score of the original protocol has none.
-    head: Tensor,
+    /// `[classes, 2048]`, without bias: the Inception Score of the original protocol has none. Absent in weights without a
+    /// last layer, which serve every measure but that score.
+    head: Option<Tensor>,
     resize: Resize,
     id: String,
     sha256: String,
@@ -45,26 +47,44 @@ impl Inception {
         let mut tensors = Weights::new(tensors);
         let network = Network::new(&mut tensors).map_err(bad)?;
         let head = tensors.take_rows("fc.weight", FEATURES).map_err(bad)?;
-        let head = head.ok_or_else(|| Error::content(weights, "tensor `fc.weight` is missing"))?;
-        tensors.take_optional("fc.bias", head.dim(0)?).map_err(bad)?;
+        if let Some(head) = &head {
+            tensors.take_optional("fc.bias", head.dim(0)?).map_err(bad)?;
+        }
         tensors.finish().map_err(bad)?;
         let stem = weights.file_stem().unwrap_or_default().to_string_lossy();
         Ok(Self { network, head, resize, id: format!("inception-{stem}"), sha256 })
     }
 
-    /// Features `[N, 2048]` of images `[height, width, 3]`, `see` as for [`Network::forward`].
+    /// Number of classes of the last layer, if there is one.
+    pub fn head_classes(&self) -> Option<usize> {
+        self.head.as_ref().map(|h| h.dims()[0])
+    }
+
+    /// Features `[N, 2048]` and, with a last layer, logits `[N, classes]` of images.
+    ///
+    /// # Errors
+    /// When the network fails.
+    pub fn features_and_logits(&self, pictures: &[Picture]) -> Result<(Tensor, Option<Tensor>)> {
+        let features = self.features(pictures, &mut |_, _| Ok(()))?;
+        let logits = match &self.head {
+            Some(head) => Some(features.matmul(&head.t()?)?),
+            None => None,
+        };
+        Ok((features, logits))
+    }
+
+    /// Features `[N, 2048]` of images, `see` as for [`Network::forward`].
     ///
     /// # Errors
     /// When the network fails.
     pub fn features(
         &self,
-        images: &[&[u8]],
-        [height, width]: [usize; 2],
+        images: &[Picture],
         see: &mut dyn FnMut(&str, &Tensor) -> candle_core::Result<()>,
     ) -> Result<Tensor> {
         let mut parts = Vec::new();
         for batch in images.chunks(BATCH) {
-            let inputs: Vec<Vec<f32>> = batch.par_iter().map(|i| self.resize.apply(i, height, width)).collect();
+            let inputs: Vec<Vec<f32>> = batch.par_iter().map(|p| self.resize.apply(&p.pixels, p.size)).collect();
             let inputs = Tensor::from_vec(inputs.concat(), (batch.len(), SIDE, SIDE, 3), &Device::Cpu)?;
             parts.push(self.network.forward(&inputs, see)?);
         }
@@ -97,13 +117,13 @@ impl Extractor for Inception {
     }
 
     fn classes(&self) -> usize {
-        self.head.dims()[0]
+        self.head_classes().unwrap_or(0)
     }
 
-    fn extract(&self, pixels: &[u8], side: usize) -> Result<Features> {
-        let images: Vec<&[u8]> = pixels.chunks_exact(side * side * 3).collect();
-        let features = self.features(&images, [side, side], &mut |_, _| Ok(()))?;
-        let logits = features.matmul(&self.head.t()?)?;
-        Ok(Features { features, logits })
+    fn extract(&self, pictures: &[Picture]) -> Result<Features> {
+        match self.features_and_logits(pictures)? {
+            (features, Some(logits)) => Ok(Features { features, logits }),
+            _ => Err(Error::invalid(format!("{} has no `fc.weight`, which the Inception Score needs", self.id))),
+        }
     }
 }

@@ -98,7 +98,7 @@ impl Resize {
     }
 
     /// `[height, width, 3]` bytes to `[299, 299, 3]` as the network gets them.
-    pub fn apply(self, pixels: &[u8], height: usize, width: usize) -> Vec<f32> {
+    pub fn apply(self, pixels: &[u8], [height, width]: [usize; 2]) -> Vec<f32> {
         let source: Vec<f32> = pixels.iter().map(|&b| f32::from(b)).collect();
         let resized = resample(&source, [height, width], &self.taps(height), &self.taps(width));
         match self {
