@@ -136,7 +136,7 @@ fn main() -> ExitCode {
         println!("inception: SKIPPED, {} or the reference files are not there", network.display());
         return ExitCode::SUCCESS;
     }
-    let inception = Inception::from_safetensors(&network, Some(&probe), Resize::Tf).unwrap();
+    let inception = Inception::from_file(&network, Some(&probe), Resize::Tf).unwrap();
     let mut checks = Checks { failed: 0, passed: 0 };
     stages(&folder, &inception, &mut checks);
     cifar10(&folder, &inception, &mut checks);

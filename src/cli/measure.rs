@@ -11,6 +11,7 @@ use crate::data::source::Source;
 use crate::metrics::frechet::{FeatureSums, Gaussian, distance};
 use crate::metrics::inception::Inception;
 use crate::metrics::inception::resize::Resize;
+use crate::metrics::inception::weights::OFFICIAL;
 use crate::metrics::inception_score::{ProbabilitySums, SPLITS};
 use crate::metrics::{BATCH, Extractor, kid, manifold, npz};
 
@@ -20,9 +21,9 @@ const FULL_RANK: &str = "fewer images than features: the covariance is rank-defi
 /// What every measure takes.
 #[derive(clap::Args)]
 pub(super) struct Options {
-    /// Inception weights: a safetensors file with pytorch-fid's names
+    /// Inception weights with pytorch-fid's names (.safetensors, .pth); else the official ones that `fetch inception` left
     #[arg(long)]
-    weights: PathBuf,
+    weights: Option<PathBuf>,
     /// A file with `fc.weight`, when the weights have none (needed for the Inception Score only)
     #[arg(long)]
     head: Option<PathBuf>,
@@ -50,7 +51,12 @@ struct Measure<'a> {
 
 impl<'a> Measure<'a> {
     fn new(options: &'a Options) -> Result<Self> {
-        let inception = Inception::from_safetensors(&options.weights, options.head.as_deref(), options.resize)?;
+        let weights = match (&options.weights, OFFICIAL.cached()) {
+            (Some(file), _) => file.clone(),
+            (None, Some(_)) => OFFICIAL.fetch()?,
+            (None, None) => bail!("no Inception weights: run `pgn-bench fetch inception`, or give a file as --weights"),
+        };
+        let inception = Inception::from_file(&weights, options.head.as_deref(), options.resize)?;
         Ok(Self { options, inception })
     }
 

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::metrics::inception::weights::OFFICIAL;
+
 /// Trains GANs whose critic is normalised or penalised in different ways, and compares them.
 #[derive(Parser)]
 #[command(version, about)]
@@ -22,10 +24,10 @@ pub struct Cli {
 enum Command {
     /// Train and evaluate every cell of an experiment, then print the comparison
     Run(run::Args),
-    /// Download a data set (cifar10) into the Hugging Face cache, checking its SHA-256
+    /// Download a data set or the Inception weights into the Hugging Face cache, checking their SHA-256
     Fetch {
-        /// The data set
-        dataset: String,
+        /// cifar10 or inception
+        what: String,
     },
     /// Fréchet Inception Distance between two collections of images (folder, Parquet file, npz statistics, cifar10:train, …)
     Fid {
@@ -101,8 +103,12 @@ impl Cli {
             Command::Kid { a, b, subsets, size, options } => measure::kernel_distance(&options, &a, &b, subsets, size)?,
             Command::Pr { real, generated, k, options } => measure::precision_recall(&options, &real, &generated, k)?,
             Command::Stats { a, output, options } => measure::statistics(&options, &a, &output)?,
-            Command::Fetch { dataset } => {
-                for path in crate::data::fetch(&dataset)? {
+            Command::Fetch { what } => {
+                let fetched = match what.as_str() {
+                    "inception" => vec![OFFICIAL.fetch()?],
+                    dataset => crate::data::fetch(dataset)?,
+                };
+                for path in fetched {
                     println!("{}", path.display());
                 }
             }

@@ -15,7 +15,7 @@ pub struct Pinned {
     pub repo: &'static str,
     /// Kind of the repository.
     pub kind: Kind,
-    /// Commit.
+    /// Commit, or a branch where only the SHA-256 pins the content.
     pub revision: &'static str,
     /// Path in the repository.
     pub file: &'static str,
@@ -43,8 +43,9 @@ impl Pinned {
 
     /// The file in the user's cache, wherever it was downloaded by this or another tool.
     pub fn cached(&self) -> Option<PathBuf> {
-        let path = Cache::from_env().path().join(self.repo().folder_name()).join("snapshots").join(self.revision);
-        Some(path.join(self.file)).filter(|p| p.is_file())
+        let cache = Cache::from_env();
+        let commit = cache.path().join(self.repo().folder_name()).join("snapshots").join(self.revision).join(self.file);
+        if commit.is_file() { Some(commit) } else { cache.repo(self.repo()).get(self.file) }
     }
 
     /// The file, downloaded unless it is in the cache. Its SHA-256 is checked either way.

@@ -128,7 +128,7 @@ pub fn fetch(id: &str) -> Result<Vec<std::path::PathBuf>> {
     match id {
         "cifar10" => [Split::Train, Split::Test].into_iter().map(cifar10::fetch).collect(),
         "shapes" => Err(Error::invalid("shapes is drawn by the program: there is nothing to fetch")),
-        other => Err(Error::invalid(format!("nothing to fetch under `{other}`; known: cifar10"))),
+        other => Err(Error::invalid(format!("nothing to fetch under `{other}`; known: cifar10, inception"))),
     }
 }
 

@@ -3,8 +3,8 @@
 
 pub mod network;
 pub mod resize;
+pub mod weights;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -12,8 +12,7 @@ use rayon::prelude::*;
 
 use super::{Extractor, Features};
 use crate::data::source::Picture;
-use crate::error::{AtPath, Error, Result};
-use crate::files::sha256;
+use crate::error::{Error, Result};
 use network::{FEATURES, Network, Weights};
 use resize::{Resize, SIDE};
 
@@ -32,18 +31,18 @@ pub struct Inception {
 }
 
 impl Inception {
-    /// Reads the network from a safetensors file with pytorch-fid's names.
+    /// Reads the network from a file with pytorch-fid's names (see [`weights`]).
     ///
     /// The last layer may come from a file of its own (`head`: `fc.weight` `[classes, 2048]`), when `weights` has none.
     ///
     /// # Errors
     /// When a file cannot be read, or a tensor is missing, misshapen or of no use.
-    pub fn from_safetensors(weights: &Path, head: Option<&Path>, resize: Resize) -> Result<Self> {
-        let (mut tensors, sha256) = read(weights)?;
+    pub fn from_file(path: &Path, head: Option<&Path>, resize: Resize) -> Result<Self> {
+        let (mut tensors, sha256) = weights::read(path)?;
         if let Some(head) = head {
-            tensors.extend(read(head)?.0);
+            tensors.extend(weights::read(head)?.0);
         }
-        let bad = |e: candle_core::Error| Error::content(weights, e.to_string());
+        let bad = |e: candle_core::Error| Error::content(path, e.to_string());
         let mut tensors = Weights::new(tensors);
         let network = Network::new(&mut tensors).map_err(bad)?;
         let head = tensors.take_rows("fc.weight", FEATURES).map_err(bad)?;
@@ -51,7 +50,7 @@ impl Inception {
             tensors.take_optional("fc.bias", head.dim(0)?).map_err(bad)?;
         }
         tensors.finish().map_err(bad)?;
-        let stem = weights.file_stem().unwrap_or_default().to_string_lossy();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         Ok(Self { network, head, resize, id: format!("inception-{stem}"), sha256 })
     }
 
@@ -90,13 +89,6 @@ impl Inception {
         }
         Ok(Tensor::cat(&parts, 0)?)
     }
-}
-
-fn read(path: &Path) -> Result<(BTreeMap<String, Tensor>, String)> {
-    let bytes = std::fs::read(path).at("read", path)?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-        .map_err(|e| Error::content(path, format!("not a safetensors file: {e}")))?;
-    Ok((tensors.into_iter().collect(), sha256(&bytes)))
 }
 
 impl Extractor for Inception {

@@ -1,0 +1,67 @@
+//! Files that hold the network's weights: safetensors, or PyTorch's `.pth` in its zip and its older stream container. A
+//! pickle is parsed, never executed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use pytorch_reader::{DType as Stored, PytorchReader};
+
+use crate::data::hub::{Kind, Pinned, file_sha256};
+use crate::error::{AtPath, Error, Result};
+
+/// The weights every published FID is measured with: `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid, the same bytes
+/// as torch-fidelity's. The repository's branch is not a pin; the SHA-256 is.
+pub const OFFICIAL: Pinned = Pinned {
+    repo: "FoundationVision/unitok_external",
+    kind: Kind::Model,
+    revision: "main",
+    file: "weights-inception-2015-12-05-6726825d.pth",
+    sha256: "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+};
+
+/// Every tensor of a file by name, and the file's SHA-256.
+///
+/// # Errors
+/// When the file cannot be read, or is not what its extension says.
+pub fn read(path: &Path) -> Result<(BTreeMap<String, Tensor>, String)> {
+    let sha256 = file_sha256(path)?;
+    let is = |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
+    let tensors = if is("pth") || is("pt") {
+        pickled(path)?
+    } else if is("safetensors") {
+        let bytes = std::fs::read(path).at("read", path)?;
+        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+            .map_err(|e| Error::content(path, format!("not a safetensors file: {e}")))?
+            .into_iter()
+            .collect()
+    } else {
+        return Err(Error::content(path, "weights are a .safetensors, .pth or .pt file"));
+    };
+    Ok((tensors, sha256))
+}
+
+fn pickled(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let bad = |what: String| Error::content(path, format!("not a PyTorch file of weights: {what}"));
+    let reader = PytorchReader::new(path).map_err(|e| bad(e.to_string()))?;
+    if !reader.metadata().is_modern_format() && !reader.metadata().is_legacy_format() {
+        return Err(bad("it is a bare pickle, in neither container of torch.save".to_owned()));
+    }
+    let mut tensors = BTreeMap::new();
+    for (name, stored) in reader.tensors() {
+        let dtype = match stored.dtype() {
+            Stored::F32 => DType::F32,
+            Stored::F64 => DType::F64,
+            Stored::F16 => DType::F16,
+            Stored::BF16 => DType::BF16,
+            Stored::I64 => DType::I64,
+            other => return Err(bad(format!("tensor `{name}` has dtype {other:?}, which no network here uses"))),
+        };
+        let bytes = stored.read().map_err(|e| bad(format!("tensor `{name}`: {e}")))?;
+        if bytes.len() != stored.num_elements() * dtype.size_in_bytes() {
+            return Err(bad(format!("tensor `{name}` has {} bytes for shape {:?}", bytes.len(), stored.shape())));
+        }
+        tensors.insert(name.clone(), Tensor::from_raw_buffer(&bytes, dtype, stored.shape(), &Device::Cpu)?);
+    }
+    Ok(tensors)
+}

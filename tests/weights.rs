@@ -1,0 +1,83 @@
+//! Files of weights, good and bad: each way to be bad has its own error. The files are made by `tests/weights/make.py`.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Tensor};
+use common::{Folder, run};
+use pgn_bench::metrics::inception::Inception;
+use pgn_bench::metrics::inception::resize::Resize;
+use pgn_bench::metrics::inception::weights::read;
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/weights").join(name)
+}
+
+fn error(path: &Path) -> String {
+    match Inception::from_file(path, None, Resize::Tf) {
+        Ok(_) => panic!("{} was accepted", path.display()),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn both_containers_hold_the_same() {
+    let (zip, legacy) = (read(&file("zip.pth")).unwrap().0, read(&file("legacy.pth")).unwrap().0);
+    assert_eq!(zip.keys().collect::<Vec<_>>(), legacy.keys().collect::<Vec<_>>());
+    let values = |t: &Tensor| t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
+    for (name, a) in &zip {
+        let b = &legacy[name];
+        assert_eq!((a.dims(), a.dtype(), values(a)), (b.dims(), b.dtype(), values(b)), "{name}");
+    }
+    let weight = &zip["Conv2d_1a_3x3.conv.weight"];
+    assert_eq!((weight.dims(), weight.dtype()), (&[32, 3, 3, 3][..], DType::F32));
+    assert_eq!(values(weight)[863], f64::from(863.0f32 / 864.0));
+}
+
+#[test]
+fn each_fault_has_its_own_message() {
+    let cases = [
+        ("zip.pth", "tensor `Conv2d_1a_3x3.bn.weight` is missing"),
+        ("legacy.pth", "tensor `Conv2d_1a_3x3.bn.weight` is missing"),
+        ("shape.pth", "tensor `Conv2d_1a_3x3.conv.weight` has shape [32, 3, 5, 5], expected [32, 3, 3, 3]"),
+        ("dtype.pth", "tensor `Conv2d_1a_3x3.conv.weight` has dtype I64, expected a floating-point one"),
+        ("renamed.pth", "tensor `Conv2d_1a_3x3.conv.weight` is missing"),
+        ("complex.pth", "not a PyTorch file of weights"),
+        ("malicious.pth", "not a PyTorch file of weights"),
+        // What its pickle would call is passed over, and the rest read.
+        ("malicious_zip.pth", "tensor `Conv2d_1a_3x3.bn.weight` is missing"),
+        ("make.py", "weights are a .safetensors, .pth or .pt file"),
+        ("nowhere.pth", "cannot open"),
+    ];
+    for (name, expected) in cases {
+        let message = error(&file(name));
+        assert!(message.contains(expected) && message.contains(name), "{name}: {message}");
+    }
+    assert!(!Path::new("pgn-bench-was-here").exists(), "a pickle was executed");
+}
+
+#[test]
+fn truncated_files_are_refused_wherever_they_end() {
+    let home = Folder::new("truncated");
+    for name in ["zip.pth", "legacy.pth"] {
+        let bytes = std::fs::read(file(name)).unwrap();
+        for share in 0..20 {
+            let path = home.join(name);
+            std::fs::write(&path, &bytes[..bytes.len() * share / 20]).unwrap();
+            let message = error(&path);
+            assert!(message.contains("not a PyTorch file of weights"), "{name} at {share}/20: {message}");
+        }
+    }
+    let path = home.write("short.safetensors", "\u{1}");
+    assert!(error(&path).contains("not a safetensors file"));
+}
+
+#[test]
+fn without_weights_the_remedy_is_named() {
+    let home = Folder::new("no-weights");
+    let (code, _, stderr) = run(&home.0, &["fid", "shapes:train", "shapes:test"]);
+    assert!(code == 2 && stderr.contains("pgn-bench fetch inception") && stderr.contains("--weights"), "{stderr}");
+}
