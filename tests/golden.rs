@@ -207,17 +207,29 @@ fn load(params: &Store, buffers: &Store, mut from: Tensors, prefix: &str) {
     assert!(from.is_empty(), "unused tensors {:?}", from.keys());
 }
 
-fn width(file: &File, key: &str, channels: usize) -> f64 {
-    file.get(key).dim(0).unwrap() as f64 / channels as f64
+/// The width multiplier whose rounded channels are those of the file: `layers` are tensors with their channels at full
+/// width.
+fn width(file: &File, layers: &[(String, usize)]) -> f64 {
+    let (mut low, mut high) = (0f64, f64::INFINITY);
+    for (key, full) in layers {
+        let channels = file.get(key).dim(0).unwrap() as f64;
+        // One is also the least there can be.
+        low = low.max(if channels > 1.0 { (channels - 0.5) / *full as f64 } else { 0.0 });
+        high = high.min((channels + 0.5) / *full as f64);
+    }
+    assert!(low < high, "no width gives these channels");
+    (low + high) / 2.0
 }
 
 fn critic_of(file: &File, prefix: &str, spectral: bool) -> Critic {
     let suffix = if spectral { "weight_orig" } else { "weight" };
     let arch = file.meta("arch");
-    let width = match arch {
-        "cnn32" => width(file, &format!("{prefix}main.12.{suffix}"), 512),
-        _ => width(file, &format!("{prefix}model.0.residual.0.{suffix}"), 128),
+    let layers: &[(&str, usize)] = match arch {
+        "cnn32" => &[("main.0", 64), ("main.2", 128), ("main.6", 256), ("main.10", 512)],
+        _ => &[("model.0.residual.0", 128)],
     };
+    let layers: Vec<_> = layers.iter().map(|(name, full)| (format!("{prefix}{name}.{suffix}"), *full)).collect();
+    let width = width(file, &layers);
     let critic = Critic::new(arch, width, spectral, &mut stream(), DType::F64, &Device::Cpu).unwrap();
     load(&critic.params, &critic.buffers, file.prefixed(prefix), prefix);
     critic
@@ -225,10 +237,12 @@ fn critic_of(file: &File, prefix: &str, spectral: bool) -> Critic {
 
 fn generator_of(file: &File, prefix: &str) -> Generator {
     let arch = file.meta("arch");
-    let width = match arch {
-        "cnn32" => width(file, &format!("{prefix}main.0.weight"), 512),
-        _ => width(file, &format!("{prefix}output.0.weight"), 256),
+    let layers: &[(&str, usize)] = match arch {
+        "cnn32" => &[("main.0", 512), ("main.3", 256), ("main.6", 128), ("main.9", 64)],
+        _ => &[("output.0", 256)],
     };
+    let layers: Vec<_> = layers.iter().map(|(name, full)| (format!("{prefix}{name}.weight"), *full)).collect();
+    let width = width(file, &layers);
     let generator = Generator::new(arch, width, &mut stream(), DType::F64, &Device::Cpu).unwrap();
     load(&generator.params, &generator.buffers, file.prefixed(prefix), prefix);
     generator
