@@ -44,9 +44,11 @@ def pytorch_fid(weights, a, b):
 def torch_fidelity(weights, a, b, size):
     import torch_fidelity as peer
 
-    return peer.calculate_metrics(
-        input1=str(a), input2=str(b), cuda=False, fid=True, kid=True, prc=True, verbose=False, cache=False,
-        kid_subsets=1, kid_subset_size=size, feature_extractor_weights_path=str(weights))
+    shared = {"input1": str(a), "input2": str(b), "cuda": False, "verbose": False, "cache": False,
+              "feature_extractor_weights_path": str(weights)}
+    distances = peer.calculate_metrics(**shared, fid=True, kid=True, kid_subsets=1, kid_subset_size=size)
+    return distances | peer.calculate_metrics(
+        **shared, prc=True, feature_extractor="inception-v3-compat", feature_layer_prc="2048")
 
 
 def main():
