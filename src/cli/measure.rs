@@ -43,6 +43,19 @@ fn resize(name: &str) -> std::result::Result<Resize, String> {
     all.into_iter().find(|r| r.id() == name).ok_or_else(|| "expected tf, torch or clean".to_owned())
 }
 
+/// Images to measure, opened before any work starts.
+struct Collection {
+    name: String,
+    source: Source,
+    n: usize,
+}
+
+/// Statistics to compare: given, or still to be taken.
+enum Statistics {
+    Known(Gaussian),
+    Of(Collection),
+}
+
 /// The extractor and what results say of it.
 struct Measure<'a> {
     options: &'a Options,
@@ -61,45 +74,53 @@ impl<'a> Measure<'a> {
     }
 
     /// Opens a collection and checks that it has as many images as asked for.
-    fn open(&self, name: &str) -> Result<(Source, usize)> {
+    fn open(&self, name: &str) -> Result<Collection> {
         let source = Source::open(name)?;
         let n = self.options.n.unwrap_or(source.len());
         if n > source.len() {
             bail!("{name} has {} images, fewer than -n {n}", source.len());
         }
-        Ok((source, n))
+        Ok(Collection { name: name.to_owned(), source, n })
     }
 
     /// Shows each batch's features to `each`.
-    fn stream(&self, name: &str, mut each: impl FnMut(Tensor, Option<Tensor>) -> Result<()>) -> Result<usize> {
-        let (source, n) = self.open(name)?;
-        let progress = bar(name, n as u64, "images");
-        for first in (0..n).step_by(BATCH) {
-            let pictures = source.read(first, BATCH.min(n - first))?;
+    fn stream(&self, of: &Collection, mut each: impl FnMut(Tensor, Option<Tensor>) -> Result<()>) -> Result<()> {
+        let progress = bar(&of.name, of.n as u64, "images");
+        for first in (0..of.n).step_by(BATCH) {
+            let pictures = of.source.read(first, BATCH.min(of.n - first))?;
             let (features, logits) = self.inception.features_and_logits(&pictures)?;
             each(features, logits)?;
             progress.inc(pictures.len() as u64);
         }
         progress.finish_and_clear();
-        Ok(n)
+        Ok(())
     }
 
-    fn features(&self, name: &str) -> Result<Tensor> {
+    fn features(&self, of: &Collection) -> Result<Tensor> {
         let mut parts = Vec::new();
-        self.stream(name, |features, _| {
+        self.stream(of, |features, _| {
             parts.push(features);
             Ok(())
         })?;
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// Statistics of a collection, or those in an npz file.
-    fn gaussian(&self, name: &str) -> Result<Gaussian> {
-        if Path::new(name).extension().is_some_and(|e| e == "npz") {
-            return Ok(npz::read(Path::new(name))?);
+    /// A collection, or the statistics in an npz file.
+    fn open_statistics(&self, name: &str) -> Result<Statistics> {
+        let path = Path::new(name);
+        if path.extension().is_some_and(|e| e == "npz") {
+            return Ok(Statistics::Known(npz::read(path)?));
         }
+        Ok(Statistics::Of(self.open(name)?))
+    }
+
+    fn gaussian(&self, statistics: Statistics) -> Result<Gaussian> {
+        let collection = match statistics {
+            Statistics::Known(gaussian) => return Ok(gaussian),
+            Statistics::Of(collection) => collection,
+        };
         let mut sums = FeatureSums::new(self.inception.dim())?;
-        self.stream(name, |features, _| Ok(sums.add(&features)?))?;
+        self.stream(&collection, |features, _| Ok(sums.add(&features)?))?;
         Ok(sums.finish()?)
     }
 
@@ -124,7 +145,8 @@ impl<'a> Measure<'a> {
 
 pub(super) fn fid(options: &Options, a: &str, b: &str) -> Result<()> {
     let m = Measure::new(options)?;
-    let (of_a, of_b) = (m.gaussian(a)?, m.gaussian(b)?);
+    let (of_a, of_b) = (m.open_statistics(a)?, m.open_statistics(b)?);
+    let (of_a, of_b) = (m.gaussian(of_a)?, m.gaussian(of_b)?);
     let value = distance(&of_a, &of_b)?;
     // An npz does not say how many images it was taken from.
     let fewest = [&of_a, &of_b].into_iter().map(|g| g.n).filter(|&n| n > 0).min();
@@ -135,12 +157,13 @@ pub(super) fn fid(options: &Options, a: &str, b: &str) -> Result<()> {
 
 pub(super) fn inception_score(options: &Options, a: &str) -> Result<()> {
     let m = Measure::new(options)?;
-    let (_, n) = m.open(a)?;
+    let images = m.open(a)?;
+    let n = images.n;
     let Some(classes) = m.inception.head_classes() else {
         bail!("the weights have no `fc.weight`, which the Inception Score needs: give a file with it as --head");
     };
     let mut sums = ProbabilitySums::new(n, classes);
-    m.stream(a, |_, logits| match logits {
+    m.stream(&images, |_, logits| match logits {
         Some(logits) => Ok(sums.add(&logits)?),
         None => bail!("the network gave no logits"),
     })?;
@@ -152,7 +175,12 @@ pub(super) fn inception_score(options: &Options, a: &str) -> Result<()> {
 
 pub(super) fn kernel_distance(options: &Options, a: &str, b: &str, subsets: usize, size: usize) -> Result<()> {
     let m = Measure::new(options)?;
-    let (x, y) = (m.features(a)?, m.features(b)?);
+    let (of_a, of_b) = (m.open(a)?, m.open(b)?);
+    let fewest = of_a.n.min(of_b.n);
+    if size > fewest {
+        bail!("--size {size}: a subset cannot be larger than the smaller collection, which has {fewest} images");
+    }
+    let (x, y) = (m.features(&of_a)?, m.features(&of_b)?);
     let all = kid::mmd2(&x, &y)?;
     let of = kid::over_subsets(&x, &y, subsets, size, 0)?;
     let values = json!({"kid_mean": of.mean, "kid_std": of.std, "kid_all": all, "subsets": subsets, "size": size});
@@ -163,7 +191,8 @@ pub(super) fn kernel_distance(options: &Options, a: &str, b: &str, subsets: usiz
 
 pub(super) fn precision_recall(options: &Options, a: &str, b: &str, k: usize) -> Result<()> {
     let m = Measure::new(options)?;
-    let of = manifold::manifold(&m.features(a)?, &m.features(b)?, k)?;
+    let (of_a, of_b) = (m.open(a)?, m.open(b)?);
+    let of = manifold::manifold(&m.features(&of_a)?, &m.features(&of_b)?, k)?;
     let values = json!({
         "precision": of.precision, "recall": of.recall, "density": of.density, "coverage": of.coverage, "k": k,
     });
@@ -177,7 +206,7 @@ pub(super) fn precision_recall(options: &Options, a: &str, b: &str, k: usize) ->
 
 pub(super) fn statistics(options: &Options, a: &str, output: &Path) -> Result<()> {
     let m = Measure::new(options)?;
-    let of = m.gaussian(a)?;
+    let of = m.gaussian(m.open_statistics(a)?)?;
     npz::write(output, &of)?;
     let text = format!("{} images: mean and covariance in {}", of.n, output.display());
     m.print("stats", &[a], json!({"n": of.n, "file": output}), &text, None);

@@ -2,8 +2,8 @@
 //! contiguity and dtype checks, and candle's custom-op interface, from here.
 
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Shape,
-    Tensor, bail,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Shape, Tensor,
+    bail,
 };
 use rayon::prelude::*;
 
@@ -290,9 +290,4 @@ pub fn same_dims(name: &str, a: &[usize], b: &[usize]) -> Result<()> {
         bail!("{name}: operands have shapes {a:?} and {b:?}")
     }
     Ok(())
-}
-
-/// The dtypes the kernels take.
-pub fn is_supported(dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::F64)
 }

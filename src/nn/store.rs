@@ -140,11 +140,6 @@ impl Store {
         (0..self.entries.len()).map(|i| Ok((self.entries[i].name.clone(), self.get(Id(i))?))).collect()
     }
 
-    /// Names in order of declaration.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|e| e.name.as_str())
-    }
-
     /// Takes every tensor of this store out of `from` (keys `prefix` + name), converting the dtype.
     ///
     /// # Errors
