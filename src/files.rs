@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::error::{AtPath, Result};
+use crate::error::{AtPath, Error, Result};
 
 /// Writes `path` through `write`: a reader never sees half of it, and a crash leaves the old content.
 ///
@@ -42,6 +42,18 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 /// When it cannot be created.
 pub fn create_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).at("create folder", path)
+}
+
+/// Where files are kept that can be made again: `PGN_BENCH_CACHE`, or `pgn-bench` in the user's cache.
+///
+/// # Errors
+/// When neither that variable nor `XDG_CACHE_HOME` nor `HOME` is set.
+pub fn cache_folder() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set("PGN_BENCH_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|p| p.join("pgn-bench")))
+        .or_else(|| set("HOME").map(|p| p.join(".cache/pgn-bench")))
+        .ok_or_else(|| Error::invalid("no folder for caches: set PGN_BENCH_CACHE"))
 }
 
 /// Lower-case hexadecimal SHA-256.

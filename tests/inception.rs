@@ -92,7 +92,7 @@ fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
         let n = pixels.len() / (32 * 32 * 3);
         let mut features = Vec::new();
         let (mut sums, mut probabilities) =
-            (FeatureSums::new(inception.dim()).unwrap(), ProbabilitySums::new(n, inception.classes()));
+            (FeatureSums::new(inception.dim()).unwrap(), ProbabilitySums::new(n, inception.classes().unwrap()));
         for (k, part) in pixels.chunks(100 * 32 * 32 * 3).enumerate() {
             let of = inception.extract(&pictures(part, 32)).unwrap();
             if k == 0 {
@@ -101,7 +101,7 @@ fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
                 checks.at_most(&format!("cifar10 {split} features"), relative(&got, want), 1e-3);
             }
             sums.add(&of.features).unwrap();
-            probabilities.add(&of.logits).unwrap();
+            probabilities.add(&of.logits.unwrap()).unwrap();
             features.push(of.features);
         }
         let score = probabilities.finish().unwrap();

@@ -1,34 +1,30 @@
 //! `pgn-bench fid`, `is`, `kid`, `pr`, `stats`: measures of collections of images, whoever made them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use serde_json::json;
 
+use super::bench::Weights;
+use super::choice;
 use super::progress::bar;
 use crate::data::source::Source;
-use crate::metrics::frechet::{FeatureSums, Gaussian, distance};
+use crate::metrics::collect::{Collected, Collector, Needs};
+use crate::metrics::frechet::{Gaussian, Reference};
 use crate::metrics::inception::Inception;
 use crate::metrics::inception::resize::Resize;
-use crate::metrics::inception::weights::OFFICIAL;
-use crate::metrics::inception_score::{ProbabilitySums, SPLITS};
-use crate::metrics::{BATCH, Extractor, kid, manifold, npz};
-
-/// Fewer images than features leave a covariance without full rank.
-const FULL_RANK: &str = "fewer images than features: the covariance is rank-deficient, and the distance biased upwards";
+use crate::metrics::inception_score::SPLITS;
+use crate::metrics::{BATCH, Extractor, kid, manifold, npz, reference};
+use crate::train::rows::{INTERVAL, RANK_DEFICIENT};
 
 /// What every measure takes.
 #[derive(clap::Args)]
 pub(super) struct Options {
-    /// Inception weights with pytorch-fid's names (.safetensors, .pth); else the official ones that `fetch inception` left
-    #[arg(long)]
-    weights: Option<PathBuf>,
-    /// A file with `fc.weight`, when the weights have none (needed for the Inception Score only)
-    #[arg(long)]
-    head: Option<PathBuf>,
+    #[command(flatten)]
+    weights: Weights,
     /// How images are brought to 299×299 pixels
-    #[arg(long, value_parser = resize, default_value = "tf")]
+    #[arg(long, value_parser = choice(&Resize::ALL), default_value = "tf")]
     resize: Resize,
     /// Only the first N images of each collection
     #[arg(short, long)]
@@ -36,11 +32,6 @@ pub(super) struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-fn resize(name: &str) -> std::result::Result<Resize, String> {
-    let all = [Resize::Tf, Resize::Torch, Resize::Clean];
-    all.into_iter().find(|r| r.id() == name).ok_or_else(|| "expected tf, torch or clean".to_owned())
 }
 
 /// Images to measure, opened before any work starts.
@@ -64,13 +55,7 @@ struct Measure<'a> {
 
 impl<'a> Measure<'a> {
     fn new(options: &'a Options) -> Result<Self> {
-        let weights = match (&options.weights, OFFICIAL.cached()) {
-            (Some(file), _) => file.clone(),
-            (None, Some(_)) => OFFICIAL.fetch()?,
-            (None, None) => bail!("no Inception weights: run `pgn-bench fetch inception`, or give a file as --weights"),
-        };
-        let inception = Inception::from_file(&weights, options.head.as_deref(), options.resize)?;
-        Ok(Self { options, inception })
+        Ok(Self { options, inception: options.weights.inception(options.resize)? })
     }
 
     /// Opens a collection and checks that it has as many images as asked for.
@@ -83,33 +68,28 @@ impl<'a> Measure<'a> {
         Ok(Collection { name: name.to_owned(), source, n })
     }
 
-    /// Shows each batch's features to `each`.
-    fn stream(&self, of: &Collection, mut each: impl FnMut(Tensor, Option<Tensor>) -> Result<()>) -> Result<()> {
+    fn collect(&self, of: &Collection, needs: Needs) -> Result<Collected> {
         let progress = bar(&of.name, of.n as u64, "images");
+        let mut collector = Collector::new(of.n, self.inception.dim(), needs)?;
         for first in (0..of.n).step_by(BATCH) {
             let pictures = of.source.read(first, BATCH.min(of.n - first))?;
-            let (features, logits) = self.inception.features_and_logits(&pictures)?;
-            each(features, logits)?;
+            collector.add(&self.inception.extract(&pictures)?)?;
             progress.inc(pictures.len() as u64);
         }
         progress.finish_and_clear();
-        Ok(())
+        Ok(collector.finish()?)
     }
 
     fn features(&self, of: &Collection) -> Result<Tensor> {
-        let mut parts = Vec::new();
-        self.stream(of, |features, _| {
-            parts.push(features);
-            Ok(())
-        })?;
-        Ok(Tensor::cat(&parts, 0)?)
+        let needs = Needs { keep: of.n, ..Needs::default() };
+        self.collect(of, needs)?.kept.ok_or_else(|| anyhow::anyhow!("{} has no image", of.name))
     }
 
     /// A collection, or the statistics in an npz file.
     fn open_statistics(&self, name: &str) -> Result<Statistics> {
         let path = Path::new(name);
         if path.extension().is_some_and(|e| e == "npz") {
-            return Ok(Statistics::Known(npz::read(path)?));
+            return Ok(Statistics::Known(npz::read(path)?.0));
         }
         Ok(Statistics::Of(self.open(name)?))
     }
@@ -119,9 +99,16 @@ impl<'a> Measure<'a> {
             Statistics::Known(gaussian) => return Ok(gaussian),
             Statistics::Of(collection) => collection,
         };
-        let mut sums = FeatureSums::new(self.inception.dim())?;
-        self.stream(&collection, |features, _| Ok(sums.add(&features)?))?;
-        Ok(sums.finish()?)
+        let of = if let Source::Known(images) = &collection.source {
+            let progress = bar(&collection.name, collection.n as u64, "images");
+            let done = &mut |done| progress.set_position(done as u64);
+            let of = reference::statistics(&self.inception, images, collection.n, 0, done)?;
+            progress.finish_and_clear();
+            of
+        } else {
+            self.collect(&collection, Needs { gaussian: true, ..Needs::default() })?
+        };
+        of.gaussian.ok_or_else(|| anyhow::anyhow!("{} gave no statistics", collection.name))
     }
 
     fn print(&self, metric: &str, of: &[&str], values: serde_json::Value, text: &str, warning: Option<&str>) {
@@ -143,15 +130,37 @@ impl<'a> Measure<'a> {
     }
 }
 
-pub(super) fn fid(options: &Options, a: &str, b: &str) -> Result<()> {
+/// A value with its 95 % interval, in text and JSON.
+fn interval(value: f64, error: Option<f64>) -> (String, serde_json::Value) {
+    let Some(error) = error else { return (format!("{value:.6}"), serde_json::Value::Null) };
+    let (low, high) = (value - INTERVAL * error, value + INTERVAL * error);
+    let text = format!("{value:.6} (95 % interval {low:.6} to {high:.6}, bootstrap)");
+    (text, json!({"standard_error": error, "low": low, "high": high}))
+}
+
+pub(super) fn fid(options: &Options, a: &str, b: &str, bootstrap: usize) -> Result<()> {
     let m = Measure::new(options)?;
     let (of_a, of_b) = (m.open_statistics(a)?, m.open_statistics(b)?);
-    let (of_a, of_b) = (m.gaussian(of_a)?, m.gaussian(of_b)?);
-    let value = distance(&of_a, &of_b)?;
-    // An npz does not say how many images it was taken from.
+    let (of_a, features) = match of_a {
+        Statistics::Known(_) if bootstrap > 0 => bail!("--bootstrap draws images of {a} again, but it has none"),
+        Statistics::Of(collection) if bootstrap > 0 => {
+            let of = m.collect(&collection, Needs { gaussian: true, classes: None, keep: collection.n })?;
+            (of.gaussian.ok_or_else(|| anyhow::anyhow!("{a} gave no statistics"))?, of.kept)
+        }
+        statistics => (m.gaussian(statistics)?, None),
+    };
+    let of_b = m.gaussian(of_b)?;
+    let reference = Reference::new(&of_b)?;
+    let value = reference.distance(&of_a)?;
+    let drawing = bar("bootstrap", bootstrap as u64, "replicates");
+    let error = features.map(|f| reference.bootstrap(&f, bootstrap, 0, &mut || drawing.inc(1))).transpose()?;
+    drawing.finish_and_clear();
+    // A foreign npz does not say how many images it was taken from.
     let fewest = [&of_a, &of_b].into_iter().map(|g| g.n).filter(|&n| n > 0).min();
-    let warning = fewest.filter(|&n| n <= of_a.mean.len()).map(|_| FULL_RANK);
-    m.print("fid", &[a, b], json!({"fid": value, "n": [of_a.n, of_b.n]}), &format!("FID {value:.6}"), warning);
+    let warning = fewest.filter(|&n| n <= of_a.mean.len()).map(|_| RANK_DEFICIENT);
+    let (text, interval) = interval(value, error);
+    let values = json!({"fid": value, "interval": interval, "n": [of_a.n, of_b.n]});
+    m.print("fid", &[a, b], values, &format!("FID {text}"), warning);
     Ok(())
 }
 
@@ -159,21 +168,32 @@ pub(super) fn inception_score(options: &Options, a: &str) -> Result<()> {
     let m = Measure::new(options)?;
     let images = m.open(a)?;
     let n = images.n;
-    let Some(classes) = m.inception.head_classes() else {
+    let Some(classes) = m.inception.classes() else {
         bail!("the weights have no `fc.weight`, which the Inception Score needs: give a file with it as --head");
     };
-    let mut sums = ProbabilitySums::new(n, classes);
-    m.stream(&images, |_, logits| match logits {
-        Some(logits) => Ok(sums.add(&logits)?),
-        None => bail!("the network gave no logits"),
-    })?;
-    let score = sums.finish()?;
+    let of = m.collect(&images, Needs { classes: Some(classes), ..Needs::default() })?;
+    let Some(score) = of.inception else { bail!("{a} gave no score") };
     let values = json!({"is_mean": score.mean, "is_std": score.std, "n": n, "splits": SPLITS});
     m.print("is", &[a], values, &format!("IS {:.6} ± {:.6}", score.mean, score.std), None);
     Ok(())
 }
 
-pub(super) fn kernel_distance(options: &Options, a: &str, b: &str, subsets: usize, size: usize) -> Result<()> {
+/// Subsets of the Kernel Inception Distance, and bootstrap replicates.
+#[derive(clap::Args)]
+pub(super) struct Subsets {
+    /// Random subsets
+    #[arg(long, default_value_t = 100)]
+    subsets: usize,
+    /// Images of a subset
+    #[arg(long, default_value_t = 1000)]
+    size: usize,
+    /// Give a 95 % interval from N bootstrap replicates of the first collection
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    bootstrap: usize,
+}
+
+pub(super) fn kernel_distance(options: &Options, a: &str, b: &str, of: &Subsets) -> Result<()> {
+    let &Subsets { subsets, size, bootstrap } = of;
     let m = Measure::new(options)?;
     let (of_a, of_b) = (m.open(a)?, m.open(b)?);
     let fewest = of_a.n.min(of_b.n);
@@ -181,10 +201,14 @@ pub(super) fn kernel_distance(options: &Options, a: &str, b: &str, subsets: usiz
         bail!("--size {size}: a subset cannot be larger than the smaller collection, which has {fewest} images");
     }
     let (x, y) = (m.features(&of_a)?, m.features(&of_b)?);
-    let all = kid::mmd2(&x, &y)?;
-    let of = kid::over_subsets(&x, &y, subsets, size, 0)?;
-    let values = json!({"kid_mean": of.mean, "kid_std": of.std, "kid_all": all, "subsets": subsets, "size": size});
-    let text = format!("KID {:.6} ± {:.6} ({subsets} subsets of {size}), {all:.6} over all images", of.mean, of.std);
+    let all = kid::mmd2(&y, &x)?;
+    let error = if bootstrap > 0 { Some(kid::bootstrap(&y, &x, bootstrap, 0)?) } else { None };
+    let of = kid::over_subsets(&y, &x, subsets, size, 0)?;
+    let (over_all, interval) = interval(all, error);
+    let values = json!({
+        "kid_mean": of.mean, "kid_std": of.std, "kid_all": all, "interval": interval, "subsets": subsets, "size": size,
+    });
+    let text = format!("KID {:.6} ± {:.6} ({subsets} subsets of {size}), {over_all} over all images", of.mean, of.std);
     m.print("kid", &[a, b], values, &text, None);
     Ok(())
 }
@@ -207,7 +231,7 @@ pub(super) fn precision_recall(options: &Options, a: &str, b: &str, k: usize) ->
 pub(super) fn statistics(options: &Options, a: &str, output: &Path) -> Result<()> {
     let m = Measure::new(options)?;
     let of = m.gaussian(m.open_statistics(a)?)?;
-    npz::write(output, &of)?;
+    npz::write(output, &of, None)?;
     let text = format!("{} images: mean and covariance in {}", of.n, output.display());
     m.print("stats", &[a], json!({"n": of.n, "file": output}), &text, None);
     Ok(())

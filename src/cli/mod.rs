@@ -1,5 +1,7 @@
 //! The command line.
 
+mod bench;
+mod checkpoint;
 mod measure;
 mod progress;
 mod run;
@@ -8,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use crate::metrics::inception::weights::OFFICIAL;
@@ -35,6 +38,9 @@ enum Command {
         a: String,
         /// The other
         b: String,
+        /// Give a 95 % interval from N bootstrap replicates of the first collection
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        bootstrap: usize,
         #[command(flatten)]
         options: measure::Options,
     },
@@ -51,12 +57,8 @@ enum Command {
         a: String,
         /// The other
         b: String,
-        /// Random subsets
-        #[arg(long, default_value_t = 100)]
-        subsets: usize,
-        /// Images of a subset
-        #[arg(long, default_value_t = 1000)]
-        size: usize,
+        #[command(flatten)]
+        subsets: measure::Subsets,
         #[command(flatten)]
         options: measure::Options,
     },
@@ -82,12 +84,22 @@ enum Command {
         #[command(flatten)]
         options: measure::Options,
     },
+    /// Measure the generator of a checkpoint, by the protocol it was trained under or another one
+    Eval(checkpoint::EvalArgs),
+    /// Draw images from the generator of a checkpoint: a grid (.png), or a folder of PNG files
+    Sample(checkpoint::SampleArgs),
     /// Print the comparison of what is in a results folder
     Table {
         /// The folder
         #[arg(default_value = "results")]
         results: PathBuf,
     },
+}
+
+/// A parser of one of the named choices.
+fn choice<T: Clone + Send + Sync + 'static>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
+    let names = PossibleValuesParser::new(choices.iter().map(|(name, _)| *name));
+    names.try_map(|name| choices.iter().find(|(n, _)| *n == name).map(|(_, t)| t.clone()).ok_or("unknown choice"))
 }
 
 impl Cli {
@@ -98,9 +110,9 @@ impl Cli {
     pub fn execute(self) -> Result<ExitCode> {
         match self.command {
             Command::Run(args) => return run::execute(&args),
-            Command::Fid { a, b, options } => measure::fid(&options, &a, &b)?,
+            Command::Fid { a, b, bootstrap, options } => measure::fid(&options, &a, &b, bootstrap)?,
             Command::Is { a, options } => measure::inception_score(&options, &a)?,
-            Command::Kid { a, b, subsets, size, options } => measure::kernel_distance(&options, &a, &b, subsets, size)?,
+            Command::Kid { a, b, subsets, options } => measure::kernel_distance(&options, &a, &b, &subsets)?,
             Command::Pr { real, generated, k, options } => measure::precision_recall(&options, &real, &generated, k)?,
             Command::Stats { a, output, options } => measure::statistics(&options, &a, &output)?,
             Command::Fetch { what } => {
@@ -112,6 +124,8 @@ impl Cli {
                     println!("{}", path.display());
                 }
             }
+            Command::Eval(args) => checkpoint::evaluate(&args)?,
+            Command::Sample(args) => checkpoint::sample(&args)?,
             Command::Table { results } => {
                 print!("{}", run::comparison(&results)?);
             }

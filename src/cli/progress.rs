@@ -62,7 +62,8 @@ impl Watch for CellBar {
         self.fid = format!("FID {:.2}", scores.fid);
         if !std::io::stderr().is_terminal() {
             let w = weights.id();
-            eprintln!("{}: step {step}, {w}: FID {:.3}, IS {:.3}", self.name, scores.fid, scores.inception.mean);
+            let inception = scores.inception.map_or_else(String::new, |s| format!(", IS {:.3}", s.mean));
+            eprintln!("{}: step {step}, {w}: FID {:.3}{inception}", self.name, scores.fid);
         }
     }
 }

@@ -6,17 +6,15 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use candle_core::Device;
 
-use super::progress::{CellBar, bar};
+use super::bench::{self, Weights, bench};
+use super::progress::CellBar;
 use crate::config::{Cell, Experiment, only};
 use crate::critic::Critic;
-use crate::data::{Split, load};
 use crate::files::{create_folder, write_bytes};
 use crate::generators::Generator;
-use crate::metrics::classifier::Classifier;
-use crate::metrics::{Extractor, reference};
 use crate::report::table::{aligned, comparison as compare};
 use crate::rng::Stream;
-use crate::train::run::{Bench, Existing, Outcome, check_folder, folder, run};
+use crate::train::run::{Existing, Outcome, check_folder, folder, run};
 use crate::{methods, results};
 
 #[derive(clap::Args)]
@@ -32,6 +30,8 @@ pub(super) struct Args {
     /// Replace a setting, such as train.steps=1000 (given last, it wins)
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    weights: Weights,
     /// Where to compute: cpu
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -62,10 +62,7 @@ pub(super) fn comparison(folder: &Path) -> Result<String> {
 }
 
 pub(super) fn execute(args: &Args) -> Result<ExitCode> {
-    let device = match args.device.as_str() {
-        "cpu" => Device::Cpu,
-        other => bail!("--device {other}: this build computes on the cpu only"),
-    };
+    let device = bench::device(&args.device)?;
     let experiment = Experiment::read(&args.experiment, &args.set)?;
     let cells = only(experiment.resolve(&args.scale)?, &args.only)?;
     if args.dry_run {
@@ -82,7 +79,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     }
     create_folder(&args.output)?;
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };
-    let bench = bench(first, &args.output, device)?;
+    let bench = bench(first, &args.weights, device)?;
 
     let mut diverged = 0;
     for (n, cell) in cells.iter().enumerate() {
@@ -111,29 +108,6 @@ fn last_grid(run: &Path) -> Result<PathBuf> {
         std::fs::read_dir(run.join("samples"))?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
     grids.sort();
     Ok(grids.pop().unwrap_or_else(|| run.join("samples")))
-}
-
-/// Data, extractor and reference that all cells share.
-fn bench(cell: &Cell, output: &Path, device: Device) -> Result<Bench> {
-    eprintln!("loading {} at {}×{}", cell.dataset, cell.image_size, cell.image_size);
-    let train = load(&cell.dataset, Split::Train, cell.image_size)?;
-    let test = load(&cell.dataset, Split::Test, cell.image_size)?;
-    let training = bar("training the feature classifier", 1, "steps");
-    let extractor = Classifier::cached(&output.join("extractors"), &train, &test, &mut |step, of| {
-        training.set_length(of);
-        training.set_position(step);
-    })?;
-    training.finish_and_clear();
-    eprintln!(
-        "extractor {} classifies {:.1} % of the {} test images rightly",
-        extractor.id(),
-        100.0 * extractor.accuracy.unwrap_or(0.0),
-        test.len()
-    );
-    let images = if cell.eval.reference == "test" { &test } else { &train };
-    let reference = reference(&extractor, images)?;
-    let reference_sha256 = images.fingerprint();
-    Ok(Bench { train: train.clone(), extractor: Box::new(extractor), reference, reference_sha256, device })
 }
 
 /// The cells with their sizes.

@@ -8,13 +8,25 @@ mod reader;
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{AtPath, Error, Result};
 use crate::files::sha256;
 use crate::generators::Mode;
 use crate::losses::Loss;
+use crate::metrics::inception::resize::Resize;
 use crate::optim::linear_decay;
+
+/// Extractors by name.
+pub const EXTRACTORS: [(&str, ExtractorKind); 2] =
+    [("classifier", ExtractorKind::Classifier), ("inception", ExtractorKind::Inception)];
+/// Metrics by name.
+pub const METRICS: [(&str, Metric); 4] =
+    [("fid", Metric::Fid), ("is", Metric::Is), ("kid", Metric::Kid), ("pr", Metric::Pr)];
+/// Generators by name.
+pub const WEIGHTS: [(&str, Weights); 2] = [("raw", Weights::Raw), ("ema", Weights::Ema)];
+/// Statistics of batch normalisation while evaluating, by name.
+pub const MODES: [(&str, Mode); 2] = [("batch", Mode::Batch), ("running", Mode::Running)];
 
 /// Settings of training, each absent where a layer does not mention it.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +55,9 @@ pub struct EvalLayer {
     batch_norm: Option<Mode>,
     weights: Option<Vec<Weights>>,
     batch: Option<usize>,
+    extractor: Option<ExtractorKind>,
+    resize: Option<Resize>,
+    metrics: Option<Vec<Metric>>,
 }
 
 /// One layer of an experiment.
@@ -70,7 +85,7 @@ pub struct Experiment {
 }
 
 /// How learning rates move.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LrDecay {
     /// Not at all.
@@ -80,7 +95,7 @@ pub enum LrDecay {
 }
 
 /// Which generator is evaluated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weights {
     /// The trained one.
@@ -99,8 +114,32 @@ impl Weights {
     }
 }
 
+/// Which network gives the features.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExtractorKind {
+    /// The small one trained on the data set's own labels: needs no file, compares with nothing published.
+    Classifier,
+    /// Inception-v3, from the weights that `run` is given or that `fetch inception` left.
+    Inception,
+}
+
+/// What an evaluation measures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// Fréchet distance. Always measured: it ranks.
+    Fid,
+    /// Inception Score.
+    Is,
+    /// Kernel Inception Distance.
+    Kid,
+    /// Improved precision and recall, density, coverage.
+    Pr,
+}
+
 /// Everything a training run depends on (besides the program): its canonical JSON is hashed into every row.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cell {
     /// Experiment.
     pub experiment: String,
@@ -123,7 +162,7 @@ pub struct Cell {
 }
 
 /// Settings of training.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Train {
     /// Generator updates.
     pub steps: u64,
@@ -164,7 +203,7 @@ impl Train {
 }
 
 /// Settings of evaluation.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Eval {
     /// Steps between evaluations.
     pub every: u64,
@@ -173,16 +212,17 @@ pub struct Eval {
     /// Split that the Fréchet distance refers to.
     pub reference: String,
     /// Statistics batch normalisation uses.
-    #[serde(serialize_with = "mode_id")]
     pub batch_norm: Mode,
     /// Which generators are evaluated; the first one ranks.
     pub weights: Vec<Weights>,
     /// Images generated at a time, which matters where batch statistics are used.
     pub batch: usize,
-}
-
-fn mode_id<S: serde::Serializer>(mode: &Mode, s: S) -> std::result::Result<S::Ok, S::Error> {
-    s.serialize_str(mode.id())
+    /// Network that gives the features.
+    pub extractor: ExtractorKind,
+    /// How images come to Inception's input size.
+    pub resize: Resize,
+    /// What is measured.
+    pub metrics: Vec<Metric>,
 }
 
 impl Cell {
@@ -228,7 +268,7 @@ impl EvalLayer {
         macro_rules! take {
             ($($field:ident),*) => { $(if over.$field.is_some() { self.$field = over.$field.clone(); })* };
         }
-        take!(every, images, reference, batch_norm, weights, batch);
+        take!(every, images, reference, batch_norm, weights, batch, extractor, resize, metrics);
     }
 }
 
@@ -349,14 +389,18 @@ impl TrainLayer {
 impl EvalLayer {
     fn complete(self, train: Option<&Train>, missing: &mut dyn FnMut(&str)) -> Option<Eval> {
         macro_rules! need {
-            ($($field:ident),*; $batch:expr) => {{
+            ($($field:ident),*; $($defaulted:ident: $value:expr),*) => {{
                 $(if self.$field.is_none() { missing(concat!("eval.", stringify!($field))); })*
-                Some(Eval { $($field: self.$field?,)* batch: $batch })
+                Some(Eval { $($field: self.$field?,)* $($defaulted: $value),* })
             }};
         }
-        // The released code evaluates in batches of the generator's training size.
-        let batch = self.batch.or(train.map(|t| t.generator_batch));
-        need!(every, images, reference, batch_norm, weights; batch?)
+        need!(
+            every, images, reference, batch_norm, weights, extractor;
+            // The released code evaluates in batches of the generator's training size.
+            batch: self.batch.or(train.map(|t| t.generator_batch))?,
+            resize: self.resize.unwrap_or(Resize::Tf),
+            metrics: self.metrics.unwrap_or_else(|| vec![Metric::Fid, Metric::Is])
+        )
     }
 }
 

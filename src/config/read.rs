@@ -3,10 +3,10 @@
 use yaml_serde::{Mapping, Value};
 
 use super::reader::{Faults, Section, one_of, pick};
-use super::{EvalLayer, Experiment, Layer, LrDecay, TrainLayer, Weights};
+use super::{EXTRACTORS, EvalLayer, Experiment, Layer, LrDecay, METRICS, MODES, Metric, TrainLayer, WEIGHTS};
 use crate::error::{Error, Result};
-use crate::generators::Mode;
 use crate::losses::Loss;
+use crate::metrics::inception::resize::Resize;
 use crate::{critic, data, methods};
 
 const LOSSES: [(&str, Loss); 3] = [("hinge", Loss::Hinge), ("bce", Loss::Bce), ("wasserstein", Loss::Wasserstein)];
@@ -161,14 +161,19 @@ fn train(s: &Section) -> TrainLayer {
 }
 
 fn eval(s: &Section) -> EvalLayer {
-    let weights = [("raw", Weights::Raw), ("ema", Weights::Ema)];
     EvalLayer {
         every: s.integer("every", 1..=u64::MAX),
         images: s.size("images", 100..=10_000_000),
         reference: s.choice("reference", &[("train", "train".to_owned()), ("test", "test".to_owned())]),
-        batch_norm: s.choice("batch_norm", &[("batch", Mode::Batch), ("running", Mode::Running)]),
-        weights: s.list("weights", &one_of(&weights), |v| pick(v, &weights)),
+        batch_norm: s.choice("batch_norm", &MODES),
+        weights: s.list("weights", &one_of(&WEIGHTS), |v| pick(v, &WEIGHTS)),
         batch: s.size("batch", 2..=65_536),
+        extractor: s.choice("extractor", &EXTRACTORS),
+        resize: s.choice("resize", &Resize::ALL),
+        metrics: s.value("metrics", "a list with fid, and any of: is, kid, pr", |v| {
+            let all: Option<Vec<Metric>> = v.as_sequence()?.iter().map(|v| pick(v, &METRICS)).collect();
+            all.filter(|m| m.contains(&Metric::Fid))
+        }),
     }
 }
 
@@ -188,7 +193,7 @@ train: {steps: 10, critic_steps: 1, critic_batch: 8, generator_batch: 8, critic_
 architectures:
   cnn32:
   resnet32: {critic_steps: 5}
-eval: {every: 5, images: 100, reference: train, batch_norm: batch, weights: [raw]}
+eval: {every: 5, images: 100, reference: train, batch_norm: batch, weights: [raw], extractor: classifier}
 scales:
   full:
   smoke: {train: {width: 0.25}, architectures: {resnet32: {width: 0.125}}, seeds: [7]}
@@ -224,11 +229,13 @@ scales:
             .replace("pgn+cr", "pgm")
             .replace("critic_lr: 2e-4", "critic_lr: fast")
             .replace("steps: 10,", "stepz: 10,")
-            .replace("dataset: shapes", "dataset: mnist");
+            .replace("dataset: shapes", "dataset: mnist")
+            .replace("every: 5, ", "every: 5, metrics: [is], ");
         let error =
             Experiment::parse("t.yaml", &bad, &["train.beta1=2".into(), "oops".into()]).unwrap_err().to_string();
         for part in [
-            "t.yaml: 6 faults",
+            "t.yaml: 7 faults",
+            "eval.metrics: - is is not allowed; expected a list with fid",
             "methods[1]: pgm is not allowed; expected one of: none, wgan",
             "train.critic_lr: fast is not allowed; expected a number from",
             "train.stepz: unknown key; known here: steps, critic_steps",

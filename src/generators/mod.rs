@@ -7,6 +7,7 @@ mod resnet;
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
+use serde::{Deserialize, Serialize};
 
 use crate::nn::activation::{add, tanh, tanh_grad};
 use crate::nn::batch_norm::{Coefficients, batch_norm_relu, batch_norm_relu_grad, channel_moments};
@@ -27,7 +28,8 @@ pub const ARCHITECTURES: [&str; 2] = ["cnn32", "resnet32"];
 pub const LATENT: usize = 128;
 
 /// Which statistics batch normalisation uses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Those of the batch; the running ones move.
     Train,

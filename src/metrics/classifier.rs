@@ -7,10 +7,10 @@ use candle_core::{D, Device, Tensor};
 
 use super::{BATCH, Extractor, Features};
 use crate::critic::{Critic, layer};
-use crate::data::source::{Picture, pictures};
+use crate::data::source::Picture;
 use crate::data::{Images, to_tensor};
 use crate::error::{Error, Result};
-use crate::files::{create_folder, sha256, write_bytes};
+use crate::files::{cache_folder, create_folder, sha256, write_bytes};
 use crate::optim::{Adam, linear_decay};
 use crate::rng::Stream;
 
@@ -30,16 +30,15 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Reads the classifier of a data set from `folder`, or trains it there first.
+    /// Reads the classifier of a data set from the user's cache, or trains it and leaves it there.
     ///
     /// # Errors
-    /// When the folder cannot be written, or holds a damaged file.
-    pub fn cached(
-        folder: &Path,
-        train: &Images,
-        held_out: &Images,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Self> {
+    /// When the cache cannot be written, or holds a damaged file.
+    pub fn cached(train: &Images, held_out: &Images, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
+        Self::in_folder(&cache_folder()?.join("extractors"), train, held_out, progress)
+    }
+
+    fn in_folder(folder: &Path, train: &Images, held_out: &Images, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
         let data = train.name.split(':').next().unwrap_or_default();
         let id = format!("classifier-{data}{}-s{STEPS}", train.side);
         let path = folder.join(format!("{id}-{}.safetensors", &train.fingerprint()[..12]));
@@ -66,8 +65,8 @@ impl Classifier {
         let mut right = 0;
         let batches = images.pixels.chunks(BATCH * images.stride()).zip(images.labels.chunks(BATCH));
         for (pixels, labels) in batches {
-            let guesses: Vec<u32> =
-                self.extract(&pictures(pixels, images.side))?.logits.argmax(D::Minus1)?.to_vec1()?;
+            let pass = self.net.forward(&to_tensor(pixels, images.side, &Device::Cpu)?, false)?;
+            let guesses: Vec<u32> = pass.f.argmax(D::Minus1)?.to_vec1()?;
             right += guesses.iter().zip(labels).filter(|(g, l)| **g == u32::from(**l)).count();
         }
         Ok(right as f64 / images.len().max(1) as f64)
@@ -118,8 +117,8 @@ impl Extractor for Classifier {
         CHANNELS[2]
     }
 
-    fn classes(&self) -> usize {
-        self.classes
+    fn classes(&self) -> Option<usize> {
+        Some(self.classes)
     }
 
     fn extract(&self, pictures: &[Picture]) -> Result<Features> {
@@ -129,7 +128,7 @@ impl Extractor for Classifier {
         }
         let pixels: Vec<u8> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
         let pass = self.net.forward(&to_tensor(&pixels, height, &Device::Cpu)?, false)?;
-        Ok(Features { features: pass.features(&self.net)?, logits: pass.f })
+        Ok(Features { features: pass.features(&self.net)?, logits: Some(pass.f) })
     }
 }
 
@@ -142,9 +141,9 @@ mod tests {
     fn it_learns_the_shapes_and_is_read_back() {
         let (train, test) = (load("shapes", Split::Train, 16).unwrap(), load("shapes", Split::Test, 16).unwrap());
         let folder = std::env::temp_dir().join(format!("pgn-bench-classifier-{}", std::process::id()));
-        let first = Classifier::cached(&folder, &train, &test, &mut |_, _| {}).unwrap();
+        let first = Classifier::in_folder(&folder, &train, &test, &mut |_, _| {}).unwrap();
         assert!(first.accuracy.unwrap() > 0.6, "{:?}", first.accuracy);
-        let again = Classifier::cached(&folder, &train, &test, &mut |_, _| panic!("trained again")).unwrap();
+        let again = Classifier::in_folder(&folder, &train, &test, &mut |_, _| panic!("trained again")).unwrap();
         assert_eq!((first.sha256, first.accuracy), (again.sha256, again.accuracy));
         std::fs::remove_dir_all(folder).unwrap();
     }

@@ -7,6 +7,10 @@ use candle_core::{DType, Device, Tensor};
 use faer::{Mat, Side};
 
 use crate::error::{Error, Result};
+use crate::rng::Stream;
+
+/// Rows widened to f64 at a time.
+const ROWS: usize = 2048;
 
 /// Running sums of features, of any number of images.
 #[derive(Debug)]
@@ -79,30 +83,92 @@ impl FeatureSums {
     }
 }
 
+/// A Gaussian that others are compared with: √Σ is taken once.
+#[derive(Debug)]
+pub struct Reference {
+    mean: Vec<f64>,
+    trace: f64,
+    root: Mat<f64>,
+}
+
+fn trace(of: &Mat<f64>) -> f64 {
+    (0..of.nrows()).map(|i| of[(i, i)]).sum()
+}
+
+fn failed(e: impl std::fmt::Debug) -> Error {
+    Error::invalid(format!("the eigen-decomposition of a covariance failed: {e:?}"))
+}
+
+impl Reference {
+    /// Takes the root.
+    ///
+    /// # Errors
+    /// When the eigen-decomposition does not converge.
+    pub fn new(of: &Gaussian) -> Result<Self> {
+        let eigen = of.covariance.self_adjoint_eigen(Side::Lower).map_err(failed)?;
+        let (vectors, values) = (eigen.U(), eigen.S().column_vector());
+        let scaled = Mat::from_fn(vectors.nrows(), vectors.ncols(), |i, j| vectors[(i, j)] * values[j].max(0.0).sqrt());
+        Ok(Self { mean: of.mean.clone(), trace: trace(&of.covariance), root: &scaled * vectors.transpose() })
+    }
+
+    /// Fréchet distance of a Gaussian to this one.
+    ///
+    /// # Errors
+    /// When widths differ, or the eigen-decomposition does not converge.
+    pub fn distance(&self, to: &Gaussian) -> Result<f64> {
+        let (d, e) = (self.mean.len(), to.mean.len());
+        if d != e {
+            return Err(Error::invalid(format!("features of {d} and {e} dimensions cannot be compared")));
+        }
+        let means: f64 = self.mean.iter().zip(&to.mean).map(|(x, y)| (x - y).powi(2)).sum();
+        let product = &self.root * &to.covariance * &self.root;
+        let symmetric = Mat::from_fn(d, d, |i, j| 0.5 * (product[(i, j)] + product[(j, i)]));
+        let values = symmetric.self_adjoint_eigenvalues(Side::Lower).map_err(failed)?;
+        let root_trace: f64 = values.iter().map(|v| v.max(0.0).sqrt()).sum();
+        Ok(means + self.trace + trace(&to.covariance) - 2.0 * root_trace)
+    }
+
+    /// Standard deviation of [`Reference::distance`] over bootstrap replicates of features `[N, dim]` (Efron 1979): each
+    /// is N of the rows drawn with replacement. The reference stays as it is: it is part of the protocol.
+    ///
+    /// # Errors
+    /// As for [`Reference::distance`].
+    pub fn bootstrap(
+        &self,
+        features: &Tensor,
+        replicates: usize,
+        seed: u64,
+        progress: &mut dyn FnMut(),
+    ) -> Result<f64> {
+        let (n, d) = features.dims2()?;
+        let mut values = Vec::new();
+        for replicate in 0..replicates {
+            let mut stream = Stream::new(seed, "fid/bootstrap", replicate as u64);
+            let rows: Vec<u32> = (0..n).map(|_| stream.below(n) as u32).collect();
+            let mut sums = FeatureSums::new(d)?;
+            for part in rows.chunks(ROWS) {
+                sums.add(&features.index_select(&Tensor::new(part, features.device())?, 0)?)?;
+            }
+            values.push(self.distance(&sums.finish()?)?);
+            progress();
+        }
+        Ok(standard_deviation(&values))
+    }
+}
+
+/// Standard deviation with N − 1; 0 for fewer than two values.
+pub fn standard_deviation(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt()
+}
+
 /// Fréchet distance between two Gaussians.
 ///
 /// # Errors
-/// When their widths differ, or an eigen-decomposition does not converge.
+/// As for [`Reference::distance`].
 pub fn distance(a: &Gaussian, b: &Gaussian) -> Result<f64> {
-    if a.mean.len() != b.mean.len() {
-        return Err(Error::invalid(format!(
-            "features of {} and {} dimensions cannot be compared",
-            a.mean.len(),
-            b.mean.len()
-        )));
-    }
-    let means: f64 = a.mean.iter().zip(&b.mean).map(|(x, y)| (x - y).powi(2)).sum();
-    let trace = |g: &Gaussian| (0..g.mean.len()).map(|i| g.covariance[(i, i)]).sum::<f64>();
-    let failed = |e| Error::invalid(format!("the eigen-decomposition of a covariance failed: {e:?}"));
-    let eigen = a.covariance.self_adjoint_eigen(Side::Lower).map_err(failed)?;
-    let (vectors, values) = (eigen.U(), eigen.S().column_vector());
-    let scaled = Mat::from_fn(vectors.nrows(), vectors.ncols(), |i, j| vectors[(i, j)] * values[j].max(0.0).sqrt());
-    let root = &scaled * vectors.transpose();
-    let product = &root * &b.covariance * &root;
-    let symmetric = Mat::from_fn(product.nrows(), product.ncols(), |i, j| 0.5 * (product[(i, j)] + product[(j, i)]));
-    let values = symmetric.self_adjoint_eigenvalues(Side::Lower).map_err(failed)?;
-    let root_trace: f64 = values.iter().map(|v| v.max(0.0).sqrt()).sum();
-    Ok(means + trace(a) + trace(b) - 2.0 * root_trace)
+    Reference::new(a)?.distance(b)
 }
 
 #[cfg(test)]
@@ -139,6 +205,22 @@ mod tests {
         let (a, b) = (make([0.0, 1.0], [4.0, 9.0]), make([3.0, 1.0], [1.0, 16.0]));
         // 3² + (2 − 1)² + (3 − 4)²
         assert!((distance(&a, &b).unwrap() - 11.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn bootstrap_is_the_spread_over_fresh_samples() {
+        let make = |k: usize| random(&format!("x{k}"), &[400, 3]);
+        let gaussian = |x: &Tensor| {
+            let mut sums = FeatureSums::new(3).unwrap();
+            sums.add(x).unwrap();
+            sums.finish().unwrap()
+        };
+        let reference = Reference::new(&gaussian(&(make(1000) * 1.5).unwrap())).unwrap();
+        let fresh: Vec<f64> = (0..300).map(|k| reference.distance(&gaussian(&make(k))).unwrap()).collect();
+        let got = reference.bootstrap(&make(0), 300, 0, &mut || ()).unwrap();
+        let want = standard_deviation(&fresh);
+        assert!((got / want - 1.0).abs() < 0.25, "{got} against {want}");
+        assert_eq!(got, reference.bootstrap(&make(0), 300, 0, &mut || ()).unwrap());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
+use super::frechet::standard_deviation;
 use crate::error::{Error, Result};
 use crate::rng::Stream;
 
@@ -27,8 +28,13 @@ fn kernel_sums(a: &Tensor, b: &Tensor) -> Result<[f64; 2]> {
         let product = ((rows.matmul(&bt)? / d as f64)? + 1.0)?;
         all += (product.sqr()? * product)?.sum_all()?.to_scalar::<f64>()?;
     }
-    let own = ((a.sqr()?.sum(1)? / d as f64)? + 1.0)?;
-    Ok([all, (own.sqr()? * own)?.sum_all()?.to_scalar::<f64>()?])
+    Ok([all, kernel_of_norms(a, d)?.sum_all()?.to_scalar::<f64>()?])
+}
+
+/// The kernel of each row with itself, `[N, 1]`.
+fn kernel_of_norms(a: &Tensor, d: usize) -> Result<Tensor> {
+    let own = ((a.sqr()?.sum_keepdim(1)? / d as f64)? + 1.0)?;
+    Ok((own.sqr()? * own)?)
 }
 
 /// Unbiased squared MMD between all rows of two feature matrices `[N, d]`, `[M, d]`.
@@ -73,6 +79,44 @@ pub fn over_subsets(real: &Tensor, generated: &Tensor, subsets: usize, size: usi
     Ok(Kid { mean, std })
 }
 
+/// Standard deviation of [`mmd2`] over bootstrap replicates of the generated rows. A pair of one row with itself is no
+/// pair of different images, so replicates leave it out wherever it was drawn twice.
+///
+/// # Errors
+/// As for [`mmd2`].
+pub fn bootstrap(real: &Tensor, generated: &Tensor, replicates: usize, seed: u64) -> Result<f64> {
+    let (x, y) = (real.to_dtype(DType::F64)?, generated.to_dtype(DType::F64)?);
+    let ((n, _), (m, d)) = (x.dims2()?, y.dims2()?);
+    let mut counts = vec![0f64; m * replicates];
+    for replicate in 0..replicates {
+        let mut stream = Stream::new(seed, "kid/bootstrap", replicate as u64);
+        (0..m).for_each(|_| counts[stream.below(m) * replicates + replicate] += 1.0);
+    }
+    let counts = Tensor::from_vec(counts, (m, replicates), y.device())?;
+    let kernel = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
+        let t = ((a.matmul(&b.t()?)? / d as f64)? + 1.0)?;
+        Ok((t.sqr()? * t)?)
+    };
+    let (mut within, mut pairs, mut across) = (vec![0.0; replicates], vec![0.0; replicates], vec![0.0; replicates]);
+    let add = |to: &mut [f64], of: Tensor| -> Result<()> {
+        to.iter_mut().zip(of.sum(0)?.to_vec1::<f64>()?).for_each(|(to, v)| *to += v);
+        Ok(())
+    };
+    for first in (0..m).step_by(ROWS) {
+        let len = ROWS.min(m - first);
+        let (rows, w) = (y.narrow(0, first, len)?, counts.narrow(0, first, len)?);
+        let own = kernel_of_norms(&rows, d)?;
+        add(&mut within, (kernel(&rows, &y)?.matmul(&counts)? * &w)?)?;
+        add(&mut within, w.sqr()?.broadcast_mul(&own)?.neg()?)?;
+        add(&mut pairs, (&w * m as f64 - w.sqr()?)?)?;
+        let to_real = kernel(&rows, &x)?.sum_keepdim(1)?;
+        add(&mut across, (w.broadcast_mul(&to_real)? / (n * m) as f64)?)?;
+    }
+    let values: Vec<f64> =
+        within.iter().zip(&pairs).zip(&across).map(|((within, pairs), across)| within / pairs - 2.0 * across).collect();
+    Ok(standard_deviation(&values))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +139,15 @@ mod tests {
         // A subset of all rows is the whole.
         let whole = over_subsets(&x, &y.clone(), 3, 5, 0).unwrap();
         assert!(whole.std > 0.0 && over_subsets(&x, &y, 1, 6, 0).is_err());
+    }
+
+    #[test]
+    fn bootstrap_is_the_spread_over_fresh_samples() {
+        let make = |k: usize| random(&format!("y{k}"), &[200, 3]);
+        let real = (random("x", &[300, 3]) * 1.5).unwrap();
+        let fresh: Vec<f64> = (0..300).map(|k| mmd2(&real, &make(k)).unwrap()).collect();
+        let got = bootstrap(&real, &make(0), 300, 0).unwrap();
+        let want = standard_deviation(&fresh);
+        assert!((got / want - 1.0).abs() < 0.25, "{got} against {want}");
     }
 }

@@ -1,19 +1,19 @@
-//! Measures of generated images: feature extractors, the Fréchet distance and the Inception Score.
+//! Measures of generated images: feature extractors, the Fréchet distance, Inception Score, KID, precision and recall.
 
 pub mod classifier;
+pub mod collect;
 pub mod frechet;
 pub mod inception;
 pub mod inception_score;
 pub mod kid;
 pub mod manifold;
 pub mod npz;
+pub mod reference;
 
 use candle_core::Tensor;
 
-use crate::data::Images;
-use crate::data::source::{Picture, pictures};
+use crate::data::source::Picture;
 use crate::error::Result;
-use frechet::{FeatureSums, Gaussian};
 
 /// Images an extractor sees at a time.
 pub const BATCH: usize = 250;
@@ -28,9 +28,9 @@ pub trait Extractor: Send + Sync {
     fn resize(&self) -> &'static str;
     /// Width of the features.
     fn dim(&self) -> usize;
-    /// Number of classes.
-    fn classes(&self) -> usize;
-    /// Features `[N, dim]` and logits `[N, classes]` of 8-bit images.
+    /// Number of classes; `None` where there is no last layer, and so no Inception Score.
+    fn classes(&self) -> Option<usize>;
+    /// Features `[N, dim]` and, with a last layer, logits `[N, classes]` of 8-bit images.
     ///
     /// # Errors
     /// When the images do not fit.
@@ -42,17 +42,5 @@ pub struct Features {
     /// `[N, dim]`, f32.
     pub features: Tensor,
     /// `[N, classes]`, f32.
-    pub logits: Tensor,
-}
-
-/// The Gaussian of a whole split's features: a reference for the Fréchet distance.
-///
-/// # Errors
-/// When the extractor fails.
-pub fn reference(extractor: &dyn Extractor, images: &Images) -> Result<Gaussian> {
-    let mut sums = FeatureSums::new(extractor.dim())?;
-    for pixels in images.pixels.chunks(BATCH * images.stride()) {
-        sums.add(&extractor.extract(&pictures(pixels, images.side))?.features)?;
-    }
-    sums.finish()
+    pub logits: Option<Tensor>,
 }

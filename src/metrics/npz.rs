@@ -1,9 +1,11 @@
-//! Statistics files as pytorch-fid reads and writes them: an npz with `mu` `[d]` and `sigma` `[d, d]` in f64.
+//! Statistics files as pytorch-fid reads and writes them: an npz with `mu` `[d]` and `sigma` `[d, d]` in f64. Ours have two
+//! more arrays that others ignore: `n`, the number of images, and in the cache `features` `[k, d]` in f32.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
+use candle_core::{Device, Tensor};
 use faer::Mat;
 use npyz::WriterBuilder;
 use npyz::npz::{NpzArchive, NpzWriter};
@@ -14,35 +16,53 @@ use crate::files::write_atomic;
 
 /// Widest features a file may claim, which bounds what is allocated before its content is seen.
 const MOST: u64 = 1 << 14;
+/// More than deflate can shrink anything.
+const SHRINK: u64 = 1100;
 
-/// Writes the mean and covariance.
+/// Writes the mean and covariance, and features if there are any.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(path: &Path, gaussian: &Gaussian) -> Result<()> {
+pub fn write(path: &Path, gaussian: &Gaussian, features: Option<&Tensor>) -> Result<()> {
     let d = gaussian.mean.len() as u64;
     write_atomic(path, |file| {
         let mut npz = NpzWriter::new(std::io::BufWriter::new(file));
-        let mut array = |name: &str, shape: &[u64], values: &mut dyn Iterator<Item = f64>| {
-            let mut writer = npz.array(name, Default::default())?.default_dtype().shape(shape).begin_nd()?;
-            writer.extend(values)?;
-            writer.finish()
-        };
-        array("mu", &[d], &mut gaussian.mean.iter().copied()).at("write", path)?;
         let covariance = &gaussian.covariance;
-        let mut rows = (0..d as usize).flat_map(|i| (0..d as usize).map(move |j| covariance[(i, j)]));
-        array("sigma", &[d, d], &mut rows).at("write", path)
+        let rows = (0..d as usize).flat_map(|i| (0..d as usize).map(move |j| covariance[(i, j)]));
+        array(&mut npz, "mu", &[d], gaussian.mean.iter().copied()).at("write", path)?;
+        array(&mut npz, "sigma", &[d, d], rows).at("write", path)?;
+        array(&mut npz, "n", &[], [gaussian.n as i64].into_iter()).at("write", path)?;
+        if let Some(features) = features {
+            let shape: Vec<u64> = features.dims().iter().map(|&s| s as u64).collect();
+            let values: Vec<f32> = features.flatten_all()?.to_vec1()?;
+            array(&mut npz, "features", &shape, values.into_iter()).at("write", path)?;
+        }
+        Ok(())
     })
 }
 
-/// Reads a mean and covariance in f32 or f64. The number of images is not in the file: it is given as zero.
+fn array<W: std::io::Write + std::io::Seek, T: npyz::AutoSerialize>(
+    npz: &mut NpzWriter<W>,
+    name: &str,
+    shape: &[u64],
+    values: impl Iterator<Item = T>,
+) -> std::io::Result<()> {
+    let mut writer = npz.array(name, Default::default())?.default_dtype().shape(shape).begin_nd()?;
+    writer.extend(values)?;
+    writer.finish()
+}
+
+/// Reads a mean and covariance in f32 or f64, with the features if there are any. A file that does not say its number of
+/// images gives zero.
 ///
 /// # Errors
 /// When the file is not such an npz, or its arrays do not fit each other.
-pub fn read(path: &Path) -> Result<Gaussian> {
+pub fn read(path: &Path) -> Result<(Gaussian, Option<Tensor>)> {
     let bad = |what: String| Error::content(path, format!("not a statistics file with `mu` and `sigma`: {what}"));
-    let file = BufReader::new(File::open(path).at("open", path)?);
-    let mut npz = NpzArchive::new(file).map_err(|e| bad(e.to_string()))?;
+    let file = File::open(path).at("open", path)?;
+    let length = file.metadata().at("read", path)?.len();
+    let mut npz = NpzArchive::new(BufReader::new(file)).map_err(|e| bad(e.to_string()))?;
+    let names: Vec<String> = npz.array_names().map(str::to_owned).collect();
     let mut array = |name: &str, rank: usize| -> Result<(Vec<f64>, Vec<u64>)> {
         let npy =
             npz.by_name(name).map_err(|e| bad(e.to_string()))?.ok_or_else(|| bad(format!("no array `{name}`")))?;
@@ -53,14 +73,20 @@ pub fn read(path: &Path) -> Result<Gaussian> {
         if npy.order() != npyz::Order::C && rank > 1 {
             return Err(bad(format!("`{name}` is in column-major order")));
         }
-        let wide = npy.dtype().num_bytes() == Some(8);
-        let values = if wide {
-            npy.into_vec::<f64>()
-        } else {
-            npy.into_vec::<f32>().map(|v| v.into_iter().map(f64::from).collect())
+        let bytes = npy.dtype().num_bytes().unwrap_or(1) as u64;
+        if shape.iter().product::<u64>() * bytes > length.saturating_mul(SHRINK) {
+            return Err(bad(format!("`{name}` claims shape {shape:?} in a file of {length} bytes")));
+        }
+        let values = match npy.dtype().descr().as_str() {
+            d if d.ends_with("f4'") => npy.into_vec::<f32>().map(|v| v.into_iter().map(f64::from).collect()),
+            d if d.ends_with("i8'") => npy.into_vec::<i64>().map(|v| v.into_iter().map(|x| x as f64).collect()),
+            _ => npy.into_vec::<f64>(),
         };
         Ok((values.map_err(|e| bad(format!("`{name}`: {e}")))?, shape))
     };
+    let mut optional = |name: &str, rank: usize| names.iter().any(|n| n == name).then(|| array(name, rank)).transpose();
+    let n = optional("n", 0)?.and_then(|(n, _)| n.first().map(|&n| n.max(0.0) as usize)).unwrap_or(0);
+    let features = optional("features", 2)?;
     let (mean, shape) = array("mu", 1)?;
     let (sigma, square) = array("sigma", 2)?;
     if square != [shape[0], shape[0]] {
@@ -70,7 +96,17 @@ pub fn read(path: &Path) -> Result<Gaussian> {
         return Err(bad("it holds values that are not finite".to_owned()));
     }
     let d = mean.len();
-    Ok(Gaussian { n: 0, covariance: Mat::from_fn(d, d, |i, j| sigma[i * d + j]), mean })
+    let features = match features {
+        Some((_, shape)) if shape[1] != d as u64 => {
+            return Err(bad(format!("`mu` has shape [{d}], `features` {shape:?}")));
+        }
+        Some((values, shape)) => {
+            let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+            Some(Tensor::from_vec(values, (shape[0] as usize, d), &Device::Cpu)?)
+        }
+        None => None,
+    };
+    Ok((Gaussian { n, covariance: Mat::from_fn(d, d, |i, j| sigma[i * d + j]), mean }, features))
 }
 
 #[cfg(test)]
@@ -82,9 +118,14 @@ mod tests {
         let path = std::env::temp_dir().join(format!("pgn-bench-stats-{}.npz", std::process::id()));
         let covariance = Mat::from_fn(3, 3, |i, j| 1.0 / (1.0 + i as f64 + j as f64));
         let gaussian = Gaussian { n: 9, mean: vec![1.5, -2.0, 1e-300], covariance };
-        write(&path, &gaussian).unwrap();
-        let got = read(&path).unwrap();
-        assert_eq!((got.mean, got.covariance), (gaussian.mean, gaussian.covariance));
+        let features = Tensor::from_vec(vec![1f32, 2.0, 3.0, 4.0, 5.0, 6.0], (2, 3), &Device::Cpu).unwrap();
+        for features in [None, Some(&features)] {
+            write(&path, &gaussian, features).unwrap();
+            let (got, kept) = read(&path).unwrap();
+            assert_eq!((got.n, got.mean, got.covariance), (9, gaussian.mean.clone(), gaussian.covariance.clone()));
+            let rows = |t: &Tensor| t.to_vec2::<f32>().unwrap();
+            assert_eq!(kept.as_ref().map(rows), features.map(rows));
+        }
 
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();

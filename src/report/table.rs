@@ -16,6 +16,7 @@ struct Protocol {
     metric: String,
     extractor: String,
     sha256: String,
+    resize: String,
     reference: String,
     batch_norm: String,
     weights: String,
@@ -32,6 +33,7 @@ impl Protocol {
             metric: row.metric.clone(),
             extractor: row.extractor.clone(),
             sha256: row.extractor_sha256.clone(),
+            resize: row.resize.clone(),
             reference: row.reference_sha256.clone(),
             batch_norm: row.batch_norm.clone(),
             weights: row.weights.clone(),
@@ -105,7 +107,7 @@ pub fn comparison(rows: &[Row]) -> String {
     for p in protocols {
         let _ = writeln!(
             out,
-            "### {} ({} scale): {} on {}, width {}\n\n{} over {} ({}…), {} weights, batch norm: {}\n",
+            "### {} ({} scale): {} on {}, width {}\n\n{} over {} ({}…), resize {}, {} weights, batch norm: {}\n",
             p.experiment,
             p.scale,
             p.arch,
@@ -114,11 +116,19 @@ pub fn comparison(rows: &[Row]) -> String {
             p.metric,
             p.extractor,
             p.sha256.chars().take(8).collect::<String>(),
+            p.resize,
             p.weights,
             p.batch_norm
         );
         if p.scale != "full" {
             let _ = writeln!(out, "These are {} runs: they show that training works, and rank nothing.\n", p.scale);
+        }
+        let mut warnings: Vec<&str> =
+            rows.iter().filter(|r| !r.warning.is_empty() && Protocol::of(r) == p).map(|r| r.warning.as_str()).collect();
+        warnings.sort_unstable();
+        warnings.dedup();
+        for warning in warnings {
+            let _ = writeln!(out, "Warning: {warning}.\n");
         }
         out.push_str(&table(runs(rows, &p), &p.metric));
         out.push('\n');

@@ -66,7 +66,7 @@ impl Cell for Option<f64> {
 macro_rules! rows {
     ($($(#[doc = $doc:literal])+ $field:ident: $type:ty,)*) => {
         /// One measured number.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug, PartialEq, serde::Serialize)]
         pub struct Row {
             $($(#[doc = $doc])+ pub $field: $type,)*
         }
@@ -120,8 +120,12 @@ rows! {
     metric: String,
     /// Value.
     value: f64,
-    /// Standard deviation, for a metric that has one (Inception Score: over splits).
+    /// Standard deviation, for a metric that has one (Inception Score: over splits, KID: over subsets).
     std: Option<f64>,
+    /// Lower end of the 95 % bootstrap interval over generated images, where it was taken.
+    low: Option<f64>,
+    /// Its upper end.
+    high: Option<f64>,
     /// Generated images the value was taken from.
     n: u64,
     /// Feature extractor.
@@ -138,7 +142,9 @@ rows! {
     batch_norm: String,
     /// Generator: raw, or ema (moving average).
     weights: String,
-    /// How the run stands: running, finished or diverged.
+    /// Why to doubt the value; empty when nothing is known against it.
+    warning: String,
+    /// How the run stands: running, finished or diverged; evaluated where its checkpoint was measured later.
     status: String,
     /// Version of this program.
     code_version: String,
@@ -189,22 +195,14 @@ pub fn find(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Name of the Fréchet distance of `n` images against a split: `fid50k_train`.
-pub fn fid_name(n: usize, reference: &str) -> String {
-    format!("fid{}_{reference}", count(n))
-}
-
-/// Name of the Inception Score of `n` images: `is50k`.
-pub fn is_name(n: usize) -> String {
-    format!("is{}", count(n))
+/// A metric's name, which is its protocol: `fid50k_train` is the Fréchet distance of 50,000 images to the split `train`.
+pub fn protocol(metric: &str, n: usize, reference: Option<&str>) -> String {
+    let n = if n.is_multiple_of(1000) { format!("{}k", n / 1000) } else { n.to_string() };
+    reference.map_or_else(|| format!("{metric}{n}"), |reference| format!("{metric}{n}_{reference}"))
 }
 
 /// Name of the cost of training.
 pub const COST: &str = "train_s_per_step";
-
-fn count(n: usize) -> String {
-    if n.is_multiple_of(1000) { format!("{}k", n / 1000) } else { n.to_string() }
-}
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -228,6 +226,8 @@ pub(crate) mod tests {
             metric: metric.into(),
             value,
             std: metric.starts_with("is").then_some(0.1),
+            low: None,
+            high: None,
             n: 2000,
             extractor: "classifier".into(),
             extractor_sha256: "ab".into(),
@@ -236,6 +236,7 @@ pub(crate) mod tests {
             reference_sha256: "cd".into(),
             batch_norm: "batch".into(),
             weights: "raw".into(),
+            warning: String::new(),
             status: "finished".into(),
             code_version: "0".into(),
             config_hash: "ef".into(),
@@ -256,8 +257,8 @@ pub(crate) mod tests {
 
     #[test]
     fn names_are_protocols() {
-        assert_eq!(fid_name(50_000, "train"), "fid50k_train");
-        assert_eq!(is_name(2500), "is2500");
+        assert_eq!(protocol("fid", 50_000, Some("train")), "fid50k_train");
+        assert_eq!(protocol("is", 2500, None), "is2500");
         assert!(COLUMNS.iter().all(|(_, doc)| doc.ends_with('.')));
     }
 }

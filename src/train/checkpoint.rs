@@ -3,12 +3,13 @@
 //! (seed, purpose, step).
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::step::State;
+use crate::config::Cell;
 use crate::error::{AtPath, Error, Result};
 use crate::files::write_bytes;
 
@@ -18,8 +19,10 @@ pub const FILE: &str = "checkpoint.safetensors";
 const KEY: &str = "pgn-bench";
 
 /// The scalars of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Progress {
+    /// What is trained.
+    pub cell: Cell,
     /// Generator updates made.
     pub step: u64,
     /// Hash of the resolved configuration.
@@ -62,33 +65,53 @@ pub fn save(path: &Path, state: &State, progress: &Progress) -> Result<()> {
     write_bytes(path, &bytes)
 }
 
-/// Reads a checkpoint into a state of the same networks.
-///
-/// # Errors
-/// When the file is damaged or belongs to other networks; the state may then be partly overwritten.
-pub fn load(path: &Path, state: &mut State) -> Result<Progress> {
-    let bytes = std::fs::read(path).at("read", path)?;
-    let bad = |what: String| Error::content(path, format!("not a checkpoint of this run: {what}"));
-    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
-    let json =
-        header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad(format!("no `{KEY}` metadata")))?;
-    let progress: Progress = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
-    let mut stored = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| bad(e.to_string()))?;
-    for (name, target) in tensors(state) {
-        let Some(value) = stored.remove(name) else { return Err(bad(format!("tensor `{name}` is missing"))) };
-        if value.dims() != target.dims() || value.dtype() != target.dtype() {
-            return Err(bad(format!(
-                "tensor `{name}` is {:?} {:?}, expected {:?} {:?}",
-                value.dtype(),
-                value.dims(),
-                target.dtype(),
-                target.dims()
-            )));
-        }
-        if target.elem_count() > 0 {
-            crate::nn::store::overwrite(&target, &value.to_device(target.device())?)?;
-        }
+/// A checkpoint file, its scalars read.
+pub struct Stored {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// The scalars.
+    pub progress: Progress,
+}
+
+impl Stored {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no checkpoint of this program.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).at("read", path)?;
+        let bad = |what: String| Error::content(path, format!("not a checkpoint of this program: {what}"));
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
+        let json =
+            header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad(format!("no `{KEY}` metadata")))?;
+        let progress = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
+        Ok(Self { path: path.to_path_buf(), bytes, progress })
     }
-    [state.critic_adam.updates, state.generator_adam.updates] = progress.updates;
-    Ok(progress)
+
+    /// Puts its tensors into a state of the same networks.
+    ///
+    /// # Errors
+    /// When the file is damaged or belongs to other networks; the state may then be partly overwritten.
+    pub fn restore(self, state: &mut State) -> Result<Progress> {
+        let bad = |what: String| Error::content(&self.path, format!("not a checkpoint of these networks: {what}"));
+        let mut stored =
+            candle_core::safetensors::load_buffer(&self.bytes, &Device::Cpu).map_err(|e| bad(e.to_string()))?;
+        for (name, target) in tensors(state) {
+            let Some(value) = stored.remove(name) else { return Err(bad(format!("tensor `{name}` is missing"))) };
+            if value.dims() != target.dims() || value.dtype() != target.dtype() {
+                return Err(bad(format!(
+                    "tensor `{name}` is {:?} {:?}, expected {:?} {:?}",
+                    value.dtype(),
+                    value.dims(),
+                    target.dtype(),
+                    target.dims()
+                )));
+            }
+            if target.elem_count() > 0 {
+                crate::nn::store::overwrite(&target, &value.to_device(target.device())?)?;
+            }
+        }
+        [state.critic_adam.updates, state.generator_adam.updates] = self.progress.updates;
+        Ok(self.progress)
+    }
 }

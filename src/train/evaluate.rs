@@ -1,36 +1,65 @@
 //! Evaluation of a generator as a stream: memory does not grow with the number of images.
 
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 
+use crate::config::{Cell, Metric};
 use crate::data::source::pictures;
-use crate::data::to_bytes;
-use crate::error::Result;
-use crate::generators::{Generator, LATENT, Mode};
-use crate::metrics::frechet::{FeatureSums, Gaussian, distance};
-use crate::metrics::inception_score::{ProbabilitySums, Score};
-use crate::metrics::{BATCH, Extractor};
+use crate::data::{Images, to_bytes};
+use crate::error::{Error, Result};
+use crate::generators::{Generator, LATENT};
+use crate::metrics::collect::{Collected, Collector, KEPT, Needs};
+use crate::metrics::frechet::Reference;
+use crate::metrics::inception_score::Score;
+use crate::metrics::kid::{self, Kid};
+use crate::metrics::manifold::{Manifold, manifold};
+use crate::metrics::{BATCH, Extractor, reference};
 use crate::rng::Stream;
 
-/// What an evaluation measures.
+/// Subsets of the KID, and the most images of one (Bińkowski et al. 2018).
+const SUBSETS: [usize; 2] = [100, 1000];
+/// Neighbours that reach of precision and recall (Kynkäänniemi et al. 2019).
+const NEIGHBOURS: usize = 3;
+
+/// What all cells of an experiment share.
+pub struct Bench {
+    /// Training images.
+    pub train: Arc<Images>,
+    /// Feature extractor.
+    pub extractor: Box<dyn Extractor>,
+    /// Features of the reference split.
+    pub reference: Reference,
+    /// Features of some of its images, where a metric needs them.
+    pub reference_features: Option<Tensor>,
+    /// SHA-256 of the reference's pixels.
+    pub reference_sha256: String,
+    /// Where networks live.
+    pub device: Device,
+}
+
+/// What an evaluation measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Scores {
     /// Fréchet distance to the reference.
     pub fid: f64,
     /// Inception Score.
-    pub inception: Score,
+    pub inception: Option<Score>,
+    /// Kernel Inception Distance.
+    pub kid: Option<Kid>,
+    /// Precision, recall, density, coverage.
+    pub manifold: Option<Manifold>,
+    /// Bootstrap standard errors of the distances, where asked for.
+    pub errors: Errors,
 }
 
-/// How images are generated.
-#[derive(Clone, Copy, Debug)]
-pub struct Sampling {
-    /// Images.
-    pub images: usize,
-    /// Images at a time.
-    pub batch: usize,
-    /// Statistics of batch normalisation.
-    pub mode: Mode,
-    /// Seed of the latents, which are the same at every evaluation of a run.
-    pub seed: u64,
+/// Standard errors.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Errors {
+    /// Of the Fréchet distance.
+    pub fid: Option<f64>,
+    /// Of the Kernel Inception Distance.
+    pub kid: Option<f64>,
 }
 
 /// Latents `[n, 128]` of a named stream.
@@ -41,35 +70,127 @@ pub fn latents(seed: u64, purpose: &str, step: u64, n: usize, device: &Device) -
     Ok(Tensor::from_vec(Stream::new(seed, purpose, step).normals(n * LATENT), (n, LATENT), device)?)
 }
 
-/// Scores a generator against a reference; `progress` hears of the images done.
+/// Features that KID, precision and recall see of each side: 10,000 at most.
+pub fn kept(cell: &Cell) -> usize {
+    let one_by_one = cell.eval.metrics.iter().any(|m| matches!(m, Metric::Kid | Metric::Pr));
+    if one_by_one { cell.eval.images.min(KEPT) } else { 0 }
+}
+
+impl Bench {
+    /// Checks that the extractor serves the metrics of a cell, then takes the reference's statistics or finds them in the
+    /// cache; `progress` hears of the images done.
+    ///
+    /// # Errors
+    /// When the extractor has no class logits for an Inception Score, or fails, or the cache does.
+    pub fn new(
+        cell: &Cell,
+        train: Arc<Images>,
+        reference_split: &Images,
+        extractor: Box<dyn Extractor>,
+        device: Device,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self> {
+        if cell.eval.metrics.contains(&Metric::Is) && extractor.classes().is_none() {
+            return Err(Error::invalid(format!(
+                "{} has no `fc.weight`, which the Inception Score needs: give a file with it as --head, or leave `is` out \
+                 of eval.metrics",
+                extractor.id()
+            )));
+        }
+        let of =
+            reference::statistics(extractor.as_ref(), reference_split, reference_split.len(), kept(cell), progress)?;
+        let Some(gaussian) = of.gaussian else { return Err(Error::invalid("the reference has no statistics")) };
+        Ok(Self {
+            train,
+            extractor,
+            reference: Reference::new(&gaussian)?,
+            reference_features: of.kept,
+            reference_sha256: reference_split.fingerprint(),
+            device,
+        })
+    }
+}
+
+/// Generates the images of an evaluation, rounded to 8 bits, `[n, side, side, 3]` at a time. The latents are the same at
+/// every evaluation of a run.
+///
+/// # Errors
+/// When the generator or `each` fails.
+pub fn generate(generator: &Generator, cell: &Cell, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let eval = &cell.eval;
+    let device = generator.params.flat().device().clone();
+    let stride = generator.side * generator.side * 3;
+    let mut left = eval.images;
+    for batch in 0.. {
+        if left == 0 {
+            break;
+        }
+        let z = latents(cell.seed, "evaluation/latents", batch, eval.batch, &device)?;
+        let mut pixels = to_bytes(&generator.images(&z, eval.batch_norm)?)?;
+        // The last batch is generated whole, so that batch statistics are always those of a full batch.
+        pixels.truncate(left.min(eval.batch) * stride);
+        each(&pixels)?;
+        left -= pixels.len() / stride;
+    }
+    Ok(())
+}
+
+/// Scores a generator as the cell says; `bootstrap` replicates give standard errors, 0 none. `progress` hears of the images
+/// done.
 ///
 /// # Errors
 /// When the generator or the extractor fails.
 pub fn evaluate(
     generator: &Generator,
-    extractor: &dyn Extractor,
-    reference: &Gaussian,
-    sampling: Sampling,
+    cell: &Cell,
+    bench: &Bench,
+    bootstrap: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Scores> {
-    let mut features = FeatureSums::new(extractor.dim())?;
-    let mut probabilities = ProbabilitySums::new(sampling.images, extractor.classes());
-    let device = generator.params.flat().device().clone();
-    let stride = generator.side * generator.side * 3;
-    let (mut done, mut batch) = (0, 0);
-    while done < sampling.images {
-        let z = latents(sampling.seed, "evaluation/latents", batch, sampling.batch, &device)?;
-        let mut pixels = to_bytes(&generator.images(&z, sampling.mode)?)?;
-        // The last batch is generated whole, so that batch statistics are always those of a full batch.
-        pixels.truncate((sampling.images - done).min(sampling.batch) * stride);
-        for part in pixels.chunks(BATCH * stride) {
-            let of = extractor.extract(&pictures(part, generator.side))?;
-            features.add(&of.features)?;
-            probabilities.add(&of.logits)?;
+    let metrics = &cell.eval.metrics;
+    let keep = if bootstrap > 0 { cell.eval.images } else { kept(cell) };
+    let classes = bench.extractor.classes().filter(|_| metrics.contains(&Metric::Is));
+    let needs = Needs { gaussian: true, classes, keep };
+    let mut collector = Collector::new(cell.eval.images, bench.extractor.dim(), needs)?;
+    let side = generator.side;
+    let mut done = 0;
+    generate(generator, cell, |pixels| {
+        for part in pixels.chunks(BATCH * side * side * 3) {
+            let pictures = pictures(part, side);
+            collector.add(&bench.extractor.extract(&pictures)?)?;
+            done += pictures.len();
+            progress(done);
         }
-        done += pixels.len() / stride;
-        batch += 1;
-        progress(done);
+        Ok(())
+    })?;
+    let Collected { gaussian, inception, kept: features } = collector.finish()?;
+    let fid = gaussian.map(|g| bench.reference.distance(&g)).transpose()?.unwrap_or(f64::NAN);
+    let mut scores = Scores { fid, inception, kid: None, manifold: None, errors: Errors::default() };
+    let Some(features) = features else { return Ok(scores) };
+    if bootstrap > 0 {
+        scores.errors.fid = Some(bench.reference.bootstrap(&features, bootstrap, cell.seed, &mut || ())?);
     }
-    Ok(Scores { fid: distance(reference, &features.finish()?)?, inception: probabilities.finish()? })
+    let Some(real) = &bench.reference_features else { return Ok(scores) };
+    let some = spread(&features, kept(cell))?;
+    if metrics.contains(&Metric::Kid) {
+        let size = SUBSETS[1].min(some.dim(0)?).min(real.dim(0)?);
+        scores.kid = Some(kid::over_subsets(real, &some, SUBSETS[0], size, cell.seed)?);
+        if bootstrap > 0 {
+            scores.errors.kid = Some(kid::bootstrap(real, &some, bootstrap, cell.seed)?);
+        }
+    }
+    if metrics.contains(&Metric::Pr) {
+        scores.manifold = Some(manifold(real, &some, NEIGHBOURS)?);
+    }
+    Ok(scores)
+}
+
+/// `keep` rows, evenly spread.
+fn spread(features: &Tensor, keep: usize) -> Result<Tensor> {
+    let n = features.dim(0)?;
+    if n <= keep {
+        return Ok(features.clone());
+    }
+    let rows: Vec<u32> = (0..keep).map(|k| (k * n / keep) as u32).collect();
+    Ok(features.index_select(&Tensor::new(rows, features.device())?, 0)?)
 }

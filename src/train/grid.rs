@@ -29,9 +29,22 @@ pub fn write(path: &Path, pixels: &[u8], side: usize, columns: usize, zoom: usiz
             }
         }
     }
-    let mut png = Cursor::new(Vec::new());
-    canvas
-        .write_to(&mut png, image::ImageFormat::Png)
-        .map_err(|e| Error::content(path, format!("cannot encode the grid: {e}")))?;
-    write_bytes(path, png.get_ref())
+    write_bytes(path, &png(&canvas)?)
+}
+
+/// One image `[side, side, 3]` as the bytes of a PNG file.
+///
+/// # Errors
+/// When `pixels` has another size.
+pub fn encode(pixels: &[u8], side: usize) -> Result<Vec<u8>> {
+    let image = image::RgbImage::from_raw(side as u32, side as u32, pixels.to_vec());
+    png(&image.ok_or_else(|| Error::invalid(format!("{} bytes are no {side}×{side} image", pixels.len())))?)
+}
+
+fn png(image: &image::RgbImage) -> Result<Vec<u8>> {
+    let mut bytes = Cursor::new(Vec::new());
+    image
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .map_err(|e| Error::invalid(format!("cannot encode an image: {e}")))?;
+    Ok(bytes.into_inner())
 }

@@ -5,5 +5,6 @@ pub mod cost;
 pub mod evaluate;
 pub mod grid;
 pub mod log;
+pub mod rows;
 pub mod run;
 pub mod step;

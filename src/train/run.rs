@@ -1,28 +1,26 @@
 //! One cell from its first step to its last: train, evaluate, checkpoint, go on after a crash, stop when it diverges.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::checkpoint::{self, Progress};
-use super::evaluate::{Sampling, Scores, evaluate, latents};
+use super::checkpoint::{self, Progress, Stored};
+use super::evaluate::{Bench, Scores, evaluate, latents};
 use super::grid;
 use super::log::{self, Line, Log};
+use super::rows::{self, Origin};
 use super::step::{CriticBatch, CriticReport, State};
 use crate::config::{Cell, Weights};
 use crate::critic::Critic;
 use crate::data::loader::{Loader, Plan};
-use crate::data::{Images, to_bytes};
+use crate::data::to_bytes;
 use crate::error::{AtPath, Error, Result};
 use crate::files::{create_folder, write_bytes};
 use crate::generators::{Generator, Mode};
 use crate::losses::Loss;
 use crate::methods::{self, Choice};
-use crate::metrics::Extractor;
-use crate::metrics::frechet::Gaussian;
-use crate::results::{self, COST, Row, fid_name, is_name};
+use crate::results::{self, COST, Row};
 use crate::rng::Stream;
 
 /// Name of a run's resolved configuration in its folder.
@@ -33,20 +31,6 @@ pub const SAMPLES: &str = "samples";
 const GRID: [usize; 2] = [64, 8];
 /// Longest time between checkpoints.
 const CHECKPOINT_S: f64 = 300.0;
-
-/// What all cells of an experiment share.
-pub struct Bench {
-    /// Training images.
-    pub train: Arc<Images>,
-    /// Feature extractor.
-    pub extractor: Box<dyn Extractor>,
-    /// Features of the reference split.
-    pub reference: Gaussian,
-    /// SHA-256 of the reference's pixels.
-    pub reference_sha256: String,
-    /// Where networks live.
-    pub device: Device,
-}
 
 /// What a run tells whoever watches.
 pub trait Watch {
@@ -163,35 +147,45 @@ pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch
     run.train(watch)
 }
 
+/// The untrained networks of a cell, with their optimisers.
+///
+/// # Errors
+/// When the method or architecture is unknown, or makes images of another size.
+pub fn networks(cell: &Cell, device: &Device) -> Result<(Choice, State)> {
+    let Some(choice) = methods::find(&cell.method) else {
+        return Err(Error::invalid(format!("unknown method `{}`; known: {}", cell.method, methods::ids().join(", "))));
+    };
+    let t = &cell.train;
+    let stream = |purpose: &str| Stream::new(cell.seed, purpose, 0);
+    let (spectral, dtype) = (choice.method.spectral(), DType::F32);
+    let critic = Critic::new(&cell.arch, t.width, spectral, &mut stream("critic/init"), dtype, device)?;
+    let generator = Generator::new(&cell.arch, t.width, &mut stream("generator/init"), dtype, device)?;
+    if generator.side != cell.image_size {
+        return Err(Error::invalid(format!(
+            "{} makes {}×{} images, but the experiment asks for image_size {}",
+            cell.arch, generator.side, generator.side, cell.image_size
+        )));
+    }
+    Ok((choice, State::new(generator, critic, [t.beta1, t.beta2])?))
+}
+
 impl<'a> Run<'a> {
     fn open(folder: PathBuf, cell: &'a Cell, bench: &'a Bench, existing: Existing) -> Result<Self> {
-        let Some(choice) = methods::find(&cell.method) else {
-            return Err(Error::invalid(format!(
-                "unknown method `{}`; known: {}",
-                cell.method,
-                methods::ids().join(", ")
-            )));
-        };
-        let t = &cell.train;
-        let stream = |purpose: &str| Stream::new(cell.seed, purpose, 0);
-        let spectral = choice.method.spectral();
-        let (dtype, device) = (DType::F32, &bench.device);
-        let critic = Critic::new(&cell.arch, t.width, spectral, &mut stream("critic/init"), dtype, device)?;
-        let generator = Generator::new(&cell.arch, t.width, &mut stream("generator/init"), dtype, device)?;
-        if generator.side != cell.image_size {
-            return Err(Error::invalid(format!(
-                "{} makes {}×{} images, but the experiment asks for image_size {}",
-                cell.arch, generator.side, generator.side, cell.image_size
-            )));
-        }
-        let mut state = State::new(generator, critic, [t.beta1, t.beta2])?;
+        let (choice, mut state) = networks(cell, &bench.device)?;
         let hash = cell.hash()?;
         let checkpoint = folder.join(checkpoint::FILE);
-        let mut progress =
-            Progress { step: 0, config_hash: hash.clone(), updates: [0, 0], train_s: 0.0, best: None, diverged: None };
+        let mut progress = Progress {
+            cell: cell.clone(),
+            step: 0,
+            config_hash: hash.clone(),
+            updates: [0, 0],
+            train_s: 0.0,
+            best: None,
+            diverged: None,
+        };
         let mut rows = Vec::new();
         if existing == Existing::Resume && checkpoint.is_file() {
-            progress = checkpoint::load(&checkpoint, &mut state)?;
+            progress = Stored::open(&checkpoint)?.restore(&mut state)?;
             if progress.config_hash != hash {
                 return Err(Error::content(&checkpoint, "belongs to another configuration than config.json beside it"));
             }
@@ -199,6 +193,16 @@ impl<'a> Run<'a> {
             if path.is_file() {
                 rows = results::read(&path)?;
                 rows.retain(|r| r.step <= progress.step);
+                let ours = bench.extractor.weights_sha256();
+                if let Some(row) = rows.iter().find(|r| r.extractor_sha256 != ours) {
+                    return Err(Error::content(
+                        &path,
+                        format!(
+                            "measured with other weights of {} ({}, now {ours}); go on with the same --weights",
+                            row.extractor, row.extractor_sha256
+                        ),
+                    ));
+                }
             }
         } else {
             if folder.exists() {
@@ -207,7 +211,7 @@ impl<'a> Run<'a> {
             create_folder(&folder.join(SAMPLES))?;
             write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())?;
         }
-        let loss = choice.method.loss().unwrap_or(t.loss);
+        let loss = rows::loss(cell)?;
         Ok(Self { cell, bench, choice, loss, folder, state, progress, rows })
     }
 
@@ -298,24 +302,15 @@ impl<'a> Run<'a> {
 
     /// Scores the generators, adds their rows, and draws a sample grid. False when a score is not finite.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<bool> {
-        let eval = &self.cell.eval;
-        let sampling = Sampling { images: eval.images, batch: eval.batch, mode: eval.batch_norm, seed: self.cell.seed };
-        for (rank, &weights) in eval.weights.iter().enumerate() {
-            let generator = match weights {
-                Weights::Raw => &self.state.generator,
-                Weights::Ema => &self.state.average,
-            };
-            let scores =
-                evaluate(generator, self.bench.extractor.as_ref(), &self.bench.reference, sampling, &mut |done| {
-                    watch.evaluating(done, eval.images);
-                })?;
+        for (rank, &weights) in self.cell.eval.weights.iter().enumerate() {
+            let generator = self.state.generator(weights);
+            let of = self.cell.eval.images;
+            let scores = evaluate(generator, self.cell, self.bench, 0, &mut |done| watch.evaluating(done, of))?;
             if !scores.fid.is_finite() {
                 return Ok(false);
             }
-            let fid = self.row(&fid_name(eval.images, &eval.reference), scores.fid, None, weights)?;
-            let inception =
-                self.row(&is_name(eval.images), scores.inception.mean, Some(scores.inception.std), weights)?;
-            self.rows.extend([fid, inception]);
+            let rows = self.origin().rows(weights, &scores)?;
+            self.rows.extend(rows);
             if rank == 0 {
                 if self.progress.best.is_none_or(|(best, _)| scores.fid < best) {
                     self.progress.best = Some((scores.fid, self.progress.step));
@@ -330,37 +325,9 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
-    fn row(&self, metric: &str, value: f64, std: Option<f64>, weights: Weights) -> Result<Row> {
-        let (cell, bench, p) = (self.cell, self.bench, &self.progress);
-        Ok(Row {
-            experiment: cell.experiment.clone(),
-            scale: cell.scale.clone(),
-            dataset: cell.dataset.clone(),
-            image_size: cell.image_size as u64,
-            arch: cell.arch.clone(),
-            width: cell.train.width,
-            method: cell.method.clone(),
-            loss: self.loss.id().to_owned(),
-            seed: cell.seed,
-            step: p.step,
-            images_seen: p.step * cell.train.critic_steps * cell.train.critic_batch as u64,
-            wall_s: p.train_s,
-            metric: metric.to_owned(),
-            value,
-            std,
-            n: cell.eval.images as u64,
-            extractor: bench.extractor.id().to_owned(),
-            extractor_sha256: bench.extractor.weights_sha256().to_owned(),
-            resize: bench.extractor.resize().to_owned(),
-            reference: cell.eval.reference.clone(),
-            reference_sha256: bench.reference_sha256.clone(),
-            batch_norm: cell.eval.batch_norm.id().to_owned(),
-            weights: weights.id().to_owned(),
-            status: "running".to_owned(),
-            code_version: env!("CARGO_PKG_VERSION").to_owned(),
-            config_hash: p.config_hash.clone(),
-            device: if bench.device.is_cpu() { "cpu".to_owned() } else { "cuda".to_owned() },
-        })
+    fn origin(&self) -> Origin<'_> {
+        let p = &self.progress;
+        Origin { cell: self.cell, config_hash: &p.config_hash, bench: self.bench, step: p.step, train_s: p.train_s }
     }
 
     /// Rows first, then the checkpoint: rows later than the checkpoint are dropped when the run goes on.
@@ -373,8 +340,7 @@ impl<'a> Run<'a> {
     fn write_rows(&mut self, status: &str) -> Result<()> {
         self.rows.retain(|r| r.metric != COST);
         if self.progress.step > 0 {
-            let cost = self.progress.train_s / self.progress.step as f64;
-            self.rows.push(self.row(COST, cost, None, self.cell.eval.weights[0])?);
+            self.rows.push(self.origin().cost()?);
         }
         for row in &mut self.rows {
             status.clone_into(&mut row.status);
@@ -386,7 +352,7 @@ impl<'a> Run<'a> {
     fn diverge(&mut self, reason: String) -> Result<Outcome> {
         self.write_rows("diverged")?;
         let path = self.folder.join(checkpoint::FILE);
-        let mut progress = checkpoint::load(&path, &mut self.state)?;
+        let mut progress = Stored::open(&path)?.restore(&mut self.state)?;
         progress.diverged = Some(reason.clone());
         checkpoint::save(&path, &self.state, &progress)?;
         Ok(Outcome::Diverged(reason))

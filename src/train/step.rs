@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use crate::config::Weights;
 use crate::critic::{Critic, Forward, Linear};
 use crate::generators::{Generator, Mode};
 use crate::losses::Loss;
@@ -218,6 +219,14 @@ impl State {
             generator,
             critic,
         })
+    }
+
+    /// The trained generator or its moving average.
+    pub fn generator(&self, weights: Weights) -> &Generator {
+        match weights {
+            Weights::Raw => &self.generator,
+            Weights::Ema => &self.average,
+        }
     }
 
     /// One critic update.

@@ -43,14 +43,15 @@ seeds: [0]
 train: {steps: 12, critic_steps: 2, critic_batch: 4, generator_batch: 4, critic_lr: 4e-4, generator_lr: 4e-4, beta1: 0,
   beta2: 0.9, lr_decay: linear, ema_decay: 0.9, ema_start: 0, width: 0.05, loss: hinge}
 architectures: {cnn32: }
-eval: {every: 4, images: 100, reference: test, batch_norm: batch, weights: [raw, ema]}
+eval: {every: 4, images: 100, reference: test, batch_norm: batch, weights: [raw, ema], extractor: classifier}
 scales: {smoke: }
 ";
 
 /// `pgn-bench` with these arguments, its caches kept away from the user's.
 pub fn command(home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgn-bench"));
-    command.args(args).env("HF_HOME", home.join("hf")).env_remove("PGN_BENCH_DATA").env_remove("HF_TOKEN");
+    command.args(args).env("HF_HOME", home.join("hf")).env("PGN_BENCH_CACHE", home.join("cache"));
+    command.env_remove("PGN_BENCH_DATA").env_remove("HF_TOKEN");
     command
 }
 

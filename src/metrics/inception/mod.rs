@@ -54,24 +54,6 @@ impl Inception {
         Ok(Self { network, head, resize, id: format!("inception-{stem}"), sha256 })
     }
 
-    /// Number of classes of the last layer, if there is one.
-    pub fn head_classes(&self) -> Option<usize> {
-        self.head.as_ref().map(|h| h.dims()[0])
-    }
-
-    /// Features `[N, 2048]` and, with a last layer, logits `[N, classes]` of images.
-    ///
-    /// # Errors
-    /// When the network fails.
-    pub fn features_and_logits(&self, pictures: &[Picture]) -> Result<(Tensor, Option<Tensor>)> {
-        let features = self.features(pictures, &mut |_, _| Ok(()))?;
-        let logits = match &self.head {
-            Some(head) => Some(features.matmul(&head.t()?)?),
-            None => None,
-        };
-        Ok((features, logits))
-    }
-
     /// Features `[N, 2048]` of images, `see` as for [`Network::forward`].
     ///
     /// # Errors
@@ -108,14 +90,16 @@ impl Extractor for Inception {
         FEATURES
     }
 
-    fn classes(&self) -> usize {
-        self.head_classes().unwrap_or(0)
+    fn classes(&self) -> Option<usize> {
+        self.head.as_ref().map(|h| h.dims()[0])
     }
 
     fn extract(&self, pictures: &[Picture]) -> Result<Features> {
-        match self.features_and_logits(pictures)? {
-            (features, Some(logits)) => Ok(Features { features, logits }),
-            _ => Err(Error::invalid(format!("{} has no `fc.weight`, which the Inception Score needs", self.id))),
-        }
+        let features = self.features(pictures, &mut |_, _| Ok(()))?;
+        let logits = match &self.head {
+            Some(head) => Some(features.matmul(&head.t()?)?),
+            None => None,
+        };
+        Ok(Features { features, logits })
     }
 }

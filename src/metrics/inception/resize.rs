@@ -7,11 +7,14 @@
 //!
 //! Each is two passes of weighted sums, columns first.
 
+use serde::{Deserialize, Serialize};
+
 /// Side of the network's input.
 pub const SIDE: usize = 299;
 
 /// A resize protocol.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Resize {
     /// The original code's.
     Tf,
@@ -79,6 +82,9 @@ fn bilinear(input: usize, position: impl Fn(usize) -> f32) -> Vec<Taps> {
 }
 
 impl Resize {
+    /// All of them by name.
+    pub const ALL: [(&str, Self); 3] = [("tf", Self::Tf), ("torch", Self::Torch), ("clean", Self::Clean)];
+
     /// The name in result rows and on the command line.
     pub fn id(self) -> &'static str {
         match self {

@@ -1,0 +1,232 @@
+//! `pgn-bench eval` and `sample`: what the generator of a checkpoint is worth, and what it draws.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use candle_core::Device;
+
+use super::bench::{self, Weights, bench};
+use super::choice;
+use super::progress::bar;
+use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
+use crate::data::to_bytes;
+use crate::error::AtPath;
+use crate::files::create_folder;
+use crate::generators::Mode;
+use crate::metrics::inception::resize::Resize;
+use crate::report::table::aligned;
+use crate::results::{self, Row};
+use crate::train::checkpoint::{self, Progress, Stored};
+use crate::train::evaluate::{evaluate as score, generate, latents};
+use crate::train::grid;
+use crate::train::rows::Origin;
+use crate::train::run::networks;
+use crate::train::step::State;
+
+#[derive(clap::Args)]
+pub(super) struct EvalArgs {
+    /// A run's checkpoint.safetensors, or its folder
+    checkpoint: PathBuf,
+    /// Generated images
+    #[arg(short, long)]
+    n: Option<usize>,
+    /// Images generated at a time, which matters where batch statistics are used
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Statistics that batch normalisation uses
+    #[arg(long, value_parser = choice(&MODES))]
+    batch_norm: Option<Mode>,
+    /// Trained generator, or its moving average
+    #[arg(long, value_delimiter = ',', value_parser = choice(&config::WEIGHTS))]
+    generator: Vec<config::Weights>,
+    /// Split that distances refer to
+    #[arg(long, value_parser = ["train", "test"])]
+    reference: Option<String>,
+    /// What to measure; the Fréchet distance always is
+    #[arg(long, value_delimiter = ',', value_parser = choice(&METRICS))]
+    metrics: Vec<Metric>,
+    /// Network that gives the features
+    #[arg(long, value_parser = choice(&EXTRACTORS))]
+    extractor: Option<ExtractorKind>,
+    /// How images are brought to 299×299 pixels
+    #[arg(long, value_parser = choice(&Resize::ALL))]
+    resize: Option<Resize>,
+    #[command(flatten)]
+    weights: Weights,
+    /// Give 95 % intervals from N bootstrap replicates of the generated images
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    bootstrap: usize,
+    /// Where to compute: cpu
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Also write the rows, as a Parquet file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print one JSON object a number
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct SampleArgs {
+    /// A run's checkpoint.safetensors, or its folder
+    checkpoint: PathBuf,
+    /// A grid (a name that ends in .png), or a new folder with one PNG file an image
+    #[arg(short, long)]
+    output: PathBuf,
+    /// Images
+    #[arg(short, long, default_value_t = 64)]
+    n: usize,
+    /// Columns of a grid
+    #[arg(long, default_value_t = 8)]
+    columns: usize,
+    /// Seed of the latents; the run's own if not given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Statistics that batch normalisation uses; the run's own if not given
+    #[arg(long, value_parser = choice(&MODES))]
+    batch_norm: Option<Mode>,
+    /// Trained generator, or its moving average; the run's own if not given
+    #[arg(long, value_parser = choice(&config::WEIGHTS))]
+    generator: Option<config::Weights>,
+    /// Where to compute: cpu
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+fn open(path: &Path) -> Result<Stored> {
+    Ok(Stored::open(&if path.is_dir() { path.join(checkpoint::FILE) } else { path.to_path_buf() })?)
+}
+
+fn restore(stored: Stored, device: &Device) -> Result<(State, Progress)> {
+    let (_, mut state) = networks(&stored.progress.cell, device)?;
+    let progress = stored.restore(&mut state)?;
+    Ok((state, progress))
+}
+
+/// The evaluation asked for: the run's own, with what the arguments replace.
+fn asked(args: &EvalArgs, own: &Eval) -> Result<Eval> {
+    let mut metrics = args.metrics.clone();
+    if metrics.is_empty() {
+        metrics.clone_from(&own.metrics);
+    }
+    let weights = if args.generator.is_empty() { own.weights.clone() } else { args.generator.clone() };
+    let images = args.n.unwrap_or(own.images);
+    let batch = args.batch.unwrap_or(own.batch);
+    if images < 100 || batch < 2 {
+        bail!("an evaluation needs at least 100 images (-n {images}) in batches of 2 or more (--batch {batch})");
+    }
+    Ok(Eval {
+        every: own.every,
+        images,
+        reference: args.reference.clone().unwrap_or_else(|| own.reference.clone()),
+        batch_norm: args.batch_norm.unwrap_or(own.batch_norm),
+        weights,
+        batch,
+        extractor: args.extractor.unwrap_or(own.extractor),
+        resize: args.resize.unwrap_or(own.resize),
+        metrics,
+    })
+}
+
+pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
+    let stored = open(&args.checkpoint)?;
+    let own = stored.progress.cell.clone();
+    let cell = Cell { eval: asked(args, &own.eval)?, ..own };
+    let device = bench::device(&args.device)?;
+    let (state, progress) = restore(stored, &device)?;
+    let bench = bench(&cell, &args.weights, device)?;
+    let origin = Origin {
+        cell: &cell,
+        config_hash: &progress.config_hash,
+        bench: &bench,
+        step: progress.step,
+        train_s: progress.train_s,
+    };
+    let mut rows = Vec::new();
+    for &weights in &cell.eval.weights {
+        let progress = bar(&format!("{} ({})", cell.name(), weights.id()), cell.eval.images as u64, "images");
+        let done = &mut |done| progress.set_position(done as u64);
+        let scores = score(state.generator(weights), &cell, &bench, args.bootstrap, done)?;
+        progress.finish_and_clear();
+        rows.extend(origin.rows(weights, &scores)?);
+    }
+    let status = if progress.diverged.is_some() { "diverged" } else { "evaluated" };
+    rows.iter_mut().for_each(|row| status.clone_into(&mut row.status));
+    if let Some(path) = &args.output {
+        results::write(path, &rows)?;
+    }
+    if args.json {
+        for row in &rows {
+            println!("{}", serde_json::to_string(row)?);
+        }
+    } else {
+        print!("{}", shown(&rows));
+        if let Some(row) = rows.first() {
+            println!(
+                "{} at step {}, over {} ({}…), resize {}, batch norm: {}",
+                cell.name(),
+                row.step,
+                row.extractor,
+                &row.extractor_sha256[..8],
+                row.resize,
+                row.batch_norm
+            );
+        }
+    }
+    Ok(())
+}
+
+fn shown(rows: &[Row]) -> String {
+    let head = ["metric", "generator", "value", "std", "95 % interval", "warning"].map(str::to_owned);
+    let lines = rows.iter().map(|row| {
+        vec![
+            row.metric.clone(),
+            row.weights.clone(),
+            format!("{:.6}", row.value),
+            row.std.map_or_else(|| "–".to_owned(), |std| format!("{std:.6}")),
+            row.low.zip(row.high).map_or_else(|| "–".to_owned(), |(low, high)| format!("{low:.6} to {high:.6}")),
+            row.warning.clone(),
+        ]
+    });
+    aligned(&head, lines.collect())
+}
+
+pub(super) fn sample(args: &SampleArgs) -> Result<()> {
+    let device = bench::device(&args.device)?;
+    let (state, progress) = restore(open(&args.checkpoint)?, &device)?;
+    let own = progress.cell;
+    let weights = args.generator.unwrap_or(own.eval.weights[0]);
+    let generator = state.generator(weights);
+    let mode = args.batch_norm.unwrap_or(own.eval.batch_norm);
+    let seed = args.seed.unwrap_or(own.seed);
+    if args.n < 2 || args.columns == 0 {
+        bail!("-n {} --columns {}: at least two images and one column", args.n, args.columns);
+    }
+    if args.output.extension().is_some_and(|e| e == "png") {
+        let z = latents(seed, "samples/latents", 0, args.n, &device)?;
+        let pixels = to_bytes(&generator.images(&z, mode)?)?;
+        return Ok(grid::write(&args.output, &pixels, generator.side, args.columns, 2)?);
+    }
+    if args.output.exists() {
+        bail!("{} is there already: name a new folder", args.output.display());
+    }
+    // The folder gets its name when it is whole.
+    let part = args.output.with_extension("part");
+    create_folder(&part)?;
+    let cell = Cell { seed, eval: Eval { images: args.n, batch_norm: mode, ..own.eval.clone() }, ..own };
+    let progress = bar("images", args.n as u64, "images");
+    let stride = generator.side * generator.side * 3;
+    generate(generator, &cell, |pixels| {
+        for image in pixels.chunks_exact(stride) {
+            let path = part.join(format!("{:06}.png", progress.position()));
+            std::fs::write(&path, grid::encode(image, generator.side)?).at("write", &path)?;
+            progress.inc(1);
+        }
+        Ok(())
+    })?;
+    std::fs::rename(&part, &args.output).at("rename into place", &args.output)?;
+    progress.finish_and_clear();
+    println!("{} images of the {} generator in {}", args.n, weights.id(), args.output.display());
+    Ok(())
+}

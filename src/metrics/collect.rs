@@ -1,0 +1,143 @@
+//! What measures need of a collection of images, gathered as a stream: Gaussian, Inception Score, and at most as many
+//! features as asked for, so that memory does not grow with the number of images.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::Features;
+use super::frechet::{FeatureSums, Gaussian};
+use super::inception_score::{ProbabilitySums, Score};
+use crate::error::{Error, Result};
+
+/// Most features that the trainer keeps for the measures that need them one by one (KID, precision and recall).
+pub const KEPT: usize = 10_000;
+
+/// What to gather.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Mean and covariance.
+    pub gaussian: bool,
+    /// Inception Score, over this many classes.
+    pub classes: Option<usize>,
+    /// Features of so many images, evenly spread over the collection.
+    pub keep: usize,
+}
+
+/// What was gathered; `None` is what was not asked for.
+#[derive(Clone, Debug)]
+pub struct Collected {
+    /// Mean and covariance.
+    pub gaussian: Option<Gaussian>,
+    /// Inception Score.
+    pub inception: Option<Score>,
+    /// Kept features `[keep, dim]`, f32.
+    pub kept: Option<Tensor>,
+}
+
+/// Gathers batch by batch.
+pub struct Collector {
+    total: usize,
+    seen: usize,
+    needs: Needs,
+    sums: FeatureSums,
+    probabilities: Option<ProbabilitySums>,
+    kept: Vec<Tensor>,
+}
+
+impl Collector {
+    /// For `total` images with features of `dim` dimensions.
+    ///
+    /// # Errors
+    /// When the memory is refused.
+    pub fn new(total: usize, dim: usize, needs: Needs) -> Result<Self> {
+        Ok(Self {
+            total,
+            seen: 0,
+            needs: Needs { keep: needs.keep.min(total), ..needs },
+            sums: FeatureSums::new(if needs.gaussian { dim } else { 0 })?,
+            probabilities: needs.classes.map(|classes| ProbabilitySums::new(total, classes)),
+            kept: Vec::new(),
+        })
+    }
+
+    /// Adds a batch.
+    ///
+    /// # Errors
+    /// When it has other widths, no logits though they are needed, or more images than were announced.
+    pub fn add(&mut self, of: &Features) -> Result<()> {
+        let n = of.features.dim(0)?;
+        if self.seen + n > self.total {
+            return Err(Error::invalid(format!("more than the {} announced images", self.total)));
+        }
+        if self.needs.gaussian {
+            self.sums.add(&of.features)?;
+        }
+        if let Some(sums) = &mut self.probabilities {
+            let Some(logits) = &of.logits else {
+                return Err(Error::invalid("the Inception Score needs class logits, and the network gives none"));
+            };
+            sums.add(logits)?;
+        }
+        // Image i of n is kept where ⌊i·keep/n⌋ steps: `keep` of them, evenly spread.
+        let rank = |i: usize| i * self.needs.keep / self.total;
+        let picks: Vec<u32> =
+            (0..n).filter(|i| rank(self.seen + i + 1) > rank(self.seen + i)).map(|i| i as u32).collect();
+        if !picks.is_empty() {
+            let picks = Tensor::new(picks, &Device::Cpu)?;
+            self.kept.push(of.features.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.index_select(&picks, 0)?);
+        }
+        self.seen += n;
+        Ok(())
+    }
+
+    /// The end.
+    ///
+    /// # Errors
+    /// When fewer images came than announced, or too few for what was asked for.
+    pub fn finish(self) -> Result<Collected> {
+        if self.seen != self.total {
+            return Err(Error::invalid(format!("{} images were announced, and {} came", self.total, self.seen)));
+        }
+        Ok(Collected {
+            gaussian: if self.needs.gaussian { Some(self.sums.finish()?) } else { None },
+            inception: self.probabilities.map(|p| p.finish()).transpose()?,
+            kept: if self.kept.is_empty() { None } else { Some(Tensor::cat(&self.kept, 0)?) },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::random;
+
+    #[test]
+    fn kept_features_are_evenly_spread_whatever_the_batches() {
+        let features = random("f", &[10, 3]).to_dtype(DType::F32).unwrap();
+        let gather = |batch: usize, keep: usize| {
+            let needs = Needs { gaussian: true, classes: None, keep };
+            let mut collector = Collector::new(10, 3, needs).unwrap();
+            for first in (0..10).step_by(batch) {
+                let features = features.narrow(0, first, batch.min(10 - first)).unwrap();
+                collector.add(&Features { features, logits: None }).unwrap();
+            }
+            collector.finish().unwrap()
+        };
+        let rows = |t: &Tensor| t.to_vec2::<f32>().unwrap();
+        let (all, kept) = (rows(&features), rows(&gather(3, 4).kept.unwrap()));
+        assert_eq!(kept, [2, 4, 7, 9].map(|i| all[i].clone()));
+        assert_eq!(kept, rows(&gather(10, 4).kept.unwrap()));
+        assert_eq!(rows(&gather(4, 99).kept.unwrap()), all);
+        assert!(gather(4, 0).kept.is_none());
+    }
+
+    #[test]
+    fn announced_numbers_hold() {
+        let mut collector = Collector::new(3, 2, Needs { gaussian: true, ..Needs::default() }).unwrap();
+        let batch = |n: usize| Features { features: random("b", &[n, 2]), logits: None };
+        collector.add(&batch(2)).unwrap();
+        assert!(collector.add(&batch(2)).is_err());
+        assert!(collector.finish().unwrap_err().to_string().contains("3 images were announced, and 2 came"));
+        let mut scored = Collector::new(3, 2, Needs { classes: Some(10), ..Needs::default() }).unwrap();
+        assert!(scored.add(&batch(2)).unwrap_err().to_string().contains("logits"));
+    }
+}

@@ -1,0 +1,61 @@
+//! Statistics of a split that generated images are compared with. They are taken once for each (data set, split, size,
+//! number of images, pixels, extractor, resize) and kept in the user's cache.
+
+use std::path::PathBuf;
+
+use super::collect::{Collected, Collector, Needs};
+use super::{BATCH, Extractor, npz};
+use crate::data::Images;
+use crate::data::source::pictures;
+use crate::error::Result;
+use crate::files::{cache_folder, create_folder};
+
+/// The Gaussian of the first `n` images of a split and the features of `keep` of them, from the cache if they are there.
+/// `progress` hears of the images done.
+///
+/// # Errors
+/// When the cache cannot be used, a file in it is damaged, or the extractor fails.
+pub fn statistics(
+    extractor: &dyn Extractor,
+    images: &Images,
+    n: usize,
+    keep: usize,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Collected> {
+    let keep = keep.min(n);
+    let path = path(extractor, images, n)?;
+    if path.is_file() {
+        let (gaussian, kept) = npz::read(&path)?;
+        if keep == 0 || kept.as_ref().is_some_and(|k| k.dims()[0] == keep) {
+            let kept = kept.filter(|_| keep > 0);
+            return Ok(Collected { gaussian: Some(gaussian), inception: None, kept });
+        }
+    }
+    let mut collector = Collector::new(n, extractor.dim(), Needs { gaussian: true, classes: None, keep })?;
+    let mut done = 0;
+    for pixels in images.pixels[..n * images.stride()].chunks(BATCH * images.stride()) {
+        let pictures = pictures(pixels, images.side);
+        collector.add(&extractor.extract(&pictures)?)?;
+        done += pictures.len();
+        progress(done);
+    }
+    let collected = collector.finish()?;
+    if let Some(gaussian) = &collected.gaussian {
+        npz::write(&path, gaussian, collected.kept.as_ref())?;
+    }
+    Ok(collected)
+}
+
+fn path(extractor: &dyn Extractor, images: &Images, n: usize) -> Result<PathBuf> {
+    let folder = cache_folder()?.join("statistics");
+    create_folder(&folder)?;
+    Ok(folder.join(format!(
+        "{}-{}px-{n}-{}-{}-{}-{}.npz",
+        images.name.replace(':', "-"),
+        images.side,
+        &images.fingerprint()[..12],
+        extractor.id(),
+        &extractor.weights_sha256()[..12],
+        extractor.resize(),
+    )))
+}

@@ -1,0 +1,122 @@
+//! Result rows of what was measured on a run.
+
+use super::evaluate::{Bench, Scores, kept};
+use crate::config::{Cell, Weights};
+use crate::error::{Error, Result};
+use crate::losses::Loss;
+use crate::methods;
+use crate::results::{COST, Row, protocol};
+
+/// Half the width of a 95 % interval in standard errors.
+pub const INTERVAL: f64 = 1.96;
+/// Fewer images than features leave a covariance without full rank.
+pub const RANK_DEFICIENT: &str =
+    "no more images than features: the covariance is rank-deficient and the distance biased upwards";
+
+/// Where numbers come from.
+pub struct Origin<'a> {
+    /// The run, its evaluation as it was made.
+    pub cell: &'a Cell,
+    /// Hash of the configuration it was trained with.
+    pub config_hash: &'a str,
+    /// What it was measured with.
+    pub bench: &'a Bench,
+    /// Generator updates made.
+    pub step: u64,
+    /// Seconds of training.
+    pub train_s: f64,
+}
+
+/// The loss a cell is trained with: its own, unless the method defines one.
+///
+/// # Errors
+/// When the method is unknown.
+pub fn loss(cell: &Cell) -> Result<Loss> {
+    let known = || methods::ids().join(", ");
+    let choice = methods::find(&cell.method)
+        .ok_or_else(|| Error::invalid(format!("unknown method `{}`; known: {}", cell.method, known())))?;
+    Ok(choice.method.loss().unwrap_or(cell.train.loss))
+}
+
+impl Origin<'_> {
+    fn row(&self, metric: String, value: f64, weights: Weights) -> Result<Row> {
+        let (cell, bench) = (self.cell, self.bench);
+        Ok(Row {
+            experiment: cell.experiment.clone(),
+            scale: cell.scale.clone(),
+            dataset: cell.dataset.clone(),
+            image_size: cell.image_size as u64,
+            arch: cell.arch.clone(),
+            width: cell.train.width,
+            method: cell.method.clone(),
+            loss: loss(cell)?.id().to_owned(),
+            seed: cell.seed,
+            step: self.step,
+            images_seen: self.step * cell.train.critic_steps * cell.train.critic_batch as u64,
+            wall_s: self.train_s,
+            metric,
+            value,
+            std: None,
+            low: None,
+            high: None,
+            n: cell.eval.images as u64,
+            extractor: bench.extractor.id().to_owned(),
+            extractor_sha256: bench.extractor.weights_sha256().to_owned(),
+            resize: bench.extractor.resize().to_owned(),
+            reference: cell.eval.reference.clone(),
+            reference_sha256: bench.reference_sha256.clone(),
+            batch_norm: cell.eval.batch_norm.id().to_owned(),
+            weights: weights.id().to_owned(),
+            warning: String::new(),
+            status: "running".to_owned(),
+            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_hash: self.config_hash.to_owned(),
+            device: if bench.device.is_cpu() { "cpu".to_owned() } else { "cuda".to_owned() },
+        })
+    }
+
+    /// Seconds of training a step.
+    ///
+    /// # Errors
+    /// When the cell's method is unknown.
+    pub fn cost(&self) -> Result<Row> {
+        self.row(COST.to_owned(), self.train_s / self.step.max(1) as f64, self.cell.eval.weights[0])
+    }
+
+    /// One row a number.
+    ///
+    /// # Errors
+    /// When the cell's method is unknown.
+    pub fn rows(&self, weights: Weights, scores: &Scores) -> Result<Vec<Row>> {
+        let eval = &self.cell.eval;
+        let reference = Some(eval.reference.as_str());
+        let interval = |row: Row, error: Option<f64>| Row {
+            low: error.map(|e| row.value - INTERVAL * e),
+            high: error.map(|e| row.value + INTERVAL * e),
+            ..row
+        };
+        let mut fid = self.row(protocol("fid", eval.images, reference), scores.fid, weights)?;
+        if eval.images <= self.bench.extractor.dim() {
+            RANK_DEFICIENT.clone_into(&mut fid.warning);
+        }
+        let mut rows = vec![interval(fid, scores.errors.fid)];
+        if let Some(of) = scores.inception {
+            let row = self.row(protocol("is", eval.images, None), of.mean, weights)?;
+            rows.push(Row { std: Some(of.std), ..row });
+        }
+        let n = kept(self.cell);
+        if let Some(of) = scores.kid {
+            let row =
+                Row { std: Some(of.std), n: n as u64, ..self.row(protocol("kid", n, reference), of.mean, weights)? };
+            rows.push(interval(row, scores.errors.kid));
+        }
+        if let Some(of) = scores.manifold {
+            for (metric, value) in
+                [("precision", of.precision), ("recall", of.recall), ("density", of.density), ("coverage", of.coverage)]
+            {
+                rows.push(Row { n: n as u64, ..self.row(protocol(metric, n, reference), value, weights)? });
+            }
+        }
+        Ok(rows)
+    }
+}
