@@ -37,11 +37,13 @@ golden:
 bench:
 	$(CARGO) bench --locked
 
-## The same training step in PyTorch and here, in turn. PyTorch goes into a throw-away environment.
+## The same work in PyTorch, torch-fidelity or scipy and here, in turn. The peers go into a throw-away environment.
+## The metrics need WEIGHTS, a safetensors file of the Inception network.
 bench-peer:
-	test -d target/peer || { $(PYTHON) -m venv target/peer && target/peer/bin/pip install torch numpy safetensors; }
-	$(CARGO) build --release --locked --example step
-	target/peer/bin/python benches/peer/compare.py --binary target/release/examples/step
+	test -d target/peer || { $(PYTHON) -m venv target/peer && \
+	  target/peer/bin/pip install torch torchvision numpy scipy safetensors torch-fidelity; }
+	$(CARGO) build --release --locked --examples
+	target/peer/bin/python benches/peer/compare.py --binaries target/release/examples $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 ## The comparison of everything in RESULTS.
 table:

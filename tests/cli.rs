@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Folder, TINY, experiment, run};
+use pgn_bench::results::{COST, read};
 
 #[test]
 fn all_faults_of_a_file_are_shown_at_once_and_nothing_is_run() {
@@ -107,4 +108,90 @@ fn a_plan_is_printed_without_running() {
     assert!(line("resnet32-sn-s0").contains("4276739") && line("resnet32-sn-s0").contains("1053825"));
     assert_eq!(stdout.lines().count(), 2 + 22);
     assert!(!output.exists());
+}
+
+#[test]
+fn a_checkpoint_is_measured_and_drawn() {
+    let home = Folder::new("checkpoint");
+    let file = home.write("tiny.yaml", TINY);
+    let output = home.join("out");
+    let quick = ["--set", "train.steps=2", "--set", "eval.every=2", "--set", "eval.metrics=[fid, is, kid, pr]"];
+    let (code, _, stderr) = run(&home.0, &experiment(&file, &output, &quick));
+    assert_eq!(code, 0, "{stderr}");
+    let folder = output.join("tiny-smoke/cnn32-pgn+cr-s0");
+    let folder = folder.to_str().unwrap();
+
+    // By its own protocol the numbers are those of the run, to the last bit.
+    let again = home.join("again.parquet");
+    let (code, stdout, stderr) = run(&home.0, &["eval", folder, "-o", again.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    let (ran, again) = (read(&output.join("tiny-smoke/cnn32-pgn+cr-s0/rows.parquet")).unwrap(), read(&again).unwrap());
+    let last: Vec<_> = ran.iter().filter(|r| r.step == 2 && r.metric != COST).collect();
+    assert_eq!(last.len(), 14);
+    for (was, is) in last.iter().zip(&again) {
+        assert_eq!((&was.metric, &was.weights, was.value, was.std), (&is.metric, &is.weights, is.value, is.std));
+        assert_eq!((was.config_hash.as_str(), is.status.as_str()), (is.config_hash.as_str(), "evaluated"));
+    }
+    assert!(stdout.contains("coverage100_test") && stdout.contains("recall100_test"), "{stdout}");
+
+    let args =
+        ["eval", folder, "-n", "120", "--batch-norm", "running", "--generator", "ema", "--bootstrap", "5", "--json"];
+    let (code, stdout, stderr) = run(&home.0, &args);
+    assert_eq!(code, 0, "{stderr}");
+    let rows: Vec<serde_json::Value> = stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(rows.len(), 7);
+    for row in &rows {
+        assert_eq!((&row["batch_norm"], &row["weights"]), (&"running".into(), &"ema".into()));
+        let number = |key: &str| row[key].as_f64();
+        let metric = row["metric"].as_str().unwrap();
+        if metric.starts_with("fid") || metric.starts_with("kid") {
+            let (low, high) = (number("low").unwrap(), number("high").unwrap());
+            assert!(low < number("value").unwrap() && number("value").unwrap() < high, "{row}");
+        } else {
+            assert_eq!(number("low"), None);
+        }
+    }
+    assert_eq!(rows[0]["metric"], "fid120_test");
+
+    let grid = home.join("grid.png");
+    let (code, _, stderr) =
+        run(&home.0, &["sample", folder, "-n", "10", "--columns", "5", "-o", grid.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    let grid = image::open(grid).unwrap();
+    assert_eq!((grid.width(), grid.height()), (2 + 5 * 66, 2 + 2 * 66));
+    let images = home.join("images");
+    let sample = ["sample", folder, "-n", "7", "-o", images.to_str().unwrap()];
+    assert_eq!(run(&home.0, &sample).0, 0);
+    assert_eq!(std::fs::read_dir(&images).unwrap().count(), 7);
+    let (code, _, stderr) = run(&home.0, &sample);
+    assert!(code == 2 && stderr.contains("name a new folder"), "{stderr}");
+}
+
+#[test]
+fn statistics_are_taken_once_and_a_damaged_file_is_named() {
+    let home = Folder::new("statistics");
+    let file = home.write("tiny.yaml", TINY);
+    let quick = ["--set", "train.steps=1", "--set", "eval.every=1"];
+    let (first, second) = (home.join("first"), home.join("second"));
+    assert_eq!(run(&home.0, &experiment(&file, &first, &quick)).0, 0);
+    let kept: Vec<_> = std::fs::read_dir(home.join("cache/statistics")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].file_name().unwrap().to_str().unwrap().starts_with("shapes-test-32px-"), "{kept:?}");
+    std::fs::write(&kept[0], "nonsense").unwrap();
+    let (code, _, stderr) = run(&home.0, &experiment(&file, &second, &quick));
+    assert!(code == 2 && stderr.contains(kept[0].to_str().unwrap()) && stderr.contains("remove it"), "{stderr}");
+}
+
+#[test]
+fn what_is_no_checkpoint_is_refused() {
+    let home = Folder::new("no-checkpoint");
+    let junk = home.write("junk.safetensors", "no header here");
+    let (code, _, stderr) = run(&home.0, &["eval", junk.to_str().unwrap()]);
+    assert!(code == 2 && stderr.contains("junk.safetensors: not a checkpoint of this program"), "{stderr}");
+    let (code, _, stderr) = run(&home.0, &["sample", home.0.to_str().unwrap(), "-o", "x.png"]);
+    assert!(code == 2 && stderr.contains("cannot read"), "{stderr}");
+    let file = home.write("tiny.yaml", TINY);
+    let output = home.join("out");
+    let (code, _, stderr) = run(&home.0, &experiment(&file, &output, &["--set", "eval.extractor=inception"]));
+    assert!(code == 2 && stderr.contains("pgn-bench fetch inception") && stderr.contains("--weights"), "{stderr}");
 }

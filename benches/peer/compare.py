@@ -1,9 +1,10 @@
-"""Alternates PyTorch (double backward) and pgn-bench on the same training update and prints the ratio of each pair.
+"""Alternates a peer and pgn-bench on the same work and prints the ratio of each pair: training updates against PyTorch's
+double backward; with --weights also Inception features against torch-fidelity and the Fréchet distance against scipy.
 
-    python compare.py --binary target/release/examples/step [--pairs 3] [--only cnn32:pgn:critic]
+    python compare.py --binaries target/release/examples [--pairs 3] [--only cnn32:pgn:critic] [--weights inception.safetensors]
 
-Each side runs in a process of its own with the same number of threads. Ratios are pgn-bench's time over PyTorch's.
-Needs: pip install torch numpy safetensors
+Each side runs in a process of its own with the same number of threads. Ratios are pgn-bench's time over the peer's.
+Needs: pip install torch numpy scipy safetensors torch-fidelity
 """
 
 import argparse
@@ -27,26 +28,37 @@ def run(command, threads):
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout.splitlines()[-1])
 
 
+def compare(name, peer, ours, args):
+    pairs = [(run(peer, args.threads), run(ours, args.threads)) for _ in range(args.pairs)]
+    theirs, mine = ([side["median_s"] for side in sides] for sides in zip(*pairs))
+    ratios = sorted(o / t for t, o in zip(theirs, mine))
+    memory = "–"
+    if "peak_rss_bytes" in pairs[0][0]:
+        memory = f"{statistics.median(o['peak_rss_bytes'] / t['peak_rss_bytes'] for t, o in pairs):.2f}×"
+    print(f"| {name} | {statistics.median(theirs):.3f} | {statistics.median(mine):.3f} "
+          f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f}) | {memory} |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", required=True)
+    parser.add_argument("--binaries", type=Path, required=True, help="folder of the built examples")
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--repeat", type=int, default=3, help="updates timed in each process")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds timed in each process")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="ARCH:METHOD:WHAT, any part of it")
+    parser.add_argument("--only", default="", help="ARCH:METHOD:WHAT, inception or fid; any part of it")
+    parser.add_argument("--weights", help="Inception weights with pytorch-fid's names (.safetensors)")
     args = parser.parse_args()
-    peer = [sys.executable, str(Path(__file__).with_name("step.py")), "--threads", str(args.threads)]
-    print("| update | PyTorch s | pgn-bench s | ratio (median, min–max) | peak memory |\n|---|---|---|---|---|", flush=True)
-    for case in CASES:
-        if args.only not in ":".join(case):
+    cases = [(":".join(case), "step", ["--arch", case[0], "--method", case[1], "--what", case[2]]) for case in CASES]
+    if args.weights:
+        cases += [("inception", "measure", ["--what", "inception", "--weights", args.weights]),
+                  ("fid", "measure", ["--what", "fid"])]
+    print("| work | peer s | pgn-bench s | ratio (median, min–max) | peak memory |\n|---|---|---|---|---|", flush=True)
+    for name, script, flags in cases:
+        if args.only not in name:
             continue
-        flags = ["--arch", case[0], "--method", case[1], "--what", case[2], "--repeat", str(args.repeat)]
-        pairs = [(run(peer + flags, args.threads), run([args.binary] + flags, args.threads)) for _ in range(args.pairs)]
-        theirs, ours = ([side["median_s"] for side in sides] for sides in zip(*pairs))
-        ratios = sorted(o / t for t, o in zip(theirs, ours))
-        memory = statistics.median(o["peak_rss_bytes"] / t["peak_rss_bytes"] for t, o in pairs)
-        print(f"| {' '.join(case)} | {statistics.median(theirs):.3f} | {statistics.median(ours):.3f} "
-              f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f}) | {memory:.2f}× |", flush=True)
+        flags = flags + ["--repeat", str(args.repeat)]
+        peer = [sys.executable, str(Path(__file__).with_name(script + ".py")), "--threads", str(args.threads)]
+        compare(name, peer + flags, [str(args.binaries / script)] + flags, args)
 
 
 if __name__ == "__main__":

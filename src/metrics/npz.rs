@@ -2,13 +2,15 @@
 //! more arrays that others ignore: `n`, the number of images, and in the cache `features` `[k, d]` in f32.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use faer::Mat;
-use npyz::WriterBuilder;
-use npyz::npz::{NpzArchive, NpzWriter};
+use npyz::npz::{NpzArchive, NpzWriter, file_name_from_array_name};
+use npyz::zip::CompressionMethod;
+use npyz::zip::write::FileOptions;
+use npyz::{NpyFile, WriterBuilder};
 
 use super::frechet::Gaussian;
 use crate::error::{AtPath, Error, Result};
@@ -18,6 +20,7 @@ use crate::files::write_atomic;
 const MOST: u64 = 1 << 14;
 /// More than deflate can shrink anything.
 const SHRINK: u64 = 1100;
+const LONGEST_HEADER: u32 = 1 << 16;
 
 /// Writes the mean and covariance, and features if there are any.
 ///
@@ -47,7 +50,8 @@ fn array<W: std::io::Write + std::io::Seek, T: npyz::AutoSerialize>(
     shape: &[u64],
     values: impl Iterator<Item = T>,
 ) -> std::io::Result<()> {
-    let mut writer = npz.array(name, Default::default())?.default_dtype().shape(shape).begin_nd()?;
+    let stored = FileOptions::default().compression_method(CompressionMethod::Stored);
+    let mut writer = npz.array(name, stored)?.default_dtype().shape(shape).begin_nd()?;
     writer.extend(values)?;
     writer.finish()
 }
@@ -64,8 +68,19 @@ pub fn read(path: &Path) -> Result<(Gaussian, Option<Tensor>)> {
     let mut npz = NpzArchive::new(BufReader::new(file)).map_err(|e| bad(e.to_string()))?;
     let names: Vec<String> = npz.array_names().map(str::to_owned).collect();
     let mut array = |name: &str, rank: usize| -> Result<(Vec<f64>, Vec<u64>)> {
-        let npy =
-            npz.by_name(name).map_err(|e| bad(e.to_string()))?.ok_or_else(|| bad(format!("no array `{name}`")))?;
+        if !names.iter().any(|n| n == name) {
+            return Err(bad(format!("no array `{name}`")));
+        }
+        let fault = |e: std::io::Error| bad(format!("`{name}`: {e}"));
+        let mut entry = npz.zip_archive().by_name(&file_name_from_array_name(name)).map_err(|e| fault(e.into()))?;
+        let mut start = [0; 12];
+        entry.read_exact(&mut start).map_err(fault)?;
+        // From version 2 on the header's length has four bytes, and is allocated as it stands.
+        let header = u32::from_le_bytes([start[8], start[9], start[10], start[11]]);
+        if start[6] > 1 && header > LONGEST_HEADER {
+            return Err(bad(format!("`{name}` claims a header of {header} bytes")));
+        }
+        let npy = NpyFile::new((&start[..]).chain(entry)).map_err(fault)?;
         let shape = npy.shape().to_vec();
         if shape.len() != rank || shape.iter().any(|&s| s == 0 || s > MOST) {
             return Err(bad(format!("`{name}` has shape {shape:?}")));
@@ -82,7 +97,7 @@ pub fn read(path: &Path) -> Result<(Gaussian, Option<Tensor>)> {
             d if d.ends_with("i8'") => npy.into_vec::<i64>().map(|v| v.into_iter().map(|x| x as f64).collect()),
             _ => npy.into_vec::<f64>(),
         };
-        Ok((values.map_err(|e| bad(format!("`{name}`: {e}")))?, shape))
+        Ok((values.map_err(fault)?, shape))
     };
     let mut optional = |name: &str, rank: usize| names.iter().any(|n| n == name).then(|| array(name, rank)).transpose();
     let n = optional("n", 0)?.and_then(|(n, _)| n.first().map(|&n| n.max(0.0) as usize)).unwrap_or(0);
@@ -130,6 +145,12 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("not a statistics file"));
+        // The header of `mu` said to be of version 2, with a length of 660 MB.
+        let mut wild = bytes.clone();
+        let at = wild.windows(6).position(|w| w == b"\x93NUMPY").unwrap();
+        wild[at + 6] = 2;
+        std::fs::write(&path, wild).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("`mu` claims a header of"));
         std::fs::remove_file(&path).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("cannot open"));
     }

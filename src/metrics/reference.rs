@@ -7,7 +7,7 @@ use super::collect::{Collected, Collector, Needs};
 use super::{BATCH, Extractor, npz};
 use crate::data::Images;
 use crate::data::source::pictures;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::{cache_folder, create_folder};
 
 /// The Gaussian of the first `n` images of a split and the features of `keep` of them, from the cache if they are there.
@@ -25,7 +25,8 @@ pub fn statistics(
     let keep = keep.min(n);
     let path = path(extractor, images, n)?;
     if path.is_file() {
-        let (gaussian, kept) = npz::read(&path)?;
+        let (gaussian, kept) =
+            npz::read(&path).map_err(|e| Error::invalid(format!("{e}; remove it, and it will be made again")))?;
         if keep == 0 || kept.as_ref().is_some_and(|k| k.dims()[0] == keep) {
             let kept = kept.filter(|_| keep > 0);
             return Ok(Collected { gaussian: Some(gaussian), inception: None, kept });

@@ -1,10 +1,10 @@
-"""Compares FID, KID and precision/recall with torch-fidelity and pytorch-fid on the same folders of images, and the two
+"""Compares IS, FID, KID and precision/recall with torch-fidelity and pytorch-fid on the same folders of images, and the two
 containers of PyTorch weights with each other.
 
     python metrics.py --binary target/release/pgn-bench --weights inception.safetensors A B
 
-A, B: folders of images. The weights are given to all as the .pth file that the peers read, with a last layer of zeros,
-so Inception Scores are not compared here.
+A, B: folders of images. The weights are given to all as the .pth file that the peers read; a last layer of random
+numbers stands in where they have none.
 Needs: pip install torch torchvision numpy scipy safetensors torch-fidelity pytorch-fid
 """
 
@@ -28,7 +28,8 @@ def pth(weights, folder):
     """The weights as pytorch-fid's file (legacy container) and as a zip."""
     state = {k: v.float() for k, v in load_file(weights).items()}
     state |= {k.replace("weight", "num_batches_tracked"): torch.tensor(0) for k in state if k.endswith("bn.weight")}
-    state |= {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    last = {"fc.weight": torch.randn(1008, 2048, generator=torch.Generator().manual_seed(0)) / 8, "fc.bias": torch.zeros(1008)}
+    state = last | state
     torch.save(state, folder / "legacy.pth", _use_new_zipfile_serialization=False)
     torch.save(state, folder / "zip.pth")
     return folder / "legacy.pth", folder / "zip.pth"
@@ -46,7 +47,8 @@ def torch_fidelity(weights, a, b, size):
 
     shared = {"input1": str(a), "input2": str(b), "cuda": False, "verbose": False, "cache": False,
               "feature_extractor_weights_path": str(weights)}
-    distances = peer.calculate_metrics(**shared, fid=True, kid=True, kid_subsets=1, kid_subset_size=size)
+    distances = peer.calculate_metrics(
+        **shared, isc=True, fid=True, kid=True, kid_subsets=1, kid_subset_size=size, samples_shuffle=False)
     return distances | peer.calculate_metrics(
         **shared, prc=True, feature_extractor="inception-v3-compat", feature_layer_prc="2048")
 
@@ -71,6 +73,9 @@ def main():
         kid = ours(args.binary, "kid", str(args.a), str(args.b), "--weights", str(legacy), "--subsets", "1",
                    "--size", str(size))
         rows.append((f"KID of all {size}, torch-fidelity", kid["kid_all"], tf["kernel_inception_distance_mean"]))
+        score = ours(args.binary, "is", str(args.a), "--weights", str(legacy))
+        rows.append(("IS, torch-fidelity", score["is_mean"], tf["inception_score_mean"]))
+        rows.append(("IS deviation, torch-fidelity", score["is_std"], tf["inception_score_std"]))
         pr = ours(args.binary, "pr", str(args.b), str(args.a), "--weights", str(legacy))
         rows += [(f"{k}, torch-fidelity", pr[k], tf[k]) for k in ("precision", "recall")]
     print("| measure | pgn-bench | peer | difference | relative |\n|---|---|---|---|---|")

@@ -1,0 +1,74 @@
+//! Times the metrics and prints one JSON object: the counterpart of `benches/peer/measure.py`.
+//!
+//! `measure --what inception --weights FILE --repeat 3` or `measure --what fid --repeat 3`
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use clap::Parser;
+use pgn_bench::data::source::pictures;
+use pgn_bench::error::{Error, Result};
+use pgn_bench::metrics::Extractor;
+use pgn_bench::metrics::frechet::{FeatureSums, distance};
+use pgn_bench::metrics::inception::Inception;
+use pgn_bench::metrics::inception::resize::Resize;
+use pgn_bench::rng::Stream;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+struct Args {
+    /// inception: features of 50 images of 32×32 pixels; fid: the distance of two sets of 5,000 features of 2,048 dimensions
+    #[arg(long)]
+    what: String,
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    #[arg(long, default_value_t = 3)]
+    repeat: usize,
+}
+
+const IMAGES: usize = 50;
+const SHAPE: (usize, usize) = (5000, 2048);
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let mut stream = Stream::new(0, "bench", 0);
+    let mut run: Box<dyn FnMut() -> Result<()>> = match (args.what.as_str(), &args.weights) {
+        ("inception", Some(weights)) => {
+            let network = Inception::from_file(weights, None, Resize::Tf)?;
+            let pixels: Vec<u8> = (0..IMAGES * 32 * 32 * 3).map(|_| stream.below(256) as u8).collect();
+            Box::new(move || network.extract(&pictures(&pixels, 32)).map(drop))
+        }
+        ("fid", _) => {
+            let mut features = || Tensor::from_vec(stream.normals(SHAPE.0 * SHAPE.1), SHAPE, &Device::Cpu);
+            let sets = [features()?, features()?];
+            Box::new(move || {
+                let [a, b] = [0, 1].map(|k| {
+                    let mut sums = FeatureSums::new(SHAPE.1)?;
+                    for part in sets[k].chunk(5, 0)? {
+                        sums.add(&part)?;
+                    }
+                    sums.finish()
+                });
+                distance(&a?, &b?).map(drop)
+            })
+        }
+        (other, _) => {
+            return Err(Error::invalid(format!("--what {other}: expected inception (with --weights) or fid")));
+        }
+    };
+    let mut times = Vec::new();
+    for _ in 0..=args.repeat {
+        let start = Instant::now();
+        run()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    // The first round warms the caches and the allocator.
+    let times = &times[1..];
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    println!("{}", serde_json::json!({"what": args.what, "median_s": sorted[sorted.len() / 2], "times_s": times}));
+    Ok(())
+}
