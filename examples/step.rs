@@ -11,8 +11,8 @@ use pgn_bench::error::{Error, Result};
 use pgn_bench::generators::{Generator, Mode};
 use pgn_bench::losses::Loss;
 use pgn_bench::methods;
+use pgn_bench::nn::image::one_hot;
 use pgn_bench::rng::Stream;
-use pgn_bench::train::evaluate::latents;
 use pgn_bench::train::step::{CriticBatch, State};
 
 #[global_allocator]
@@ -34,6 +34,7 @@ struct Args {
 }
 
 const CRITIC_BATCH: usize = 64;
+const CLASSES: usize = 10;
 const GENERATOR_BATCH: usize = 128;
 
 fn peak_rss_bytes() -> u64 {
@@ -51,8 +52,8 @@ fn main() -> Result<()> {
     let critic_steps = if args.arch.starts_with("cnn") { 1 } else { 5 };
     let mut stream = Stream::new(0, "bench", 0);
     let cpu = Device::Cpu;
-    let critic = Critic::new(&args.arch, args.width, choice.method.spectral(), &mut stream, DType::F32, &cpu)?;
-    let generator = Generator::new(&args.arch, args.width, &mut stream, DType::F32, &cpu)?;
+    let critic = Critic::new(&args.arch, args.width, CLASSES, choice.method.spectral(), &mut stream, DType::F32, &cpu)?;
+    let generator = Generator::new(&args.arch, args.width, CLASSES, &mut stream, DType::F32, &cpu)?;
     let side = generator.side;
     let mut state = State::new(generator, critic, [0.0, 0.9])?;
     let shape = (CRITIC_BATCH, side, side, 3);
@@ -64,25 +65,38 @@ fn main() -> Result<()> {
     let (real, fake, augmented) = (images()?, images()?, images()?);
     let mix = Tensor::full(0.5f32, CRITIC_BATCH, &cpu)?;
 
+    let labels: Vec<u8> = (0..CRITIC_BATCH).map(|i| (i % CLASSES) as u8).collect();
+    let labels = one_hot(&labels, CLASSES, DType::F32, &cpu)?;
+    let labels = state.generator.classes.map(|_| [labels.clone(), labels]);
+
     let critic_update = |state: &mut State, fake: Tensor| -> Result<()> {
-        let batch =
-            CriticBatch { real: real.clone(), fake, mix: Some(mix.clone()), augmented: Some(augmented.clone()) };
+        let batch = CriticBatch {
+            real: real.clone(),
+            fake,
+            labels: labels.clone(),
+            mix: Some(mix.clone()),
+            augmented: Some(augmented.clone()),
+        };
         state.critic_update(&choice, loss, &batch, 2e-4)?;
         Ok(())
     };
     let mut times = Vec::new();
     for round in 0..=args.repeat as u64 {
-        let z = |n: usize| latents(0, "bench", round, n, &cpu);
+        let latents = |state: &State, n: usize| state.generator.latents(0, "bench", round, n);
         let start = Instant::now();
         match args.what.as_str() {
             "critic" => critic_update(&mut state, fake.clone())?,
-            "generator" => drop(state.generator_update(&choice, loss, &z(GENERATOR_BATCH)?, 2e-4)?),
+            "generator" => {
+                let latents = latents(&state, GENERATOR_BATCH)?;
+                state.generator_update(&choice, loss, &latents, 2e-4)?;
+            }
             "whole" => {
                 for _ in 0..critic_steps {
-                    let fake = state.generator.images(&z(CRITIC_BATCH)?, Mode::Train)?;
+                    let fake = state.generator.images(&latents(&state, CRITIC_BATCH)?, Mode::Train)?;
                     critic_update(&mut state, fake)?;
                 }
-                state.generator_update(&choice, loss, &z(GENERATOR_BATCH)?, 2e-4)?;
+                let latents = latents(&state, GENERATOR_BATCH)?;
+                state.generator_update(&choice, loss, &latents, 2e-4)?;
                 state.update_average(0.9999)?;
             }
             other => return Err(Error::invalid(format!("--what {other}: expected critic, generator or whole"))),

@@ -17,10 +17,10 @@ use std::process::ExitCode;
 
 use candle_core::{DType, Device, Tensor};
 use pgn_bench::critic::{self, Critic};
-use pgn_bench::generators::{self, Generator, Mode};
+use pgn_bench::generators::{self, Generator, Latents, Mode};
 use pgn_bench::losses::Loss;
 use pgn_bench::methods::{self, Choice};
-use pgn_bench::nn::image::{channels_first, channels_last};
+use pgn_bench::nn::image::{channels_first, channels_last, one_hot};
 use pgn_bench::nn::store::Store;
 use pgn_bench::optim::linear_decay;
 use pgn_bench::rng::Stream;
@@ -83,6 +83,19 @@ impl File {
 
     fn get(&self, key: &str) -> Tensor {
         self.tensors.get(key).unwrap_or_else(|| panic!("no tensor `{key}`")).to_dtype(DType::F64).unwrap()
+    }
+
+    /// Classes as ones among zeros, for a conditional architecture.
+    fn labels(&self, key: &str) -> Option<Tensor> {
+        (self.meta("arch") == "biggan32").then(|| {
+            let labels = self.tensors.get(key).unwrap_or_else(|| panic!("no tensor `{key}`")).to_vec1::<i64>().unwrap();
+            let labels: Vec<u8> = labels.into_iter().map(|y| y as u8).collect();
+            one_hot(&labels, CLASSES, DType::F64, &Device::Cpu).unwrap()
+        })
+    }
+
+    fn latents(&self, z: &str, y: &str) -> Latents {
+        Latents { z: self.get(z), labels: self.labels(y) }
     }
 
     fn images(&self, key: &str) -> Tensor {
@@ -225,12 +238,14 @@ fn critic_of(file: &File, prefix: &str, spectral: bool) -> Critic {
     let suffix = if spectral { "weight_orig" } else { "weight" };
     let arch = file.meta("arch");
     let layers: &[(&str, usize)] = match arch {
-        "cnn32" => &[("main.0", 64), ("main.2", 128), ("main.6", 256), ("main.10", 512)],
-        _ => &[("model.0.residual.0", 128)],
+        "cnn32" | "cnn48" => &[("main.0", 64), ("main.2", 128), ("main.6", 256), ("main.10", 512)],
+        "resnet32" => &[("model.0.residual.0", 128)],
+        "biggan32" => &[("blocks.0.residual.0", 256)],
+        _ => &[("model.0.residual.0", 64), ("model.3.residual.1", 512)],
     };
     let layers: Vec<_> = layers.iter().map(|(name, full)| (format!("{prefix}{name}.{suffix}"), *full)).collect();
     let width = width(file, &layers);
-    let critic = Critic::new(arch, width, spectral, &mut stream(), DType::F64, &Device::Cpu).unwrap();
+    let critic = Critic::new(arch, width, CLASSES, spectral, &mut stream(), DType::F64, &Device::Cpu).unwrap();
     load(&critic.params, &critic.buffers, file.prefixed(prefix), prefix);
     critic
 }
@@ -238,12 +253,14 @@ fn critic_of(file: &File, prefix: &str, spectral: bool) -> Critic {
 fn generator_of(file: &File, prefix: &str) -> Generator {
     let arch = file.meta("arch");
     let layers: &[(&str, usize)] = match arch {
-        "cnn32" => &[("main.0", 512), ("main.3", 256), ("main.6", 128), ("main.9", 64)],
-        _ => &[("output.0", 256)],
+        "cnn32" | "cnn48" => &[("main.0", 512), ("main.3", 256), ("main.6", 128), ("main.9", 64)],
+        "resnet32" => &[("output.0", 256)],
+        "biggan32" => &[("output_layer.0", 256)],
+        _ => &[("output.0", 64), ("blocks.0.residual.0", if arch == "resnet48" { 512 } else { 1024 })],
     };
     let layers: Vec<_> = layers.iter().map(|(name, full)| (format!("{prefix}{name}.weight"), *full)).collect();
     let width = width(file, &layers);
-    let generator = Generator::new(arch, width, &mut stream(), DType::F64, &Device::Cpu).unwrap();
+    let generator = Generator::new(arch, width, CLASSES, &mut stream(), DType::F64, &Device::Cpu).unwrap();
     load(&generator.params, &generator.buffers, file.prefixed(prefix), prefix);
     generator
 }
@@ -264,6 +281,8 @@ fn choice_of(file: &File) -> (Choice, Loss) {
     (methods::find(&id).unwrap_or_else(|| panic!("unknown method {id}")), loss)
 }
 
+/// Classes of every conditional file.
+const CLASSES: usize = 10;
 const EXACT: f64 = 1e-9;
 const ROUNDED: f64 = 1e-6;
 
@@ -276,21 +295,27 @@ fn check_critic(file: &mut File) -> candle_core::Result<()> {
     let total = x.dim(0)?;
     let (real, fake) = (x.narrow(0, 0, n)?.contiguous()?, x.narrow(0, n, total - n)?.contiguous()?);
 
+    let y = file.labels("y");
+    let labels = y
+        .as_ref()
+        .map(|y| Ok::<_, candle_core::Error>([y.narrow(0, 0, n)?, y.narrow(0, n, total - n)?]))
+        .transpose()?;
+
     let critic = critic_of(file, "init.", spectral);
-    let on_batch = Evaluated::new(&critic, method, &x)?;
+    let on_batch = Evaluated::new(&critic, method, &x, y.as_ref())?;
     file.check("f_hat", &on_batch.f_hat()?, EXACT);
     if !spectral {
         file.check("f", &on_batch.f()?, ROUNDED);
-        let g = critic.input_gradient(&critic.forward(&x, false)?)?;
+        let g = critic.input_gradient(&critic.forward(&x, y.as_ref(), false)?)?;
         file.check("grad_x", &channels_first(&g)?, ROUNDED);
-        let (value, cotangent) = generator_loss(&critic, method, loss, &x)?;
+        let (value, cotangent) = generator_loss(&critic, method, loss, &x, y.as_ref())?;
         file.check_value("loss_g", value, EXACT);
         file.check("loss_g_grad_x", &channels_first(&cotangent)?, ROUNDED);
     }
 
     let critic = critic_of(file, "init.", spectral);
     let gradients = critic.params.zeros_like()?;
-    let batch = CriticBatch { real, fake, mix: Some(file.get("eps")), augmented: Some(file.images("x_aug")) };
+    let batch = CriticBatch { real, fake, labels, mix: Some(file.get("eps")), augmented: Some(file.images("x_aug")) };
     let report = critic_gradients(&critic, &choice, loss, &batch, &gradients)?;
     file.check_value("loss_d", report.loss, EXACT);
     file.check_value("penalty", report.penalty, EXACT);
@@ -302,14 +327,14 @@ fn check_critic(file: &mut File) -> candle_core::Result<()> {
 
 fn check_generator(file: &mut File) -> candle_core::Result<()> {
     let generator = generator_of(file, "init.");
-    let z = file.get("z");
-    let pass = generator.forward(&z, Mode::Train)?;
+    let latents = file.latents("z", "y");
+    let pass = generator.forward(&latents, Mode::Train)?;
     file.check("images", &channels_first(&pass.images)?, ROUNDED);
     let gradients = generator.params.zeros_like()?;
     generator.backward(&pass, &file.images("cotangent"), &gradients)?;
     file.check_state("grad.", &gradients.named()?, ROUNDED);
     file.check_state("after.", &generator.state()?, ROUNDED);
-    file.check("images_eval", &channels_first(&generator.images(&z, Mode::Running)?)?, ROUNDED);
+    file.check("images_eval", &channels_first(&generator.images(&latents, Mode::Running)?)?, ROUNDED);
     Ok(())
 }
 
@@ -324,18 +349,19 @@ fn check_train(file: &mut File) -> candle_core::Result<()> {
         let factor = linear_decay(step, 0, steps);
         for k in 0..file.number("n_dis") as u64 {
             let at = |name: &str| format!("step{step}.d{k}.{name}");
-            let fake = state.generator.forward(&file.get(&at("z")), Mode::Train)?.images;
+            let fake = state.generator.images(&file.latents(&at("z"), &at("y_fake")), Mode::Train)?;
             let batch = CriticBatch {
                 real: file.images(&at("x_real")),
                 fake,
+                labels: file.labels(&at("y_real")).zip(file.labels(&at("y_fake"))).map(|(r, f)| [r, f]),
                 mix: Some(file.get(&at("eps"))),
                 augmented: Some(file.images(&at("x_aug"))),
             };
             let report = state.critic_update(&choice, loss, &batch, file.number("lr_d") * factor)?;
             losses_d.push(report.total());
         }
-        let z = file.get(&format!("step{step}.g.z"));
-        losses_g.push(state.generator_update(&choice, loss, &z, file.number("lr_g") * factor)?);
+        let latents = file.latents(&format!("step{step}.g.z"), &format!("step{step}.g.y"));
+        losses_g.push(state.generator_update(&choice, loss, &latents, file.number("lr_g") * factor)?);
         state.update_average(file.number("ema_decay"))?;
     }
     for (key, losses) in [("losses_d", losses_d), ("losses_g", losses_g)] {

@@ -9,7 +9,6 @@ use super::bench::{self, Weights, bench};
 use super::choice;
 use super::progress::bar;
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
-use crate::data::to_bytes;
 use crate::error::AtPath;
 use crate::files::create_folder;
 use crate::generators::Mode;
@@ -17,7 +16,7 @@ use crate::metrics::inception::resize::Resize;
 use crate::report::table::aligned;
 use crate::results::{self, Row};
 use crate::train::checkpoint::{self, Progress, Stored};
-use crate::train::evaluate::{evaluate as score, generate, latents};
+use crate::train::evaluate::{evaluate as score, generate};
 use crate::train::grid;
 use crate::train::rows::Origin;
 use crate::train::run::networks;
@@ -74,10 +73,10 @@ pub(super) struct SampleArgs {
     /// A grid (a name that ends in .png), or a new folder with one PNG file an image
     #[arg(short, long)]
     output: PathBuf,
-    /// Images
+    /// Images; a grid is filled to whole rows
     #[arg(short, long, default_value_t = 64)]
     n: usize,
-    /// Columns of a grid
+    /// Columns of a grid; a conditional generator has one for each class
     #[arg(long, default_value_t = 8)]
     columns: usize,
     /// Seed of the latents; the run's own if not given
@@ -99,7 +98,7 @@ fn open(path: &Path) -> Result<Stored> {
 }
 
 fn restore(stored: Stored, device: &Device) -> Result<(State, Progress)> {
-    let (_, mut state) = networks(&stored.progress.cell, device)?;
+    let (_, mut state) = networks(&stored.progress.cell, stored.progress.classes, device)?;
     let progress = stored.restore(&mut state)?;
     Ok((state, progress))
 }
@@ -204,9 +203,7 @@ pub(super) fn sample(args: &SampleArgs) -> Result<()> {
         bail!("-n {} --columns {}: at least two images and one column", args.n, args.columns);
     }
     if args.output.extension().is_some_and(|e| e == "png") {
-        let z = latents(seed, "samples/latents", 0, args.n, &device)?;
-        let pixels = to_bytes(&generator.images(&z, mode)?)?;
-        return Ok(grid::write(&args.output, &pixels, generator.side, args.columns, 2)?);
+        return Ok(grid::draw(&args.output, generator, seed, [args.n.div_ceil(args.columns), args.columns], mode)?);
     }
     if args.output.exists() {
         bail!("{} is there already: name a new folder", args.output.display());

@@ -15,7 +15,7 @@ use crate::generators::Generator;
 use crate::report::table::{aligned, comparison as compare};
 use crate::rng::Stream;
 use crate::train::run::{Existing, Outcome, check_folder, folder, run};
-use crate::{methods, results};
+use crate::{data, methods, results};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -117,11 +117,12 @@ fn plan(cells: &[Cell]) -> Result<String> {
     let mut rows = Vec::new();
     for cell in cells {
         let Some(choice) = methods::find(&cell.method) else { bail!("unknown method {}", cell.method) };
-        let t = &cell.train;
+        let (t, classes) = (&cell.train, data::classes(&cell.dataset));
         let mut stream = Stream::new(cell.seed, "plan", 0);
         let dtype = candle_core::DType::F32;
-        let critic = Critic::new(&cell.arch, t.width, choice.method.spectral(), &mut stream, dtype, &Device::Cpu)?;
-        let generator = Generator::new(&cell.arch, t.width, &mut stream, dtype, &Device::Cpu)?;
+        let critic =
+            Critic::new(&cell.arch, t.width, classes, choice.method.spectral(), &mut stream, dtype, &Device::Cpu)?;
+        let generator = Generator::new(&cell.arch, t.width, classes, &mut stream, dtype, &Device::Cpu)?;
         rows.push(vec![
             cell.name(),
             cell.dataset.clone(),

@@ -6,18 +6,22 @@ use candle_core::{DType, Device, Result, bail};
 use super::Critic;
 use crate::nn::conv::{ConvSpec, conv2d_flops};
 use crate::nn::init::Init;
+use crate::nn::spectral::Spectral;
 use crate::nn::store::{Builder, Id};
 use crate::rng::Stream;
 
-/// A convolution with bias. A linear layer is one whose kernel covers the image.
+/// Guard of spectral normalisation, as in the released code's critics.
+const EPSILON: f64 = 1e-12;
+
+/// A convolution. A linear layer is one whose kernel covers the image.
 #[derive(Clone, Debug)]
 pub struct Affine {
     /// Weight `[O, I, Kh, Kw]`; under spectral normalisation the one before it is divided by σ.
     pub weight: Id,
-    /// Bias `[O]`.
-    pub bias: Id,
-    /// Left and right vectors of the power iteration, `[O]` and `[I·Kh·Kw]`.
-    pub spectral: Option<[Id; 2]>,
+    /// Bias `[O]`, where there is one.
+    pub bias: Option<Id>,
+    /// Spectral normalisation.
+    pub spectral: Option<Spectral>,
     /// Stride and padding.
     pub spec: ConvSpec,
     /// Weight's shape as a convolution.
@@ -49,6 +53,8 @@ pub enum Layer {
         /// Position among everything a forward pass keeps.
         slot: usize,
     },
+    /// Of one output per class the one of the image's class: linear, given the class.
+    SelectClass,
     /// `main(x) + shortcut(x)`.
     Residual {
         /// The residual branch.
@@ -63,8 +69,8 @@ pub enum Layer {
 pub struct Net {
     pub(super) layers: Vec<Layer>,
     pub(super) slots: usize,
-    /// Slot of the last affine layer.
-    pub(super) head: usize,
+    /// Slot of the affine layer that ends the network, where one does.
+    pub(super) head: Option<usize>,
 }
 
 impl Net {
@@ -96,13 +102,12 @@ pub struct NetBuilder {
     spectral: bool,
     affines: usize,
     slots: usize,
-    head: usize,
 }
 
 impl NetBuilder {
     /// `spectral`: every affine layer is spectrally normalised.
     pub fn new(spectral: bool) -> Self {
-        Self { params: Builder::default(), buffers: Builder::default(), spectral, affines: 0, slots: 0, head: 0 }
+        Self { params: Builder::default(), buffers: Builder::default(), spectral, affines: 0, slots: 0 }
     }
 
     fn slot(&mut self) -> usize {
@@ -118,28 +123,35 @@ impl NetBuilder {
             [o, i, kernel, kernel],
             ConvSpec::new(stride, (kernel - 1) / 2),
             init,
+            true,
         )
     }
 
     /// A linear layer `name` over all `side`×`side` pixels of `i` channels; its weight is stored as `[o, i·side·side]`,
     /// in PyTorch's order of a flattened `[C, H, W]`.
     pub fn linear(&mut self, name: &str, [i, o]: [usize; 2], side: usize, init: Init) -> Layer {
-        self.affine(name, &[o, i * side * side], [o, i, side, side], ConvSpec::new(1, 0), init)
+        self.affine(name, &[o, i * side * side], [o, i, side, side], ConvSpec::new(1, 0), init, true)
     }
 
-    fn affine(&mut self, name: &str, stored: &[usize], shape: [usize; 4], spec: ConvSpec, init: Init) -> Layer {
+    /// A class embedding `name`, `[classes, i]`: its dot product with the `i` channels, for each class.
+    pub fn embedding(&mut self, name: &str, [i, classes]: [usize; 2], init: Init) -> Layer {
+        self.affine(name, &[classes, i], [classes, i, 1, 1], ConvSpec::new(1, 0), init, false)
+    }
+
+    fn affine(
+        &mut self,
+        name: &str,
+        stored: &[usize],
+        shape: [usize; 4],
+        spec: ConvSpec,
+        init: Init,
+        with_bias: bool,
+    ) -> Layer {
         let suffix = if self.spectral { "weight_orig" } else { "weight" };
         let weight = self.params.add(format!("{name}.{suffix}"), stored, init);
-        let bias = self.params.add(format!("{name}.bias"), &shape[..1], Init::Constant(0.0));
-        let spectral = self.spectral.then(|| {
-            let rest = shape[1..].iter().product();
-            [
-                self.buffers.add(format!("{name}.weight_u"), &shape[..1], Init::UnitVector),
-                self.buffers.add(format!("{name}.weight_v"), &[rest], Init::UnitVector),
-            ]
-        });
+        let bias = with_bias.then(|| self.params.add(format!("{name}.bias"), &shape[..1], Init::Constant(0.0)));
+        let spectral = self.spectral.then(|| Spectral::declare(&mut self.buffers, name, &shape, EPSILON));
         let slot = self.slot();
-        self.head = slot;
         self.affines += 1;
         Layer::Conv(Affine { weight, bias, spectral, spec, shape, index: self.affines - 1, slot })
     }
@@ -159,8 +171,12 @@ impl NetBuilder {
     /// # Errors
     /// When the device refuses the buffers.
     pub fn build(self, layers: Vec<Layer>, stream: &mut Stream, dtype: DType, device: &Device) -> Result<Critic> {
+        let head = match layers.last() {
+            Some(Layer::Conv(affine)) => Some(affine.slot),
+            _ => None,
+        };
         Ok(Critic {
-            net: Net { layers, slots: self.slots, head: self.head },
+            net: Net { layers, slots: self.slots, head },
             params: self.params.build(stream, dtype, device)?,
             buffers: self.buffers.build(stream, dtype, device)?,
         })
@@ -201,6 +217,7 @@ pub(super) fn flops(layers: &[Layer], mut images: [usize; 4]) -> Result<(u64, [u
                 images[3] = a.shape[0];
             }
             Layer::Leaky { .. } => {}
+            Layer::SelectClass => images[3] = 1,
             Layer::AvgPool2 => {
                 images[1] /= 2;
                 images[2] /= 2;

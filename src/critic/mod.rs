@@ -9,12 +9,15 @@
 //!    through the linearised layers in one go: it is linear, and starts from cᵢ·xᵢ + vᵢ with biases scaled by cᵢ;
 //! 4. ∂L/∂W = Σᵢ δᵢ ⊗ wᵢ and ∂L/∂b = Σᵢ cᵢ·δᵢ, layer by layer as the tangent arrives ([`Critic::second_order`]).
 //!
+//! A class-conditional critic has a projection head (Miyato and Koyama 2018): it is linear in the features, given the class,
+//! and so changes nothing above.
+//!
 //! A loss of fᵢ alone needs only the ordinary backward pass ([`Critic::first_order`]). In the image, ∂L/∂xᵢ = cᵢ·gᵢ.
 
+mod biggan;
 mod cnn;
 pub mod layer;
 mod resnet;
-pub mod spectral;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
@@ -22,13 +25,13 @@ use crate::nn::activation::{add, leaky_relu, leaky_relu_slope};
 use crate::nn::conv::{conv2d, conv2d_input_grad, conv2d_weight_grad};
 use crate::nn::image::{add_scaled_bias, channel_sum, scale_images};
 use crate::nn::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad};
+use crate::nn::spectral::Weight;
 use crate::nn::store::Store;
 use crate::rng::Stream;
 use layer::{Affine, Layer, Net, NetBuilder};
-use spectral::Weight;
 
-/// The architectures of the paper that are critics of 32×32 images.
-pub const ARCHITECTURES: [&str; 2] = ["cnn32", "resnet32"];
+/// The critics of the paper.
+pub const ARCHITECTURES: [&str; 7] = ["cnn32", "cnn48", "resnet32", "resnet48", "resnet128", "resnet256", "biggan32"];
 
 /// Channels of a full-size layer at a width multiplier: rounded, at least one.
 pub fn scaled(channels: usize, width: f64) -> usize {
@@ -49,7 +52,9 @@ pub struct Forward {
     /// Output `[N, outputs]`.
     pub f: Tensor,
     input: Tensor,
-    weights: Vec<Weight>,
+    /// One row a image, a one at its class.
+    labels: Option<Tensor>,
+    weights: Vec<(Weight, Option<Tensor>)>,
     /// Input of each affine and global-pooling layer, output of each activation, by slot.
     kept: Vec<Option<Tensor>>,
 }
@@ -63,14 +68,14 @@ impl Forward {
         self.f.squeeze(1)
     }
 
-    /// Input of the last affine layer, flattened to `[N, features]`.
+    /// Input of the affine layer that ends the network, flattened to `[N, features]`.
     ///
     /// # Errors
-    /// Never for a network with an affine layer.
+    /// When none does.
     pub fn features(&self, critic: &Critic) -> Result<Tensor> {
-        match self.kept.get(critic.net.head).and_then(Option::as_ref) {
+        match critic.net.head.and_then(|slot| self.kept[slot].as_ref()) {
             Some(h) => h.flatten_from(1),
-            None => bail!("the network has no affine layer"),
+            None => bail!("the network does not end in an affine layer"),
         }
     }
 }
@@ -85,13 +90,15 @@ pub struct Linear {
 type Visit<'a> = &'a mut dyn FnMut(&Affine, &Tensor) -> Result<()>;
 
 impl Critic {
-    /// The architecture `id` at a width multiplier, freshly initialised from the stream.
+    /// The architecture `id` at a width multiplier, freshly initialised from the stream; a conditional one knows `classes`
+    /// classes.
     ///
     /// # Errors
     /// When the architecture is unknown.
     pub fn new(
         id: &str,
         width: f64,
+        classes: usize,
         spectral: bool,
         stream: &mut Stream,
         dtype: DType,
@@ -100,25 +107,37 @@ impl Critic {
         let builder = NetBuilder::new(spectral);
         let (layers, builder) = match id {
             "cnn32" => cnn::layers(4, width, builder),
+            "cnn48" => cnn::layers(6, width, builder),
             "resnet32" => resnet::layers(&resnet::RESNET32, width, builder),
+            "resnet48" => resnet::layers(&resnet::RESNET48, width, builder),
+            "resnet128" => resnet::layers(&resnet::RESNET128, width, builder),
+            "resnet256" => resnet::layers(&resnet::RESNET256, width, builder),
+            "biggan32" => biggan::layers(classes, width, builder),
             other => bail!("unknown critic `{other}`; known: {}", ARCHITECTURES.join(", ")),
         };
         builder.build(layers, stream, dtype, device)
     }
 
-    fn weights(&self, training: bool) -> Result<Vec<Weight>> {
-        self.net.affines().map(|a| Weight::of(a, &self.params, &self.buffers, training)).collect()
+    fn weights(&self, training: bool) -> Result<Vec<(Weight, Option<Tensor>)>> {
+        let of = |a: &Affine| {
+            let stored = self.params.get(a.weight)?.reshape(&a.shape)?;
+            let bias = a.bias.map(|id| self.params.get(id)).transpose()?;
+            Ok((Weight::of(&stored, a.spectral.as_ref(), &self.buffers, training)?, bias))
+        };
+        self.net.affines().map(of).collect()
     }
 
-    /// Pass 1 over images `[N, H, W, C]`. In training mode a spectrally normalised critic takes one power iteration, which
+    /// Pass 1 over images `[N, H, W, C]` with, for a conditional critic, their classes `[N, classes]` as ones among zeros
+    /// ([`crate::nn::image::one_hot`]). In training mode a spectrally normalised critic takes one power iteration, which
     /// moves its buffers.
     ///
     /// # Errors
     /// On images of another size or dtype.
-    pub fn forward(&self, x: &Tensor, training: bool) -> Result<Forward> {
+    pub fn forward(&self, x: &Tensor, labels: Option<&Tensor>, training: bool) -> Result<Forward> {
         let mut pass = Forward {
             f: x.clone(),
             input: x.clone(),
+            labels: labels.cloned(),
             weights: self.weights(training)?,
             kept: vec![None; self.net.slots],
         };
@@ -136,8 +155,8 @@ impl Critic {
             x = match layer {
                 Layer::Conv(a) => {
                     pass.kept[a.slot] = Some(x.clone());
-                    let weight = &pass.weights[a.index];
-                    conv2d(&x, &weight.w, Some(&weight.bias), a.spec)?
+                    let (weight, bias) = &pass.weights[a.index];
+                    conv2d(&x, &weight.w, bias.as_ref(), a.spec)?
                 }
                 Layer::Leaky { alpha, slot } => {
                     let y = leaky_relu(&x, *alpha)?;
@@ -150,6 +169,7 @@ impl Critic {
                     pass.kept[*slot] = Some(x.clone());
                     global_pool(&x, pool_scale(*mean, h * w))?
                 }
+                Layer::SelectClass => select(&x, pass)?,
                 Layer::Residual { main, shortcut } => {
                     let side = self.run(shortcut, x.clone(), pass)?;
                     add(&self.run(main, x, pass)?, &side)?
@@ -178,7 +198,7 @@ impl Critic {
                         return Ok(None);
                     }
                     let (_, h, w, _) = kept(pass, a.slot)?.dims4()?;
-                    conv2d_input_grad(&delta, &pass.weights[a.index].w, a.spec, [h, w])?
+                    conv2d_input_grad(&delta, &pass.weights[a.index].0.w, a.spec, [h, w])?
                 }
                 Layer::Leaky { alpha, slot } => leaky_relu_slope(&delta, kept(pass, *slot)?, *alpha)?,
                 Layer::AvgPool2 => avg_pool2_grad(&delta)?,
@@ -186,6 +206,7 @@ impl Critic {
                     let (_, h, w, _) = kept(pass, *slot)?.dims4()?;
                     global_pool_grad(&delta, pool_scale(*mean, h * w), [h, w])?
                 }
+                Layer::SelectClass => classes(pass, &delta)?.broadcast_mul(&delta)?,
                 Layer::Residual { main, shortcut } => {
                     let side = self.adjoint(shortcut, delta.clone(), pass, needed, visit)?;
                     match (self.adjoint(main, delta, pass, needed, visit)?, side) {
@@ -211,14 +232,14 @@ impl Critic {
             x = match layer {
                 Layer::Conv(a) => {
                     visit(a, &x)?;
-                    if a.slot == self.net.head {
+                    if self.net.head == Some(a.slot) {
                         return Ok(x);
                     }
-                    let weight = &pass.weights[a.index];
+                    let (weight, bias) = &pass.weights[a.index];
                     let y = conv2d(&x, &weight.w, None, a.spec)?;
-                    match c {
-                        Some(c) => add_scaled_bias(&y, c, &weight.bias)?,
-                        None => y,
+                    match (c, bias) {
+                        (Some(c), Some(bias)) => add_scaled_bias(&y, c, bias)?,
+                        _ => y,
                     }
                 }
                 Layer::Leaky { alpha, slot } => leaky_relu_slope(&x, kept(pass, *slot)?, *alpha)?,
@@ -227,6 +248,7 @@ impl Critic {
                     let (_, h, w, _) = kept(pass, *slot)?.dims4()?;
                     global_pool(&x, pool_scale(*mean, h * w))?
                 }
+                Layer::SelectClass => select(&x, pass)?,
                 Layer::Residual { main, shortcut } => {
                     let side = self.tangent(shortcut, x.clone(), pass, c, visit)?;
                     add(&self.tangent(main, x, pass, c, visit)?, &side)?
@@ -250,13 +272,13 @@ impl Critic {
         c: Option<&Tensor>,
         into: &Store,
     ) -> Result<()> {
-        let weight = &pass.weights[affine.index];
+        let (weight, _) = &pass.weights[affine.index];
         let [_, _, kh, kw] = affine.shape;
         let dw = conv2d_weight_grad(h, delta, affine.spec, [kh, kw])?;
         into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
-        match c {
-            Some(c) => into.accumulate(affine.bias, &channel_sum(delta, c)?),
-            None => Ok(()),
+        match (c, affine.bias) {
+            (Some(c), Some(bias)) => into.accumulate(bias, &channel_sum(delta, c)?),
+            _ => Ok(()),
         }
     }
 
@@ -349,6 +371,20 @@ fn kept(pass: &Forward, slot: usize) -> Result<&Tensor> {
         Some(t) => Ok(t),
         None => bail!("the forward pass kept nothing for slot {slot}"),
     }
+}
+
+/// The images' classes as `[N, 1, 1, classes]`.
+fn classes(pass: &Forward, like: &Tensor) -> Result<Tensor> {
+    let Some(labels) = &pass.labels else { bail!("a conditional critic needs the classes of its images") };
+    let (n, k) = labels.dims2()?;
+    if n != like.dim(0)? {
+        bail!("{n} classes for {} images", like.dim(0)?)
+    }
+    labels.reshape((n, 1, 1, k))
+}
+
+fn select(x: &Tensor, pass: &Forward) -> Result<Tensor> {
+    (x * classes(pass, x)?)?.sum_keepdim(3)
 }
 
 fn pool_scale(mean: bool, pixels: usize) -> f64 {

@@ -20,6 +20,8 @@ const SHIFT: f64 = 0.2;
 pub struct Batch {
     /// Flipped with probability ½, `[N, side, side, 3]`.
     pub real: Tensor,
+    /// Class of each.
+    pub labels: Vec<u8>,
     /// The same images flipped again with probability ½ and shifted, black where nothing was, when asked for.
     pub augmented: Option<Tensor>,
 }
@@ -50,7 +52,7 @@ impl Plan {
     /// When the device refuses the memory.
     pub fn batch(&self, number: u64) -> Result<Batch> {
         let side = self.images.side;
-        let mut pixels = Vec::with_capacity(self.size * self.images.stride());
+        let (mut pixels, mut labels) = (Vec::with_capacity(self.size * self.images.stride()), Vec::new());
         let mut flips = Stream::new(self.seed, "data/flip", number);
         let n = self.images.len() as u64;
         let mut epoch = None;
@@ -60,12 +62,14 @@ impl Plan {
                 Some((e, order)) if e == position / n => order,
                 _ => Stream::new(self.seed, "data/order", position / n).permutation(self.images.len()),
             };
-            let image = self.images.image(order[(position % n) as usize] as usize);
+            let index = order[(position % n) as usize] as usize;
+            labels.push(self.images.labels[index]);
+            let image = self.images.image(index);
             epoch = Some((position / n, order));
             push_flipped(&mut pixels, image, side, flips.coin());
         }
         let augmented = if self.augment { Some(self.augmented(&pixels, number)?) } else { None };
-        Ok(Batch { real: super::to_tensor(&pixels, side, &Device::Cpu)?, augmented })
+        Ok(Batch { real: super::to_tensor(&pixels, side, &Device::Cpu)?, labels, augmented })
     }
 
     fn augmented(&self, pixels: &[u8], number: u64) -> Result<Tensor> {

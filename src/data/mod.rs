@@ -120,6 +120,14 @@ pub fn load(id: &str, split: Split, side: usize) -> Result<Arc<Images>> {
     Ok(Arc::new(images))
 }
 
+/// Number of classes of the data set `id`.
+pub fn classes(id: &str) -> usize {
+    match id {
+        "shapes" | "cifar10" => 10,
+        _ => 1,
+    }
+}
+
 /// Downloads a data set into the cache, checking every file.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Generators: latents `[N, 128]` to images `[N, H, W, 3]` in [−1, 1], with an explicit backward pass.
 
+mod biggan;
 mod cnn;
 pub mod layer;
 mod resnet;
@@ -15,14 +16,15 @@ use crate::nn::conv::{
     conv_transpose2d, conv_transpose2d_input_grad, conv_transpose2d_weight_grad, conv2d, conv2d_input_grad,
     conv2d_weight_grad, linear, linear_weight_grad,
 };
-use crate::nn::image::{channel_sum, channels_first, channels_last};
+use crate::nn::image::{channel_sum, channels_first, channels_last, one_hot};
 use crate::nn::resample::{upsample2, upsample2_grad};
+use crate::nn::spectral::Weight;
 use crate::nn::store::Store;
 use crate::rng::Stream;
-use layer::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm, Layer, NetBuilder};
+use layer::{Affine, BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm, Layer, NetBuilder};
 
-/// The generators of 32×32 images.
-pub const ARCHITECTURES: [&str; 2] = ["cnn32", "resnet32"];
+/// The generators of the paper.
+pub const ARCHITECTURES: [&str; 7] = crate::critic::ARCHITECTURES;
 
 /// Width of a latent.
 pub const LATENT: usize = 128;
@@ -56,14 +58,26 @@ pub struct Generator {
     slots: usize,
     /// Side of the images in pixels.
     pub side: usize,
+    /// Number of classes, of a conditional generator.
+    pub classes: Option<usize>,
     /// Trained parameters, under the names of the released code.
     pub params: Store,
     /// Running statistics of batch normalisation.
     pub buffers: Store,
 }
 
+/// What a generator makes images of.
+#[derive(Clone, Debug)]
+pub struct Latents {
+    /// `[N, 128]`, standard normal.
+    pub z: Tensor,
+    /// Classes `[N, classes]` as ones among zeros, for a conditional generator.
+    pub labels: Option<Tensor>,
+}
+
 enum Kept {
     Input(Tensor),
+    Affine(Tensor, Weight),
     Norm(Tensor, Coefficients),
 }
 
@@ -71,23 +85,38 @@ enum Kept {
 pub struct Forward {
     /// `[N, H, W, 3]` in [−1, 1].
     pub images: Tensor,
+    labels: Option<Tensor>,
     kept: Vec<Option<Kept>>,
 }
 
 impl Generator {
-    /// The architecture `id` at a width multiplier, freshly initialised from the stream.
+    /// The architecture `id` at a width multiplier, freshly initialised from the stream; a conditional one knows `classes`
+    /// classes.
     ///
     /// # Errors
     /// When the architecture is unknown.
-    pub fn new(id: &str, width: f64, stream: &mut Stream, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(
+        id: &str,
+        width: f64,
+        classes: usize,
+        stream: &mut Stream,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let mut b = NetBuilder::default();
         let (layers, side) = match id {
             "cnn32" => (cnn::layers(4, width, &mut b), 32),
+            "cnn48" => (cnn::layers(6, width, &mut b), 48),
             "resnet32" => (resnet::layers(&resnet::RESNET32, width, &mut b), 32),
+            "resnet48" => (resnet::layers(&resnet::RESNET48, width, &mut b), 48),
+            "resnet128" => (resnet::layers(&resnet::RESNET128, width, &mut b), 128),
+            "resnet256" => (resnet::layers(&resnet::RESNET256, width, &mut b), 256),
+            "biggan32" => (biggan::layers(classes, width, &mut b), 32),
             other => bail!("unknown generator `{other}`; known: {}", ARCHITECTURES.join(", ")),
         };
         let (params, buffers) = (b.params.build(stream, dtype, device)?, b.buffers.build(stream, dtype, device)?);
-        Ok(Self { layers, slots: b.slots, side, params, buffers })
+        let classes = (id == "biggan32").then_some(classes);
+        Ok(Self { layers, slots: b.slots, side, classes, params, buffers })
     }
 
     /// A generator of the same layers with parameters and buffers of its own.
@@ -99,30 +128,57 @@ impl Generator {
             layers: self.layers.clone(),
             slots: self.slots,
             side: self.side,
+            classes: self.classes,
             params: self.params.deep_clone()?,
             buffers: self.buffers.deep_clone()?,
         })
     }
 
-    /// Images of latents `[N, 128]`.
+    /// `n` latents of a named stream, with uniformly drawn classes for a conditional generator.
     ///
     /// # Errors
-    /// On latents of another width or dtype.
-    pub fn forward(&self, z: &Tensor, mode: Mode) -> Result<Forward> {
-        let mut kept: Vec<Option<Kept>> = (0..self.slots).map(|_| None).collect();
-        let images = self.run(&self.layers, z.clone(), mode, &mut kept)?;
-        Ok(Forward { images, kept })
+    /// When the device refuses the memory.
+    pub fn latents(&self, seed: u64, purpose: &str, step: u64, n: usize) -> Result<Latents> {
+        let (dtype, device) = (self.params.flat().dtype(), self.params.flat().device());
+        let z = Stream::new(seed, purpose, step).normals(n * LATENT);
+        let labels = self.classes.map(|classes| {
+            let mut stream = Stream::new(seed, &format!("{purpose}/classes"), step);
+            let labels: Vec<u8> = (0..n).map(|_| stream.below(classes) as u8).collect();
+            one_hot(&labels, classes, dtype, device)
+        });
+        Ok(Latents { z: Tensor::from_vec(z, (n, LATENT), device)?.to_dtype(dtype)?, labels: labels.transpose()? })
     }
 
-    /// Images of latents `[N, 128]`, keeping nothing.
+    /// Images of latents.
+    ///
+    /// # Errors
+    /// On latents of another width or dtype, or without the classes that a conditional generator needs.
+    pub fn forward(&self, latents: &Latents, mode: Mode) -> Result<Forward> {
+        let mut kept: Vec<Option<Kept>> = (0..self.slots).map(|_| None).collect();
+        let images = self.run(&self.layers, latents.z.clone(), (mode, &latents.labels), &mut kept)?;
+        Ok(Forward { images, labels: latents.labels.clone(), kept })
+    }
+
+    /// Images of latents, keeping nothing.
     ///
     /// # Errors
     /// As for [`Generator::forward`].
-    pub fn images(&self, z: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.run(&self.layers, z.clone(), mode, &mut [])
+    pub fn images(&self, latents: &Latents, mode: Mode) -> Result<Tensor> {
+        self.run(&self.layers, latents.z.clone(), (mode, &latents.labels), &mut [])
     }
 
-    fn run(&self, layers: &[Layer], mut x: Tensor, mode: Mode, kept: &mut [Option<Kept>]) -> Result<Tensor> {
+    fn weight(&self, affine: &Affine, mode: Mode) -> Result<Weight> {
+        let stored = self.params.get(affine.weight)?;
+        Weight::of(&stored, affine.spectral.as_ref(), &self.buffers, mode == Mode::Train)
+    }
+
+    fn run(
+        &self,
+        layers: &[Layer],
+        mut x: Tensor,
+        call: (Mode, &Option<Tensor>),
+        kept: &mut [Option<Kept>],
+    ) -> Result<Tensor> {
         // An empty `kept` is a pass that nothing follows.
         let keep = |kept: &mut [Option<Kept>], slot: usize, value: Kept| {
             if let Some(place) = kept.get_mut(slot) {
@@ -131,24 +187,27 @@ impl Generator {
         };
         for layer in layers {
             x = match layer {
-                Layer::Linear { weight, bias, side, slot } => {
-                    let y = linear(&x, &self.params.get(*weight)?, Some(&self.params.get(*bias)?))?;
-                    keep(kept, *slot, Kept::Input(x.clone()));
+                Layer::Linear { affine, side } => {
+                    let weight = self.weight(affine, call.0)?;
+                    let y = linear(&x, &weight.w, Some(&self.params.get(affine.bias)?))?;
+                    keep(kept, affine.slot, Kept::Affine(x.clone(), weight));
                     channels_last(&y.reshape((x.dim(0)?, (), *side, *side))?)?
                 }
                 Layer::BatchNormRelu(norm) => {
-                    let (y, coefficients) = self.normalise(norm, &x, mode)?;
+                    let (y, coefficients) = self.normalise(norm, &x, call)?;
                     keep(kept, norm.slot, Kept::Norm(x, coefficients));
                     y
                 }
-                Layer::Conv { weight, bias, spec, slot } => {
-                    let y = conv2d(&x, &self.params.get(*weight)?, Some(&self.params.get(*bias)?), *spec)?;
-                    keep(kept, *slot, Kept::Input(x));
+                Layer::Conv { affine, spec } => {
+                    let weight = self.weight(affine, call.0)?;
+                    let y = conv2d(&x, &weight.w, Some(&self.params.get(affine.bias)?), *spec)?;
+                    keep(kept, affine.slot, Kept::Affine(x, weight));
                     y
                 }
-                Layer::ConvTranspose { weight, bias, spec, slot } => {
-                    let y = conv_transpose2d(&x, &self.params.get(*weight)?, Some(&self.params.get(*bias)?), *spec)?;
-                    keep(kept, *slot, Kept::Input(x));
+                Layer::ConvTranspose { affine, spec } => {
+                    let weight = self.weight(affine, call.0)?;
+                    let y = conv_transpose2d(&x, &weight.w, Some(&self.params.get(affine.bias)?), *spec)?;
+                    keep(kept, affine.slot, Kept::Affine(x, weight));
                     y
                 }
                 Layer::Upsample2 => upsample2(&x)?,
@@ -158,15 +217,20 @@ impl Generator {
                     y
                 }
                 Layer::Residual { main, shortcut } => {
-                    let side = self.run(shortcut, x.clone(), mode, kept)?;
-                    add(&self.run(main, x, mode, kept)?, &side)?
+                    let side = self.run(shortcut, x.clone(), call, kept)?;
+                    add(&self.run(main, x, call, kept)?, &side)?
                 }
             };
         }
         Ok(x)
     }
 
-    fn normalise(&self, norm: &BatchNorm, x: &Tensor, mode: Mode) -> Result<(Tensor, Coefficients)> {
+    fn normalise(
+        &self,
+        norm: &BatchNorm,
+        x: &Tensor,
+        (mode, labels): (Mode, &Option<Tensor>),
+    ) -> Result<(Tensor, Coefficients)> {
         let [running_mean, running_var] = [self.buffers.get(norm.mean)?, self.buffers.get(norm.variance)?];
         let (mean, variance) = match mode {
             Mode::Running => (running_mean, running_var),
@@ -182,8 +246,13 @@ impl Generator {
                 (mean, variance)
             }
         };
-        let parameters = [&self.params.get(norm.gamma)?, &self.params.get(norm.beta)?];
-        batch_norm_relu(x, parameters, [&mean, &variance], BATCH_NORM_EPSILON)
+        let [mut gamma, mut beta] = [self.params.get(norm.gamma)?, self.params.get(norm.beta)?];
+        if norm.conditional {
+            let labels = classes(labels)?;
+            gamma = (labels.matmul(&gamma)? + 1.0)?;
+            beta = labels.matmul(&beta)?;
+        }
+        batch_norm_relu(x, [&gamma, &beta], [&mean, &variance], BATCH_NORM_EPSILON)
     }
 
     /// Adds the gradient of ⟨`cotangent`, images⟩ in every parameter to `gradients`; `pass` must have used the batch's
@@ -200,33 +269,41 @@ impl Generator {
         let ones = Tensor::ones(dy.dim(0)?, dy.dtype(), dy.device())?;
         for layer in layers.iter().rev() {
             dy = match layer {
-                Layer::Linear { weight, bias, slot, .. } => {
+                Layer::Linear { affine, .. } => {
                     let dy = channels_first(&dy)?.flatten_from(1)?;
-                    into.accumulate(*weight, &linear_weight_grad(input(pass, *slot)?, &dy)?)?;
-                    into.accumulate(*bias, &channel_sum(&dy, &ones)?)?;
+                    let (x, weight) = input_and_weight(pass, affine.slot)?;
+                    into.accumulate(affine.weight, &weight.pull_back(&linear_weight_grad(x, &dy)?)?)?;
+                    into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
                     // The latents need no gradient.
                     return Ok(dy);
                 }
                 Layer::BatchNormRelu(norm) => {
                     let Some(Kept::Norm(x, coefficients)) = &pass.kept[norm.slot] else { bail!("nothing was kept") };
-                    let [dx, gamma, beta] = batch_norm_relu_grad(&dy, x, coefficients)?;
+                    let [dx, mut gamma, mut beta] = batch_norm_relu_grad(&dy, x, coefficients)?;
+                    if norm.conditional {
+                        let of_class = classes(&pass.labels)?.t()?;
+                        gamma = of_class.matmul(&gamma)?;
+                        beta = of_class.matmul(&beta)?;
+                    }
                     into.accumulate(norm.gamma, &gamma)?;
                     into.accumulate(norm.beta, &beta)?;
                     dx
                 }
-                Layer::Conv { weight, bias, spec, slot } => {
-                    let (x, w) = (input(pass, *slot)?, self.params.get(*weight)?);
-                    let ((_, _, kh, kw), (_, h, wd, _)) = (w.dims4()?, x.dims4()?);
-                    into.accumulate(*weight, &conv2d_weight_grad(x, &dy, *spec, [kh, kw])?)?;
-                    into.accumulate(*bias, &channel_sum(&dy, &ones)?)?;
-                    conv2d_input_grad(&dy, &w, *spec, [h, wd])?
+                Layer::Conv { affine, spec } => {
+                    let (x, weight) = input_and_weight(pass, affine.slot)?;
+                    let ((_, _, kh, kw), (_, h, wd, _)) = (weight.w.dims4()?, x.dims4()?);
+                    let dw = conv2d_weight_grad(x, &dy, *spec, [kh, kw])?;
+                    into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
+                    into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
+                    conv2d_input_grad(&dy, &weight.w, *spec, [h, wd])?
                 }
-                Layer::ConvTranspose { weight, bias, spec, slot } => {
-                    let (x, w) = (input(pass, *slot)?, self.params.get(*weight)?);
-                    let (_, _, kh, kw) = w.dims4()?;
-                    into.accumulate(*weight, &conv_transpose2d_weight_grad(x, &dy, *spec, [kh, kw])?)?;
-                    into.accumulate(*bias, &channel_sum(&dy, &ones)?)?;
-                    conv_transpose2d_input_grad(&dy, &w, *spec)?
+                Layer::ConvTranspose { affine, spec } => {
+                    let (x, weight) = input_and_weight(pass, affine.slot)?;
+                    let (_, _, kh, kw) = weight.w.dims4()?;
+                    let dw = conv_transpose2d_weight_grad(x, &dy, *spec, [kh, kw])?;
+                    into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
+                    into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
+                    conv_transpose2d_input_grad(&dy, &weight.w, *spec)?
                 }
                 Layer::Upsample2 => upsample2_grad(&dy)?,
                 Layer::Tanh { slot } => tanh_grad(&dy, input(pass, *slot)?)?,
@@ -252,14 +329,16 @@ impl Generator {
         let mut total = 0;
         for layer in layers {
             match layer {
-                Layer::Linear { weight, side: bottom, .. } => {
-                    total += 2 * self.params.get(*weight)?.elem_count();
+                Layer::Linear { affine, side: bottom } => {
+                    total += 2 * self.params.get(affine.weight)?.elem_count();
                     side = *bottom;
                 }
-                Layer::Conv { weight, .. } => total += 2 * self.params.get(*weight)?.elem_count() * side * side,
-                Layer::ConvTranspose { weight, spec, .. } => {
+                Layer::Conv { affine, .. } => {
+                    total += 2 * self.params.get(affine.weight)?.elem_count() * side * side;
+                }
+                Layer::ConvTranspose { affine, spec } => {
                     // Each input pixel meets every weight once.
-                    total += 2 * self.params.get(*weight)?.elem_count() * side * side;
+                    total += 2 * self.params.get(affine.weight)?.elem_count() * side * side;
                     side *= spec.stride;
                 }
                 Layer::Upsample2 => side *= 2,
@@ -282,6 +361,20 @@ impl Generator {
         let mut state = self.params.named()?;
         state.extend(self.buffers.named()?);
         Ok(state)
+    }
+}
+
+fn classes(labels: &Option<Tensor>) -> Result<&Tensor> {
+    match labels {
+        Some(labels) => Ok(labels),
+        None => bail!("a conditional generator needs the classes of its images"),
+    }
+}
+
+fn input_and_weight(pass: &Forward, slot: usize) -> Result<(&Tensor, &Weight)> {
+    match &pass.kept[slot] {
+        Some(Kept::Affine(x, weight)) => Ok((x, weight)),
+        _ => bail!("the forward pass kept nothing for slot {slot}"),
     }
 }
 

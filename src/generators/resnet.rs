@@ -14,6 +14,12 @@ pub(super) struct Blocks {
 
 /// 32×32 images.
 pub(super) const RESNET32: Blocks = Blocks { bottom: 4, channels: &[256, 256, 256, 256] };
+/// 48×48 images.
+pub(super) const RESNET48: Blocks = Blocks { bottom: 6, channels: &[512, 256, 128, 64] };
+/// 128×128 images.
+pub(super) const RESNET128: Blocks = Blocks { bottom: 4, channels: &[1024, 1024, 512, 256, 128, 64] };
+/// 256×256 images.
+pub(super) const RESNET256: Blocks = Blocks { bottom: 4, channels: &[1024, 1024, 512, 512, 256, 128, 64] };
 
 const INIT: Init = Init::KaimingNormal;
 

@@ -65,7 +65,7 @@ impl Classifier {
         let mut right = 0;
         let batches = images.pixels.chunks(BATCH * images.stride()).zip(images.labels.chunks(BATCH));
         for (pixels, labels) in batches {
-            let pass = self.net.forward(&to_tensor(pixels, images.side, &Device::Cpu)?, false)?;
+            let pass = self.net.forward(&to_tensor(pixels, images.side, &Device::Cpu)?, None, false)?;
             let guesses: Vec<u32> = pass.f.argmax(D::Minus1)?.to_vec1()?;
             right += guesses.iter().zip(labels).filter(|(g, l)| **g == u32::from(**l)).count();
         }
@@ -85,7 +85,7 @@ fn train_on(net: &mut Critic, images: &Images, progress: &mut dyn FnMut(u64, u64
         let mut stream = Stream::new(0, "classifier/batch", step);
         let picks: Vec<usize> = (0..SIZE).map(|_| stream.below(images.len())).collect();
         let pixels: Vec<u8> = picks.iter().flat_map(|&i| images.image(i).iter().copied()).collect();
-        let pass = net.forward(&to_tensor(&pixels, images.side, &Device::Cpu)?, true)?;
+        let pass = net.forward(&to_tensor(&pixels, images.side, &Device::Cpu)?, None, true)?;
         let target: Vec<f32> = picks
             .iter()
             .flat_map(|&i| (0..images.classes).map(move |k| f32::from(usize::from(images.labels[i]) == k)))
@@ -127,7 +127,7 @@ impl Extractor for Classifier {
             return Err(Error::invalid(format!("{} takes square images of one size, not {height}×{width}", self.id)));
         }
         let pixels: Vec<u8> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
-        let pass = self.net.forward(&to_tensor(&pixels, height, &Device::Cpu)?, false)?;
+        let pass = self.net.forward(&to_tensor(&pixels, height, &Device::Cpu)?, None, false)?;
         Ok(Features { features: pass.features(&self.net)?, logits: Some(pass.f) })
     }
 }

@@ -1,5 +1,6 @@
 //! Batch normalisation followed by ReLU, the pair every generator block opens with: one pass over the data each way.
 //! Ioffe and Szegedy 2015; ε and running statistics as PyTorch's `BatchNorm2d` (the running variance is the unbiased one).
+//! Scale and shift are those of the channel or, in a class-conditional network, of the image and the channel.
 
 use candle_core::{Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -17,21 +18,32 @@ fn channels<T>(name: &str, x: View<T>) -> Result<usize> {
     }
 }
 
-/// Sums over rows, in f64, of `f(row index, row, partial sums)`.
-fn row_sums<T: Real>(rows: usize, width: usize, f: impl Fn(usize, &mut [T]) + Sync) -> Vec<f64> {
-    let parts: Vec<Vec<T>> = (0..rows.div_ceil(ROWS))
+/// Sums over the rows of each of `groups` groups of `rows` rows, in f64, of `f(row index, group, row's partial sums)`:
+/// `[groups, width]`.
+fn row_sums<T: Real>([groups, rows]: [usize; 2], width: usize, f: impl Fn(usize, usize, &mut [T]) + Sync) -> Vec<f64> {
+    let blocks = rows.div_ceil(ROWS);
+    let parts: Vec<Vec<T>> = (0..groups * blocks)
         .into_par_iter()
-        .map(|block| {
+        .map(|part| {
+            let (group, block) = (part / blocks, part % blocks);
             let mut sum = vec![T::ZERO; width];
             vectorised(|| {
                 for row in block * ROWS..((block + 1) * ROWS).min(rows) {
-                    f(row, &mut sum);
+                    f(group * rows + row, group, &mut sum);
                 }
             });
             sum
         })
         .collect();
-    (0..width).map(|k| parts.iter().map(|p| p[k].to_f64()).sum()).collect()
+    parts.chunks(blocks).flat_map(|parts| (0..width).map(move |k| parts.iter().map(|p| p[k].to_f64()).sum())).collect()
+}
+
+/// How many rows each of the `groups` groups of coefficients covers.
+fn group_rows<T>(name: &str, x: View<T>, c: usize, groups: usize) -> Result<usize> {
+    if groups != 1 && groups != x.dims[0] {
+        bail!("{name}: coefficients of {groups} images for {:?}", x.dims)
+    }
+    Ok(x.data.len() / c / groups)
 }
 
 struct Moments;
@@ -41,7 +53,7 @@ impl Op1 for Moments {
     fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
         let c = channels(Self::NAME, x)?;
         let rows = x.data.len() / c;
-        let mean: Vec<T> = row_sums(rows, c, |r, sum: &mut [T]| {
+        let mean: Vec<T> = row_sums([1, rows], c, |r, _, sum: &mut [T]| {
             for (s, &v) in sum.iter_mut().zip(&x.data[r * c..]) {
                 *s += v;
             }
@@ -49,7 +61,7 @@ impl Op1 for Moments {
         .iter()
         .map(|s| T::from_f64(s / rows as f64))
         .collect();
-        let var = row_sums(rows, c, |r, sum: &mut [T]| {
+        let var = row_sums([1, rows], c, |r, _, sum: &mut [T]| {
             for ((s, &v), &m) in sum.iter_mut().zip(&x.data[r * c..]).zip(&mean) {
                 *s += (v - m) * (v - m);
             }
@@ -59,17 +71,19 @@ impl Op1 for Moments {
     }
 }
 
+/// Coefficients `[G, 2, C]`: scale, shift.
 struct Apply;
 
 impl Op2 for Apply {
     const NAME: &'static str = "batch_norm_relu";
     fn cpu<T: Real>(&self, x: View<T>, coefficients: View<T>) -> Made<T> {
         let c = channels(Self::NAME, x)?;
-        same_dims(Self::NAME, &[2, c], coefficients.dims)?;
-        let (scale, shift) = coefficients.data.split_at(c);
-        let chunk = c * ROWS;
-        let out = fill(x.data.len(), chunk, |at, out| {
-            for (out, x) in out.chunks_exact_mut(c).zip(x.data[at..].chunks_exact(c)) {
+        let groups = coefficients.data.len() / (2 * c);
+        same_dims(Self::NAME, &[groups, 2, c], coefficients.dims)?;
+        let rows = group_rows(Self::NAME, x, c, groups)?;
+        let out = fill(x.data.len(), c * ROWS, |at, out| {
+            for (n, (out, x)) in out.chunks_exact_mut(c).zip(x.data[at..].chunks_exact(c)).enumerate() {
+                let (scale, shift) = coefficients.data[(at / c + n) / rows * 2 * c..][..2 * c].split_at(c);
                 for k in 0..c {
                     let y = x[k] * scale[k] + shift[k];
                     out[k] = if y > T::ZERO { y } else { T::ZERO * y };
@@ -80,6 +94,8 @@ impl Op2 for Apply {
     }
 }
 
+/// Coefficients `[G + 1, 2, C]`: scale, shift of each group; mean, inverse deviation. Sums `[G, 2, C]`: of the gradient
+/// where the ReLU lets it pass, and of it times the normalised input.
 struct GradSums;
 
 impl Op3 for GradSums {
@@ -87,21 +103,26 @@ impl Op3 for GradSums {
     fn cpu<T: Real>(&self, dy: View<T>, x: View<T>, coefficients: View<T>) -> Made<T> {
         let c = channels(Self::NAME, x)?;
         same_dims(Self::NAME, x.dims, dy.dims)?;
-        same_dims(Self::NAME, &[4, c], coefficients.dims)?;
+        let groups = coefficients.data.len() / (2 * c) - 1;
+        same_dims(Self::NAME, &[groups + 1, 2, c], coefficients.dims)?;
+        let rows = group_rows(Self::NAME, x, c, groups)?;
         let co: Vec<&[T]> = coefficients.data.chunks_exact(c).collect();
-        let sums = row_sums(x.data.len() / c, 2 * c, |r, sum: &mut [T]| {
+        let (mean, inverse) = (co[2 * groups], co[2 * groups + 1]);
+        let sums = row_sums([groups, rows], 2 * c, |r, group, sum: &mut [T]| {
             let (x, dy) = (&x.data[r * c..][..c], &dy.data[r * c..][..c]);
+            let (scale, shift) = (co[2 * group], co[2 * group + 1]);
             let (beta, gamma) = sum.split_at_mut(c);
             for k in 0..c {
-                let d = if x[k] * co[0][k] + co[1][k] > T::ZERO { dy[k] } else { T::ZERO };
+                let d = if x[k] * scale[k] + shift[k] > T::ZERO { dy[k] } else { T::ZERO };
                 beta[k] += d;
-                gamma[k] += d * (x[k] - co[2][k]) * co[3][k];
+                gamma[k] += d * (x[k] - mean[k]) * inverse[k];
             }
         });
-        Ok((sums.into_iter().map(T::from_f64).collect(), Shape::from((2, c))))
+        Ok((sums.into_iter().map(T::from_f64).collect(), Shape::from((groups, 2, c))))
     }
 }
 
+/// Coefficients `[G + 2, 2, C]`: those of [`GradSums`], then what the batch's mean and its deviation pass back.
 struct InputGrad;
 
 impl Op3 for InputGrad {
@@ -109,15 +130,22 @@ impl Op3 for InputGrad {
     fn cpu<T: Real>(&self, dy: View<T>, x: View<T>, coefficients: View<T>) -> Made<T> {
         let c = channels(Self::NAME, x)?;
         same_dims(Self::NAME, x.dims, dy.dims)?;
-        same_dims(Self::NAME, &[6, c], coefficients.dims)?;
+        let groups = coefficients.data.len() / (2 * c) - 2;
+        same_dims(Self::NAME, &[groups + 2, 2, c], coefficients.dims)?;
+        let rows = group_rows(Self::NAME, x, c, groups)?;
         let co: Vec<&[T]> = coefficients.data.chunks_exact(c).collect();
+        let &[mean, inverse, by_mean, by_deviation] = &co[2 * groups..] else {
+            bail!("{}: coefficients of shape {:?}", Self::NAME, coefficients.dims)
+        };
         let out = fill(x.data.len(), c * ROWS, |at, out| {
-            let rows = x.data[at..].chunks_exact(c).zip(dy.data[at..].chunks_exact(c));
-            for (out, (x, dy)) in out.chunks_exact_mut(c).zip(rows) {
+            let pairs = x.data[at..].chunks_exact(c).zip(dy.data[at..].chunks_exact(c));
+            for (n, (out, (x, dy))) in out.chunks_exact_mut(c).zip(pairs).enumerate() {
+                let group = (at / c + n) / rows;
+                let (scale, shift) = (co[2 * group], co[2 * group + 1]);
                 for k in 0..c {
-                    let d = if x[k] * co[0][k] + co[1][k] > T::ZERO { dy[k] } else { T::ZERO };
-                    let normed = (x[k] - co[2][k]) * co[3][k];
-                    out[k] = co[0][k] * (d - co[4][k] - normed * co[5][k]);
+                    let d = if x[k] * scale[k] + shift[k] > T::ZERO { dy[k] } else { T::ZERO };
+                    let normed = (x[k] - mean[k]) * inverse[k];
+                    out[k] = scale[k] * d - by_mean[k] - normed * by_deviation[k];
                 }
             }
         });
@@ -134,11 +162,12 @@ pub fn channel_moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((both.get(0)?, both.get(1)?))
 }
 
-/// What the backward pass of [`batch_norm_relu`] needs: `[4, C]` scale, shift, mean, 1/√(variance + ε).
+/// What the backward pass of [`batch_norm_relu`] needs: `[G + 1, 2, C]` scale and shift of each group, then mean and
+/// 1/√(variance + ε).
 #[derive(Clone, Debug)]
 pub struct Coefficients(Tensor);
 
-/// `relu(γ·(x − mean)/√(variance + ε) + β)`, all parameters `[C]`.
+/// `relu(γ·(x − mean)/√(variance + ε) + β)`; mean and variance `[C]`, γ and β `[C]`, or `[N, C]` for each image.
 ///
 /// # Errors
 /// As for [`channel_moments`], and when the channels do not fit.
@@ -148,11 +177,14 @@ pub fn batch_norm_relu(
     [mean, variance]: [&Tensor; 2],
     epsilon: f64,
 ) -> Result<(Tensor, Coefficients)> {
+    let c = mean.dim(0)?;
     let inverse = ((variance + epsilon)?.sqrt()?).recip()?;
-    let scale = (gamma * &inverse)?;
-    let shift = (beta - (mean * &scale)?)?;
-    let y = apply2(&Apply, x, &Tensor::stack(&[&scale, &shift], 0)?)?;
-    Ok((y, Coefficients(Tensor::stack(&[&scale, &shift, mean, &inverse], 0)?)))
+    let scale = gamma.reshape(((), c))?.broadcast_mul(&inverse)?;
+    let shift = (beta.reshape(((), c))? - scale.broadcast_mul(mean)?)?;
+    let affine = Tensor::stack(&[&scale, &shift], 1)?;
+    let moments = Tensor::stack(&[mean, &inverse], 0)?.unsqueeze(0)?;
+    let y = apply2(&Apply, x, &affine)?;
+    Ok((y, Coefficients(Tensor::cat(&[&affine, &moments], 0)?)))
 }
 
 /// Gradients of [`batch_norm_relu`] when mean and variance are those of `x`: in x, γ and β.
@@ -161,8 +193,15 @@ pub fn batch_norm_relu(
 /// As for [`batch_norm_relu`].
 pub fn batch_norm_relu_grad(dy: &Tensor, x: &Tensor, coefficients: &Coefficients) -> Result<[Tensor; 3]> {
     let sums = apply3(&GradSums, dy, x, &coefficients.0)?;
-    let rows = x.elem_count() / x.dim(candle_core::D::Minus1)?;
-    let coefficients = Tensor::cat(&[&coefficients.0, &(&sums / rows as f64)?], 0)?;
-    let dx = apply3(&InputGrad, dy, x, &coefficients)?;
-    Ok([dx, sums.get(1)?, sums.get(0)?])
+    let (groups, _, c) = sums.dims3()?;
+    let rows = x.elem_count() / c;
+    // Σ over images of scale·sums: what reaches mean and deviation, times 1/√(variance + ε).
+    let scale = coefficients.0.narrow(0, 0, groups)?.narrow(1, 0, 1)?;
+    let back = (sums.broadcast_mul(&scale)?.sum_keepdim(0)? / rows as f64)?;
+    let dx = apply3(&InputGrad, dy, x, &Tensor::cat(&[&coefficients.0, &back], 0)?)?;
+    let of = |k: usize| -> Result<Tensor> {
+        let t = sums.narrow(1, k, 1)?.squeeze(1)?.contiguous()?;
+        if groups == 1 { t.squeeze(0) } else { Ok(t) }
+    };
+    Ok([dx, of(1)?, of(0)?])
 }

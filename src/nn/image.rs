@@ -1,7 +1,7 @@
 //! Operators that treat each image of a batch on its own: sums over an image, scaling by a factor per image, and the
 //! channel sums of a bias gradient.
 
-use candle_core::{Result, Shape, Tensor, bail};
+use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::op::{GRAIN, Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
@@ -164,4 +164,19 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
 /// When the tensor does not have four axes.
 pub fn channels_first(x: &Tensor) -> Result<Tensor> {
     x.permute((0, 3, 1, 2))?.contiguous()
+}
+
+/// Classes of images as `[N, classes]`: a one at each image's class, zeros elsewhere.
+///
+/// # Errors
+/// When a class is out of range.
+pub fn one_hot(labels: &[u8], classes: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+    let mut ones = vec![0f32; labels.len() * classes];
+    for (row, &label) in ones.chunks_exact_mut(classes.max(1)).zip(labels) {
+        match row.get_mut(usize::from(label)) {
+            Some(one) => *one = 1.0,
+            None => bail!("class {label} of {classes} classes"),
+        }
+    }
+    Tensor::from_vec(ones, (labels.len(), classes), device)?.to_dtype(dtype)
 }

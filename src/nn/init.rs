@@ -11,6 +11,8 @@ pub enum Init {
     Normal(f64),
     /// Normal with variance 2 / fan-in (He et al. 2015), fan-in from the weight's shape `[O, I, …]`.
     KaimingNormal,
+    /// Uniform in ±√(6 / (fan-in + fan-out)) (Glorot and Bengio 2010), from the weight's shape `[O, I, …]`.
+    XavierUniform,
     /// A random direction of length 1: the start of a power iteration.
     UnitVector,
 }
@@ -25,6 +27,12 @@ impl Init {
             Self::KaimingNormal => {
                 let fan_in: usize = shape.iter().skip(1).product();
                 Self::Normal((2.0 / fan_in.max(1) as f64).sqrt()).draw(shape, stream)
+            }
+            Self::XavierUniform => {
+                let kernel: usize = shape.iter().skip(2).product();
+                let fans = kernel * shape.iter().take(2).sum::<usize>();
+                let bound = (6.0 / fans.max(1) as f64).sqrt();
+                (0..n).map(|_| bound * (2.0 * stream.uniform() - 1.0)).collect()
             }
             Self::UnitVector => {
                 let v = Self::Normal(1.0).draw(shape, stream);

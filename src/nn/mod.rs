@@ -12,6 +12,7 @@ pub mod op;
 pub mod pool;
 pub mod real;
 pub mod resample;
+pub mod spectral;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -118,11 +118,29 @@ fn batch_norm_is_its_definition() {
     let y = batch_norm_relu(&x, [&gamma, &beta], [&mean, &variance], 1e-5).unwrap().0;
     let want = |n, h, w, c| (g[c] * (at(&v, DIMS, [n, h, w, c]) - m[c]) / (s[c] + 1e-5f64).sqrt() + b[c]).max(0.0);
     tensors_close(&y, &naive(DIMS, want), 1e-13);
+
+    let (gamma, beta) = (random("gamma", &[3, 5]), random("beta", &[3, 5]));
+    let (g, b) = (values(&gamma), values(&beta));
+    let y = batch_norm_relu(&x, [&gamma, &beta], [&mean, &variance], 1e-5).unwrap().0;
+    let of_image = |n: usize, h, w, c: usize| {
+        let k = 5 * n + c;
+        (g[k] * (at(&v, DIMS, [n, h, w, c]) - m[c]) / (s[c] + 1e-5f64).sqrt() + b[k]).max(0.0)
+    };
+    tensors_close(&y, &naive(DIMS, of_image), 1e-13);
+    let two = random("two", &[2, 5]);
+    assert!(batch_norm_relu(&x, [&two, &two], [&mean, &variance], 1e-5).is_err());
 }
 
 #[test]
 fn batch_norm_gradients_are_central_differences() {
-    let (x, gamma, beta) = (random("x", &DIMS), random("gamma", &[5]), random("beta", &[5]));
+    for shape in [&[5][..], &[3, 5]] {
+        batch_norm_gradients(shape);
+    }
+}
+
+/// γ and β of this shape: one a channel, or one an image and channel.
+fn batch_norm_gradients(shape: &[usize]) {
+    let (x, gamma, beta) = (random("x", &DIMS), random("gamma", shape), random("beta", shape));
     let dy = random("dy", &DIMS);
     let run = |x: &Tensor, gamma: &Tensor, beta: &Tensor| {
         let (mean, variance) = channel_moments(x)?;
@@ -132,8 +150,8 @@ fn batch_norm_gradients_are_central_differences() {
     let [dx, dgamma, dbeta] = batch_norm_relu_grad(&dy, &x, &coefficients).unwrap();
     let loss = |x: &Tensor, g: &Tensor, b: &Tensor| Ok(dot(&run(x, g, b)?.0, &dy));
     central_difference(|x| loss(x, &gamma, &beta), &x, &random("vx", &DIMS), &dx);
-    central_difference(|g| loss(&x, g, &beta), &gamma, &random("vg", &[5]), &dgamma);
-    central_difference(|b| loss(&x, &gamma, b), &beta, &random("vb", &[5]), &dbeta);
+    central_difference(|g| loss(&x, g, &beta), &gamma, &random("vg", shape), &dgamma);
+    central_difference(|b| loss(&x, &gamma, b), &beta, &random("vb", shape), &dbeta);
     // Linear in dy: the input gradient's own adjoint identity.
     let other = random("other", &DIMS);
     let twice = batch_norm_relu_grad(&(&dy + &other).unwrap(), &x, &coefficients).unwrap()[0].clone();

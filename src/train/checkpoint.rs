@@ -23,6 +23,8 @@ const KEY: &str = "pgn-bench";
 pub struct Progress {
     /// What is trained.
     pub cell: Cell,
+    /// Classes of the data set.
+    pub classes: usize,
     /// Generator updates made.
     pub step: u64,
     /// Hash of the resolved configuration.

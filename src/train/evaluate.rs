@@ -8,14 +8,13 @@ use crate::config::{Cell, Metric};
 use crate::data::source::pictures;
 use crate::data::{Images, to_bytes};
 use crate::error::{Error, Result};
-use crate::generators::{Generator, LATENT};
+use crate::generators::Generator;
 use crate::metrics::collect::{Collected, Collector, KEPT, Needs};
 use crate::metrics::frechet::Reference;
 use crate::metrics::inception_score::Score;
 use crate::metrics::kid::{self, Kid};
 use crate::metrics::manifold::{Manifold, manifold};
 use crate::metrics::{BATCH, Extractor, reference};
-use crate::rng::Stream;
 
 /// Subsets of the KID, and the most images of one (Bińkowski et al. 2018).
 const SUBSETS: [usize; 2] = [100, 1000];
@@ -60,14 +59,6 @@ pub struct Errors {
     pub fid: Option<f64>,
     /// Of the Kernel Inception Distance.
     pub kid: Option<f64>,
-}
-
-/// Latents `[n, 128]` of a named stream.
-///
-/// # Errors
-/// When the device refuses the memory.
-pub fn latents(seed: u64, purpose: &str, step: u64, n: usize, device: &Device) -> Result<Tensor> {
-    Ok(Tensor::from_vec(Stream::new(seed, purpose, step).normals(n * LATENT), (n, LATENT), device)?)
 }
 
 /// Features that KID, precision and recall see of each side: 10,000 at most.
@@ -118,15 +109,14 @@ impl Bench {
 /// When the generator or `each` fails.
 pub fn generate(generator: &Generator, cell: &Cell, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let eval = &cell.eval;
-    let device = generator.params.flat().device().clone();
     let stride = generator.side * generator.side * 3;
     let mut left = eval.images;
     for batch in 0.. {
         if left == 0 {
             break;
         }
-        let z = latents(cell.seed, "evaluation/latents", batch, eval.batch, &device)?;
-        let mut pixels = to_bytes(&generator.images(&z, eval.batch_norm)?)?;
+        let latents = generator.latents(cell.seed, "evaluation/latents", batch, eval.batch)?;
+        let mut pixels = to_bytes(&generator.images(&latents, eval.batch_norm)?)?;
         // The last batch is generated whole, so that batch statistics are always those of a full batch.
         pixels.truncate(left.min(eval.batch) * stride);
         each(&pixels)?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 
 use super::checkpoint::{self, Progress, Stored};
-use super::evaluate::{Bench, Scores, evaluate, latents};
+use super::evaluate::{Bench, Scores, evaluate};
 use super::grid;
 use super::log::{self, Line, Log};
 use super::rows::{self, Origin};
@@ -14,12 +14,12 @@ use super::step::{CriticBatch, CriticReport, State};
 use crate::config::{Cell, Weights};
 use crate::critic::Critic;
 use crate::data::loader::{Loader, Plan};
-use crate::data::to_bytes;
 use crate::error::{AtPath, Error, Result};
 use crate::files::{create_folder, write_bytes};
 use crate::generators::{Generator, Mode};
 use crate::losses::Loss;
 use crate::methods::{self, Choice};
+use crate::nn::image::one_hot;
 use crate::results::{self, COST, Row};
 use crate::rng::Stream;
 
@@ -27,8 +27,8 @@ use crate::rng::Stream;
 pub const CONFIG: &str = "config.json";
 /// Folder of a run's sample grids.
 pub const SAMPLES: &str = "samples";
-/// Images of a sample grid, and its columns.
-const GRID: [usize; 2] = [64, 8];
+/// Rows and columns of a sample grid.
+const GRID: [usize; 2] = [8, 8];
 /// Longest time between checkpoints.
 const CHECKPOINT_S: f64 = 300.0;
 
@@ -147,19 +147,19 @@ pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch
     run.train(watch)
 }
 
-/// The untrained networks of a cell, with their optimisers.
+/// The untrained networks of a cell over a data set of `classes` classes, with their optimisers.
 ///
 /// # Errors
 /// When the method or architecture is unknown, or makes images of another size.
-pub fn networks(cell: &Cell, device: &Device) -> Result<(Choice, State)> {
+pub fn networks(cell: &Cell, classes: usize, device: &Device) -> Result<(Choice, State)> {
     let Some(choice) = methods::find(&cell.method) else {
         return Err(Error::invalid(format!("unknown method `{}`; known: {}", cell.method, methods::ids().join(", "))));
     };
     let t = &cell.train;
     let stream = |purpose: &str| Stream::new(cell.seed, purpose, 0);
     let (spectral, dtype) = (choice.method.spectral(), DType::F32);
-    let critic = Critic::new(&cell.arch, t.width, spectral, &mut stream("critic/init"), dtype, device)?;
-    let generator = Generator::new(&cell.arch, t.width, &mut stream("generator/init"), dtype, device)?;
+    let critic = Critic::new(&cell.arch, t.width, classes, spectral, &mut stream("critic/init"), dtype, device)?;
+    let generator = Generator::new(&cell.arch, t.width, classes, &mut stream("generator/init"), dtype, device)?;
     if generator.side != cell.image_size {
         return Err(Error::invalid(format!(
             "{} makes {}×{} images, but the experiment asks for image_size {}",
@@ -171,11 +171,12 @@ pub fn networks(cell: &Cell, device: &Device) -> Result<(Choice, State)> {
 
 impl<'a> Run<'a> {
     fn open(folder: PathBuf, cell: &'a Cell, bench: &'a Bench, existing: Existing) -> Result<Self> {
-        let (choice, mut state) = networks(cell, &bench.device)?;
+        let (choice, mut state) = networks(cell, bench.train.classes, &bench.device)?;
         let hash = cell.hash()?;
         let checkpoint = folder.join(checkpoint::FILE);
         let mut progress = Progress {
             cell: cell.clone(),
+            classes: bench.train.classes,
             step: 0,
             config_hash: hash.clone(),
             updates: [0, 0],
@@ -267,7 +268,8 @@ impl<'a> Run<'a> {
         for k in 0..t.critic_steps {
             let number = step * t.critic_steps + k;
             let batch = loader.next_batch()?;
-            let z = latents(cell.seed, "critic/latents", number, t.critic_batch, device)?;
+            let generator = &self.state.generator;
+            let latents = generator.latents(cell.seed, "critic/latents", number, t.critic_batch)?;
             let mix = if self.choice.method.penalty().is_some() {
                 let mut s = Stream::new(cell.seed, "critic/mix", number);
                 let mix: Vec<f32> = (0..t.critic_batch).map(|_| s.uniform() as f32).collect();
@@ -275,16 +277,19 @@ impl<'a> Run<'a> {
             } else {
                 None
             };
+            let real_labels = generator.classes.map(|k| one_hot(&batch.labels, k, DType::F32, device)).transpose()?;
             let batch = CriticBatch {
                 real: batch.real.to_device(device)?,
-                fake: self.state.generator.images(&z, Mode::Train)?,
+                fake: generator.images(&latents, Mode::Train)?,
+                labels: real_labels.zip(latents.labels).map(|(real, fake)| [real, fake]),
                 mix,
                 augmented: batch.augmented.map(|a| a.to_device(device)).transpose()?,
             };
             report = self.state.critic_update(&self.choice, self.loss, &batch, t.critic_lr * factor)?;
         }
-        let z = latents(cell.seed, "generator/latents", step, t.generator_batch, device)?;
-        let generator_loss = self.state.generator_update(&self.choice, self.loss, &z, t.generator_lr * factor)?;
+        let latents = self.state.generator.latents(cell.seed, "generator/latents", step, t.generator_batch)?;
+        let rate = t.generator_lr * factor;
+        let generator_loss = self.state.generator_update(&self.choice, self.loss, &latents, rate)?;
         self.state.update_average(if step >= t.ema_start { t.ema_decay } else { 0.0 })?;
         let [critic_gradient_norm, generator_gradient_norm] = self.state.gradient_norms()?;
         Ok(Line {
@@ -315,10 +320,8 @@ impl<'a> Run<'a> {
                 if self.progress.best.is_none_or(|(best, _)| scores.fid < best) {
                     self.progress.best = Some((scores.fid, self.progress.step));
                 }
-                let z = latents(self.cell.seed, "samples/latents", 0, GRID[0], &self.bench.device)?;
-                let pixels = to_bytes(&generator.images(&z, Mode::Batch)?)?;
                 let path = self.folder.join(SAMPLES).join(format!("step-{:07}.png", self.progress.step));
-                grid::write(&path, &pixels, generator.side, GRID[1], 2)?;
+                grid::draw(&path, generator, self.cell.seed, GRID, Mode::Batch)?;
             }
             watch.scores(self.progress.step, weights, &scores);
         }

@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use crate::config::Weights;
 use crate::critic::{Critic, Forward, Linear};
-use crate::generators::{Generator, Mode};
+use crate::generators::{Generator, Latents, Mode};
 use crate::losses::Loss;
 use crate::methods::{CR_WEIGHT, Choice, Method, Normalised, PENALTY_WEIGHT};
 use crate::nn::image::{norm, scale_images, squared_distance};
@@ -17,6 +17,8 @@ pub struct CriticBatch {
     pub real: Tensor,
     /// Generated images `[N, H, W, 3]`.
     pub fake: Tensor,
+    /// Classes `[N, classes]` of the real and the generated images as ones among zeros, for a conditional critic.
+    pub labels: Option<[Tensor; 2]>,
     /// Weight ε of the real image in each interpolation, `[N]`, for methods with a penalty.
     pub mix: Option<Tensor>,
     /// The real images augmented, for consistency regularisation.
@@ -59,12 +61,13 @@ struct ByGradient {
 }
 
 impl Evaluated {
-    /// Calls the critic on `x` `[N, H, W, 3]` in training mode and normalises its output.
+    /// Calls the critic on `x` `[N, H, W, 3]`, of the classes `labels` if it is conditional, in training mode and
+    /// normalises its output.
     ///
     /// # Errors
     /// When the images do not fit the critic.
-    pub fn new(critic: &Critic, method: &dyn Method, x: &Tensor) -> Result<Self> {
-        let pass = critic.forward(x, true)?;
+    pub fn new(critic: &Critic, method: &dyn Method, x: &Tensor, labels: Option<&Tensor>) -> Result<Self> {
+        let pass = critic.forward(x, labels, true)?;
         let Some(normalisation) = method.normalisation() else { return Ok(Self { pass, normalised: None }) };
         let linear = critic.linearise(&pass)?;
         let norm = squared_distance(&linear.gradient, normalisation.target)?.sqrt()?;
@@ -133,7 +136,10 @@ pub fn critic_gradients(
 ) -> Result<CriticReport> {
     let method = choice.method.as_ref();
     let n = batch.real.dim(0)?;
-    let on_batch = Evaluated::new(critic, method, &Tensor::cat(&[&batch.real, &batch.fake], 0)?)?;
+    let labels = batch.labels.as_ref().map(|[real, fake]| Tensor::cat(&[real, fake], 0)).transpose()?;
+    // The augmented and the mixed images are of the real ones' classes.
+    let real_labels = batch.labels.as_ref().map(|[real, _]| real);
+    let on_batch = Evaluated::new(critic, method, &Tensor::cat(&[&batch.real, &batch.fake], 0)?, labels.as_ref())?;
     let graded = loss.critic(&on_batch.f_hat()?, n)?;
     let mut derivative = graded.derivative;
     let mut report = CriticReport { loss: graded.value, ..CriticReport::default() };
@@ -143,7 +149,7 @@ pub fn critic_gradients(
 
     if choice.consistency {
         let Some(augmented) = &batch.augmented else { bail!("consistency regularisation needs the augmented images") };
-        let on_augmented = Evaluated::new(critic, method, augmented)?;
+        let on_augmented = Evaluated::new(critic, method, augmented, real_labels)?;
         let difference = (on_augmented.f_hat()? - on_batch.f_hat()?.narrow(0, 0, n)?)?;
         report.consistency = CR_WEIGHT * scalar(&difference.sqr()?.mean_all()?)?;
         let pull = (difference * (2.0 * CR_WEIGHT / n as f64))?;
@@ -157,7 +163,7 @@ pub fn critic_gradients(
     if let Some(penalty) = method.penalty() {
         let Some(mix) = &batch.mix else { bail!("{} needs the weights of the interpolation", method.id()) };
         let mixed = (scale_images(&batch.real, mix, 0.0)? + scale_images(&batch.fake, &(1.0 - mix)?, 0.0)?)?;
-        let pass = critic.forward(&mixed, true)?;
+        let pass = critic.forward(&mixed, real_labels, true)?;
         let linear = critic.linearise(&pass)?;
         let norm = squared_distance(&linear.gradient, 0.0)?.sqrt()?;
         let [value, by_norm] = penalty(&norm)?;
@@ -169,12 +175,19 @@ pub fn critic_gradients(
     Ok(report)
 }
 
-/// The generator's loss of `images` and its gradient in them: ∂L/∂xᵢ = cᵢ·gᵢ, since the critic's Hessian vanishes.
+/// The generator's loss of `images` (of the classes `labels`, for a conditional critic) and its gradient in them:
+/// ∂L/∂xᵢ = cᵢ·gᵢ, since the critic's Hessian vanishes.
 ///
 /// # Errors
 /// When the images do not fit the critic.
-pub fn generator_loss(critic: &Critic, method: &dyn Method, loss: Loss, images: &Tensor) -> Result<(f64, Tensor)> {
-    let pass = critic.forward(images, true)?;
+pub fn generator_loss(
+    critic: &Critic,
+    method: &dyn Method,
+    loss: Loss,
+    images: &Tensor,
+    labels: Option<&Tensor>,
+) -> Result<(f64, Tensor)> {
+    let pass = critic.forward(images, labels, true)?;
     let g = critic.input_gradient(&pass)?;
     let f = pass.scalar()?;
     let (f_hat, by_f) = match method.normalisation() {
@@ -249,14 +262,15 @@ impl State {
         Ok(report)
     }
 
-    /// One generator update on latents `[N, 128]`; the loss.
+    /// One generator update; the loss.
     ///
     /// # Errors
     /// When the latents do not fit the generator.
-    pub fn generator_update(&mut self, choice: &Choice, loss: Loss, z: &Tensor, rate: f64) -> Result<f64> {
+    pub fn generator_update(&mut self, choice: &Choice, loss: Loss, latents: &Latents, rate: f64) -> Result<f64> {
         self.generator_gradients = self.generator.params.zeros_like()?;
-        let pass = self.generator.forward(z, Mode::Train)?;
-        let (value, cotangent) = generator_loss(&self.critic, choice.method.as_ref(), loss, &pass.images)?;
+        let pass = self.generator.forward(latents, Mode::Train)?;
+        let labels = latents.labels.as_ref();
+        let (value, cotangent) = generator_loss(&self.critic, choice.method.as_ref(), loss, &pass.images, labels)?;
         self.generator.backward(&pass, &cotangent, &self.generator_gradients)?;
         self.generator_adam.step(self.generator.params.flat(), self.generator_gradients.flat(), rate)?;
         Ok(value)
