@@ -1,13 +1,14 @@
 //! What measuring starts from: device, extractor, reference.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use candle_core::Device;
 
 use super::progress::bar;
 use crate::config::{Cell, ExtractorKind};
-use crate::data::{Split, load};
+use crate::data::{Images, Split, load};
 use crate::metrics::Extractor;
 use crate::metrics::classifier::Classifier;
 use crate::metrics::inception::Inception;
@@ -51,31 +52,40 @@ pub(super) fn bench(cell: &Cell, weights: &Weights, device: Device) -> Result<Be
         ExtractorKind::Inception => Some(weights.inception(cell.eval.resize)?),
         ExtractorKind::Classifier => None,
     };
-    eprintln!("loading {} at {}×{}", cell.dataset, cell.image_size, cell.image_size);
-    let train = load(&cell.dataset, Split::Train, cell.image_size)?;
-    let test = load(&cell.dataset, Split::Test, cell.image_size)?;
+    let train = loaded(cell, cell.split)?;
+    let reference = if cell.eval.reference == cell.split { train.clone() } else { loaded(cell, cell.eval.reference)? };
     let extractor: Box<dyn Extractor> = match inception {
         Some(inception) => Box::new(inception),
         None => {
+            if train.classes < 2 {
+                bail!(
+                    "{} has no labels, which `extractor: classifier` is trained on: use `extractor: inception`",
+                    train.name
+                );
+            }
             let training = bar("training the feature classifier", 1, "steps");
-            let classifier = Classifier::cached(&train, &test, &mut |step, of| {
+            let classifier = Classifier::cached(&train, &mut |step, of| {
                 training.set_length(of);
                 training.set_position(step);
             })?;
             training.finish_and_clear();
-            eprintln!(
-                "extractor {} classifies {:.1} % of the {} test images rightly",
-                classifier.id(),
-                100.0 * classifier.accuracy.unwrap_or(0.0),
-                test.len()
-            );
+            let accuracy = 100.0 * classifier.accuracy_on(&reference)?;
+            eprintln!("extractor {} classifies {accuracy:.1} % of {} rightly", classifier.id(), reference.name);
             Box::new(classifier)
         }
     };
-    let reference = if cell.eval.reference == "test" { &test } else { &train };
     let taking = bar(&format!("features of {}", reference.name), reference.len() as u64, "images");
-    let bench =
-        Bench::new(cell, train.clone(), reference, extractor, device, &mut |done| taking.set_position(done as u64))?;
+    let bench = Bench::new(cell, train, &reference, extractor, device, &mut |done| taking.set_position(done as u64))?;
     taking.finish_and_clear();
     Ok(bench)
+}
+
+fn loaded(cell: &Cell, split: Split) -> Result<Arc<Images>> {
+    let decoding = bar(&format!("{}:{split} at {} pixels", cell.dataset.name(), cell.image_size), 1, "images");
+    let images = load(&cell.dataset, split, cell.image_size, &mut |done, of| {
+        decoding.set_length(of as u64);
+        decoding.set_position(done as u64);
+    })?;
+    decoding.finish_and_clear();
+    Ok(images)
 }

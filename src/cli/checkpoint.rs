@@ -9,6 +9,7 @@ use super::bench::{self, Weights, bench};
 use super::choice;
 use super::progress::bar;
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
+use crate::data::Split;
 use crate::error::AtPath;
 use crate::files::create_folder;
 use crate::generators::Mode;
@@ -39,8 +40,8 @@ pub(super) struct EvalArgs {
     #[arg(long, value_delimiter = ',', value_parser = choice(&config::WEIGHTS))]
     generator: Vec<config::Weights>,
     /// Split that distances refer to
-    #[arg(long, value_parser = ["train", "test"])]
-    reference: Option<String>,
+    #[arg(long, value_parser = choice(&Split::ALL))]
+    reference: Option<Split>,
     /// What to measure; the Fréchet distance always is
     #[arg(long, value_delimiter = ',', value_parser = choice(&METRICS))]
     metrics: Vec<Metric>,
@@ -118,7 +119,7 @@ fn asked(args: &EvalArgs, own: &Eval) -> Result<Eval> {
     Ok(Eval {
         every: own.every,
         images,
-        reference: args.reference.clone().unwrap_or_else(|| own.reference.clone()),
+        reference: args.reference.unwrap_or(own.reference),
         batch_norm: args.batch_norm.unwrap_or(own.batch_norm),
         weights,
         batch,

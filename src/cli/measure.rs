@@ -9,7 +9,7 @@ use serde_json::json;
 use super::bench::Weights;
 use super::choice;
 use super::progress::bar;
-use crate::data::source::Source;
+use crate::data::source::{self, Decoded, Named, Picture, Source};
 use crate::metrics::collect::{Collected, Collector, Needs};
 use crate::metrics::frechet::{Gaussian, Reference};
 use crate::metrics::inception::Inception;
@@ -37,7 +37,7 @@ pub(super) struct Options {
 /// Images to measure, opened before any work starts.
 struct Collection {
     name: String,
-    source: Source,
+    images: Named,
     n: usize,
 }
 
@@ -60,21 +60,44 @@ impl<'a> Measure<'a> {
 
     /// Opens a collection and checks that it has as many images as asked for.
     fn open(&self, name: &str) -> Result<Collection> {
-        let source = Source::open(name)?;
-        let n = self.options.n.unwrap_or(source.len());
-        if n > source.len() {
-            bail!("{name} has {} images, fewer than -n {n}", source.len());
+        let decoding = bar(name, 1, "images decoded");
+        let images = source::open(name, &mut |done, of| {
+            decoding.set_length(of as u64);
+            decoding.set_position(done as u64);
+        })?;
+        decoding.finish_and_clear();
+        let len = match &images {
+            Named::Split(images) => images.len(),
+            Named::Elsewhere(source) => source.len(),
+        };
+        let n = self.options.n.unwrap_or(len);
+        if n > len {
+            bail!("{name} has {len} images, fewer than -n {n}");
         }
-        Ok(Collection { name: name.to_owned(), source, n })
+        Ok(Collection { name: name.to_owned(), images, n })
     }
 
     fn collect(&self, of: &Collection, needs: Needs) -> Result<Collected> {
         let progress = bar(&of.name, of.n as u64, "images");
         let mut collector = Collector::new(of.n, self.inception.dim(), needs)?;
-        for first in (0..of.n).step_by(BATCH) {
-            let pictures = of.source.read(first, BATCH.min(of.n - first))?;
+        let decoded;
+        let source: &dyn Source = match &of.images {
+            Named::Elsewhere(source) => source.as_ref(),
+            Named::Split(images) => {
+                decoded = Decoded(images.clone());
+                &decoded
+            }
+        };
+        let mut left = of.n;
+        for batch in source.batches(BATCH) {
+            let mut pictures: Vec<Picture> = batch?.into_iter().map(|(picture, _)| picture).collect();
+            pictures.truncate(left);
+            if pictures.is_empty() {
+                break;
+            }
             collector.add(&self.inception.extract(&pictures)?)?;
             progress.inc(pictures.len() as u64);
+            left -= pictures.len();
         }
         progress.finish_and_clear();
         Ok(collector.finish()?)
@@ -99,7 +122,7 @@ impl<'a> Measure<'a> {
             Statistics::Known(gaussian) => return Ok(gaussian),
             Statistics::Of(collection) => collection,
         };
-        let of = if let Source::Known(images) = &collection.source {
+        let of = if let Named::Split(images) = &collection.images {
             let progress = bar(&collection.name, collection.n as u64, "images");
             let done = &mut |done| progress.set_position(done as u64);
             let of = reference::statistics(&self.inception, images, collection.n, 0, done)?;

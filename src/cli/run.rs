@@ -117,7 +117,7 @@ fn plan(cells: &[Cell]) -> Result<String> {
     let mut rows = Vec::new();
     for cell in cells {
         let Some(choice) = methods::find(&cell.method) else { bail!("unknown method {}", cell.method) };
-        let (t, classes) = (&cell.train, data::classes(&cell.dataset));
+        let (t, classes) = (&cell.train, data::classes(&cell.dataset, cell.split)?);
         let mut stream = Stream::new(cell.seed, "plan", 0);
         let dtype = candle_core::DType::F32;
         let critic =
@@ -125,7 +125,7 @@ fn plan(cells: &[Cell]) -> Result<String> {
         let generator = Generator::new(&cell.arch, t.width, classes, &mut stream, dtype, &Device::Cpu)?;
         rows.push(vec![
             cell.name(),
-            cell.dataset.clone(),
+            cell.dataset.name(),
             choice.method.loss().unwrap_or(t.loss).id().to_owned(),
             t.steps.to_string(),
             t.critic_steps.to_string(),

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::{Dataset, Split};
 use crate::error::{AtPath, Error, Result};
 use crate::files::sha256;
 use crate::generators::Mode;
@@ -51,7 +52,7 @@ pub struct TrainLayer {
 pub struct EvalLayer {
     every: Option<u64>,
     images: Option<usize>,
-    reference: Option<String>,
+    reference: Option<Split>,
     batch_norm: Option<Mode>,
     weights: Option<Vec<Weights>>,
     batch: Option<usize>,
@@ -77,7 +78,8 @@ pub struct Experiment {
     pub name: String,
     /// What it reproduces.
     pub title: String,
-    dataset: String,
+    dataset: Dataset,
+    split: Split,
     image_size: usize,
     base: Layer,
     scales: Vec<(String, Layer)>,
@@ -146,7 +148,9 @@ pub struct Cell {
     /// Scale the file was resolved at.
     pub scale: String,
     /// Data set.
-    pub dataset: String,
+    pub dataset: Dataset,
+    /// Split that is trained on.
+    pub split: Split,
     /// Side of the images in pixels.
     pub image_size: usize,
     /// Architecture of both networks.
@@ -210,7 +214,7 @@ pub struct Eval {
     /// Generated images.
     pub images: usize,
     /// Split that the Fréchet distance refers to.
-    pub reference: String,
+    pub reference: Split,
     /// Statistics batch normalisation uses.
     pub batch_norm: Mode,
     /// Which generators are evaluated; the first one ranks.
@@ -341,6 +345,7 @@ impl Experiment {
                         experiment: self.name.clone(),
                         scale: scale.to_owned(),
                         dataset: self.dataset.clone(),
+                        split: self.split,
                         image_size: self.image_size,
                         arch: arch.clone(),
                         method: method.clone(),

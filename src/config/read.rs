@@ -4,6 +4,7 @@ use yaml_serde::{Mapping, Value};
 
 use super::reader::{Faults, Section, one_of, pick};
 use super::{EXTRACTORS, EvalLayer, Experiment, Layer, LrDecay, METRICS, MODES, Metric, TrainLayer, WEIGHTS};
+use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::losses::Loss;
 use crate::metrics::inception::resize::Resize;
@@ -19,8 +20,14 @@ pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Exper
     let name = root
         .value("name", "a name of letters, digits, - and _", |v| v.as_str().filter(|s| is_name(s)).map(str::to_owned));
     let title = root.text("title").unwrap_or_default();
-    let datasets = data::IDS.map(|id| (id, id.to_owned()));
-    let dataset = root.choice("dataset", &datasets);
+    let known = data::IDS.join(", ");
+    let allowed = format!("one of: {known}; or {{folder: PATH}}, {{parquet: PATH}}, {{lmdb: PATH}}");
+    let dataset = root.value("dataset", &allowed, dataset);
+    let split = root.choice("split", &Split::ALL).unwrap_or(Split::Train);
+    if let Some(known) = dataset.as_ref().map(Dataset::splits).filter(|known| !known.contains(&split)) {
+        let known: Vec<String> = known.iter().map(Split::to_string).collect();
+        faults.say("split", &format!("the data set has no {split}, only {}", known.join(", ")));
+    }
     let image_size = root.size("image_size", 8..=1024);
     let base = layer(&root, &faults);
     let mut scales = Vec::new();
@@ -55,10 +62,20 @@ pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Exper
     let faults = faults.into_inner();
     match (name, dataset, image_size, faults.is_empty()) {
         (Some(name), Some(dataset), Some(image_size), true) => {
-            Ok(Experiment { name, title, dataset, image_size, base, scales, set })
+            Ok(Experiment { name, title, dataset, split, image_size, base, scales, set })
         }
         _ => Err(Error::Config { file: file.to_owned(), faults }),
     }
+}
+
+/// A known data set, or where one is.
+fn dataset(value: &Value) -> Option<Dataset> {
+    if let Some(id) = value.as_str() {
+        return data::IDS.contains(&id).then(|| Dataset::Known(id.to_owned()));
+    }
+    let (kind, path) = value.as_mapping().filter(|m| m.len() == 1)?.iter().next()?;
+    let kind = kind.as_str().filter(|kind| ["folder", "parquet", "lmdb"].contains(kind));
+    kind.and(path.as_str()).map(|path| Dataset::Elsewhere { path: path.into() })
 }
 
 fn has(value: &Value, key: &str) -> bool {
@@ -164,7 +181,7 @@ fn eval(s: &Section) -> EvalLayer {
     EvalLayer {
         every: s.integer("every", 1..=u64::MAX),
         images: s.size("images", 100..=10_000_000),
-        reference: s.choice("reference", &[("train", "train".to_owned()), ("test", "test".to_owned())]),
+        reference: s.choice("reference", &Split::ALL),
         batch_norm: s.choice("batch_norm", &MODES),
         weights: s.list("weights", &one_of(&WEIGHTS), |v| pick(v, &WEIGHTS)),
         batch: s.size("batch", 2..=65_536),

@@ -1,30 +1,35 @@
-//! CIFAR-10 (Krizhevsky 2009) in the Parquet layout of the Hugging Face Hub: `img: struct<bytes, path>` with an encoded
-//! image, `label: int64`.
+//! CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 images of 32×32 pixels in ten classes, from the Parquet files of the Hugging
+//! Face Hub or one of the original archives.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use polars_core::prelude::*;
-use polars_io::SerReader;
-use polars_io::parquet::read::ParquetReader;
-use rayon::prelude::*;
+use serde_pickle::{DeOptions, HashableValue, Value};
 
+use super::archive::{Member, check_published, interleave};
 use super::hub::{Kind, Pinned};
-use super::{Images, Split};
-use crate::error::{AtPath, Error, Result};
+use super::locate::{Candidates, candidates};
+use super::source::parquet::Parquet;
+use super::source::{Batches, Picture, Source, in_ranges};
+use super::{ImagesOf, Split};
+use crate::error::{Error, Result};
 
 const SIDE: usize = 32;
 const CLASSES: usize = 10;
+const RECORD: usize = 1 + 3 * SIDE * SIDE;
+/// Far more than a batch file has.
+const LONGEST: u64 = 1 << 28;
+const BINARY: (&str, &str) = ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530");
+const PYTHON: (&str, &str) = ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a");
 
 fn pinned(split: Split) -> Pinned {
     let (file, sha256) = match split {
-        Split::Train => (
-            "plain_text/train-00000-of-00001.parquet",
-            "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883",
-        ),
         Split::Test => (
             "plain_text/test-00000-of-00001.parquet",
             "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de",
+        ),
+        _ => (
+            "plain_text/train-00000-of-00001.parquet",
+            "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883",
         ),
     };
     Pinned {
@@ -36,62 +41,131 @@ fn pinned(split: Split) -> Pinned {
     }
 }
 
-/// Finds a split in `$PGN_BENCH_DATA/cifar10` or the Hub's cache.
-pub(super) fn locate(split: Split) -> Result<PathBuf> {
-    let name = format!("{split}-00000-of-00001.parquet");
-    let mut looked = Vec::new();
-    if let Some(folder) = std::env::var_os("PGN_BENCH_DATA") {
-        let path = Path::new(&folder).join("cifar10").join(&name);
-        if path.is_file() {
-            return Ok(path);
+pub(super) fn fetch() -> Result<Vec<PathBuf>> {
+    [Split::Train, Split::Test].map(|split| pinned(split).fetch()).into_iter().collect()
+}
+
+/// Finds a split.
+pub(super) fn locate(split: Split) -> Result<ImagesOf> {
+    let parquet = format!("{split}-00000-of-00001.parquet");
+    let Candidates { found, looked } = candidates("cifar10", &[&parquet, BINARY.0, PYTHON.0]);
+    let parquet = |path: PathBuf| ImagesOf {
+        files: vec![path.clone()],
+        open: Box::new(|| Ok(Box::new(Parquet::open(vec![path], Some(CLASSES))?))),
+    };
+    match found {
+        Some(path) if path.extension().is_some_and(|e| e == "parquet") => return Ok(parquet(path)),
+        Some(path) => {
+            let files = vec![path.clone()];
+            return Ok(ImagesOf { files, open: Box::new(move || Ok(Box::new(Archive::open(&path, split)?))) });
         }
-        looked.push(path.display().to_string());
+        None => {}
     }
     if let Some(path) = pinned(split).cached() {
-        return Ok(path);
+        return Ok(parquet(path));
     }
-    looked.push("the Hugging Face cache".to_owned());
     Err(Error::invalid(format!(
-        "cifar10 is not on this machine (looked in {}); run `pgn-bench fetch cifar10`, or set PGN_BENCH_DATA to a folder \
-         with cifar10/{name}",
-        looked.join(" and ")
+        "cifar10 is not on this machine (looked in {looked} and the Hugging Face cache); run `pgn-bench fetch cifar10`, or \
+         set PGN_BENCH_DATA to a folder with cifar10/{split}-00000-of-00001.parquet, cifar10/{} or cifar10/{}",
+        BINARY.0, PYTHON.0
     )))
 }
 
-pub(super) fn fetch(split: Split) -> Result<PathBuf> {
-    pinned(split).fetch()
+/// The batches of an original archive, in order of number.
+struct Archive {
+    path: PathBuf,
+    /// Planes and label of each image.
+    images: Vec<(Vec<u8>, u8)>,
 }
 
-/// Reads and decodes one Parquet file.
-pub(super) fn read(path: &Path, split: Split) -> Result<Images> {
-    let bad = |e: PolarsError| Error::content(path, format!("not a readable Parquet file of CIFAR-10: {e}"));
-    let file = File::open(path).at("open", path)?;
-    let table = ParquetReader::new(file)
-        .with_columns(Some(vec!["img".to_owned(), "label".to_owned()]))
-        .finish()
-        .map_err(bad)?;
-    let encoded = table.column("img").and_then(|c| c.struct_()?.field_by_name("bytes")).map_err(bad)?;
-    let encoded = encoded.binary().map_err(bad)?;
-    let labels = table.column("label").and_then(|c| c.i64().cloned()).map_err(bad)?;
-    let labels: Vec<u8> = labels
-        .iter()
-        .enumerate()
-        .map(|(row, label)| match label.map(u8::try_from) {
-            Some(Ok(l)) if usize::from(l) < CLASSES => Ok(l),
-            _ => Err(Error::content(path, format!("row {row}: label {label:?} is not one of 0 to 9"))),
-        })
-        .collect::<Result<_>>()?;
-    let encoded: Vec<Option<&[u8]>> = encoded.iter().collect();
-    let mut pixels = vec![0; encoded.len() * SIDE * SIDE * 3];
-    pixels.par_chunks_exact_mut(SIDE * SIDE * 3).zip(&encoded).enumerate().try_for_each(|(row, (out, bytes))| {
-        let fault = |message: String| Error::content(path, format!("row {row}: {message}"));
-        let bytes = bytes.ok_or_else(|| fault("no image".to_owned()))?;
-        let image = image::load_from_memory(bytes).map_err(|e| fault(format!("image cannot be decoded: {e}")))?;
-        if (image.width(), image.height()) != (SIDE as u32, SIDE as u32) {
-            return Err(fault(format!("image has {}×{} pixels, expected 32×32", image.width(), image.height())));
+impl Archive {
+    fn open(path: &Path, split: Split) -> Result<Self> {
+        let python = path.file_name().is_some_and(|n| n == PYTHON.0);
+        let names: Vec<String> = match split {
+            Split::Test => vec!["test_batch".to_owned()],
+            _ => (1..=5).map(|k| format!("data_batch_{k}")).collect(),
+        };
+        let mut images = Vec::new();
+        for name in names {
+            let name = if python { name } else { format!("{name}.bin") };
+            let member = Member { container: path.to_path_buf(), name };
+            let bytes = member.bytes(LONGEST)?;
+            images.extend(if python { pickled(&bytes, &member)? } else { records(&bytes, &member)? });
         }
-        out.copy_from_slice(&image.into_rgb8());
-        Ok(())
-    })?;
-    Ok(Images { side: SIDE, pixels, labels, classes: CLASSES, name: format!("cifar10:{split}") })
+        let published = match split {
+            Split::Test => 10_000,
+            _ => 50_000,
+        };
+        check_published(path, images.len(), (published, if python { PYTHON.1 } else { BINARY.1 }))?;
+        Ok(Self { path: path.to_path_buf(), images })
+    }
+}
+
+fn labelled(planes: &[u8], label: i64, index: usize, member: &Member) -> Result<(Vec<u8>, u8)> {
+    let label = u8::try_from(label).ok().filter(|&l| usize::from(l) < CLASSES);
+    let fault = || Error::invalid(format!("{}: image {index}: the label is not one of 0 to 9", member.describe()));
+    Ok((planes.to_vec(), label.ok_or_else(fault)?))
+}
+
+/// A label byte, then the planes.
+fn records(bytes: &[u8], member: &Member) -> Result<Vec<(Vec<u8>, u8)>> {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
+        let whole = format!("{} has {} bytes, not a multiple of {RECORD}", member.describe(), bytes.len());
+        return Err(Error::invalid(format!("{whole}: it is cut off or no batch of CIFAR-10")));
+    }
+    bytes.chunks_exact(RECORD).enumerate().map(|(i, r)| labelled(&r[1..], i64::from(r[0]), i, member)).collect()
+}
+
+/// Python's dictionary with a numpy array `data` and a list `labels`. Parsed, never executed: what its pickle would call is
+/// passed over, and an array's state has the bytes last.
+fn pickled(bytes: &[u8], member: &Member) -> Result<Vec<(Vec<u8>, u8)>> {
+    let bad = |what: &str| Error::invalid(format!("{} is no batch of CIFAR-10: {what}", member.describe()));
+    let options = DeOptions::new().replace_unresolved_globals();
+    let value = serde_pickle::value_from_slice(bytes, options).map_err(|e| bad(&e.to_string()))?;
+    let Value::Dict(dictionary) = value else { return Err(bad("no dictionary")) };
+    let entry = |key: &str| {
+        let [text, raw] = [HashableValue::String(key.into()), HashableValue::Bytes(key.into())];
+        dictionary.get(&text).or_else(|| dictionary.get(&raw)).ok_or_else(|| bad(&format!("no entry `{key}`")))
+    };
+    let planes = match entry("data")? {
+        Value::Tuple(state) => match state.last() {
+            Some(Value::Bytes(planes)) => planes,
+            _ => return Err(bad("`data` is no array of bytes")),
+        },
+        _ => return Err(bad("`data` is no array")),
+    };
+    let Value::List(labels) = entry("labels")? else { return Err(bad("`labels` is no list")) };
+    if planes.is_empty() || planes.len() != labels.len() * (RECORD - 1) {
+        return Err(bad(&format!("{} bytes of pixels for {} labels", planes.len(), labels.len())));
+    }
+    let image = |(i, (planes, label)): (usize, (&[u8], &Value))| match label {
+        Value::I64(label) => labelled(planes, *label, i, member),
+        _ => Err(bad("a label is no number")),
+    };
+    planes.chunks_exact(RECORD - 1).zip(labels).enumerate().map(image).collect()
+}
+
+impl Source for Archive {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    fn classes(&self) -> usize {
+        CLASSES
+    }
+
+    fn describe(&self, index: usize) -> String {
+        format!("image {index} of {}", self.path.display())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
+    }
+
+    fn batches(&self, size: usize) -> Batches<'_> {
+        in_ranges(self.len(), size, |range| {
+            let picture = |planes: &[u8]| -> Picture { interleave(planes, SIDE, false) };
+            Ok(self.images[range].iter().map(|(planes, label)| (picture(planes), *label)).collect())
+        })
+    }
 }

@@ -2,11 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::ApiBuilder;
+use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use sha2::{Digest, Sha256};
 
 use crate::error::{AtPath, Error, Result};
+
+/// A repository at a revision.
+#[derive(Clone, Copy, Debug)]
+pub struct Repository {
+    /// `owner/name`.
+    pub repo: &'static str,
+    /// Kind of the repository.
+    pub kind: Kind,
+    /// Commit, or a branch.
+    pub revision: &'static str,
+}
 
 /// One file at one revision.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +43,32 @@ pub enum Kind {
     Model,
 }
 
-impl Pinned {
-    fn repo(&self) -> Repo {
+fn offline() -> bool {
+    std::env::var("HF_HUB_OFFLINE").is_ok_and(|v| !["", "0", "false"].contains(&v.to_lowercase().as_str()))
+}
+
+/// Removes a file that fails its check, which must not be found again under its final name.
+fn refuse(path: &Path, found: &str, expected: &str) -> Error {
+    let blob = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    for path in [path, &blob] {
+        if let Err(e) = std::fs::remove_file(path)
+            && path.exists()
+        {
+            return Error::content(path, format!("sha256 is {found}, expected {expected}; remove the file ({e})"));
+        }
+    }
+    Error::content(path, format!("sha256 is {found}, expected {expected}; the file was removed, fetch it again"))
+}
+
+/// `…-of-00004.parquet`: four.
+fn parts(path: &Path) -> Option<usize> {
+    let name = path.file_name()?.to_str()?;
+    let digits: String = name.split_once("-of-")?.1.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+impl Repository {
+    fn handle(&self) -> Repo {
         let kind = match self.kind {
             Kind::Dataset => RepoType::Dataset,
             Kind::Model => RepoType::Model,
@@ -41,11 +76,82 @@ impl Pinned {
         Repo::with_revision(self.repo.to_owned(), kind, self.revision.to_owned())
     }
 
+    /// Where the cache keeps the files of the revision.
+    fn snapshot(&self) -> PathBuf {
+        let folder = Cache::from_env().path().join(self.handle().folder_name());
+        // A branch is a file that names its commit.
+        let commit = std::fs::read_to_string(folder.join("refs").join(self.revision));
+        folder.join("snapshots").join(commit.as_deref().map_or(self.revision, str::trim))
+    }
+
+    /// The files of a set such as `data/train-`, in order, when all of them are in the user's cache; else none.
+    pub fn cached(&self, prefix: &str) -> Vec<PathBuf> {
+        let (folder, start) = prefix.rsplit_once('/').unwrap_or(("", prefix));
+        let entries = std::fs::read_dir(self.snapshot().join(folder)).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(start)))
+            .collect();
+        files.sort();
+        if files.iter().all(|path| parts(path) == Some(files.len())) { files } else { Vec::new() }
+    }
+
+    /// Downloads the sets that start with these prefixes, unless they are in the cache. The content of each file must have
+    /// the SHA-256 that the Hub stores it under.
+    ///
+    /// # Errors
+    /// When the network is off or fails, a set is not there, or a file is damaged.
+    pub fn fetch(&self, prefixes: &[String]) -> Result<Vec<PathBuf>> {
+        let what = format!("{} at {}", self.repo, self.revision);
+        let mut files = Vec::new();
+        for prefix in prefixes {
+            if self.cached(prefix).is_empty() {
+                let info = self.api(&what, |api| api.info())?;
+                let wanted = info.siblings.iter().filter(|file| file.rfilename.starts_with(prefix.as_str()));
+                for file in wanted {
+                    self.api(&file.rfilename, |api| api.download(&file.rfilename))?;
+                }
+            }
+            let cached = self.cached(prefix);
+            if cached.is_empty() {
+                return Err(Error::invalid(format!("{what} has no whole set of files {prefix}…")));
+            }
+            for path in &cached {
+                let stored = std::fs::canonicalize(path).at("resolve", path)?;
+                let expected = stored.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+                let found = file_sha256(path)?;
+                if found != expected {
+                    return Err(refuse(path, &found, &expected));
+                }
+            }
+            files.extend(cached);
+        }
+        Ok(files)
+    }
+
+    fn api<T>(&self, what: &str, call: impl FnOnce(ApiRepo) -> Result<T, ApiError>) -> Result<T> {
+        let what = format!("{what} of {} at {}", self.repo, self.revision);
+        if offline() {
+            return Err(Error::invalid(format!("{what} is not in the cache and HF_HUB_OFFLINE is set")));
+        }
+        let mut builder = ApiBuilder::from_env().with_retries(3);
+        if let Ok(token) = std::env::var("HF_TOKEN") {
+            builder = builder.with_token(Some(token));
+        }
+        builder.build().and_then(|api| call(api.repo(self.handle()))).map_err(|e| {
+            Error::invalid(format!("cannot download {what}: {e}; check the network, or HF_ENDPOINT for a mirror"))
+        })
+    }
+}
+
+impl Pinned {
+    fn repository(&self) -> Repository {
+        Repository { repo: self.repo, kind: self.kind, revision: self.revision }
+    }
+
     /// The file in the user's cache, wherever it was downloaded by this or another tool.
     pub fn cached(&self) -> Option<PathBuf> {
-        let cache = Cache::from_env();
-        let commit = cache.path().join(self.repo().folder_name()).join("snapshots").join(self.revision).join(self.file);
-        if commit.is_file() { Some(commit) } else { cache.repo(self.repo()).get(self.file) }
+        Some(self.repository().snapshot().join(self.file)).filter(|path| path.is_file())
     }
 
     /// The file, downloaded unless it is in the cache. Its SHA-256 is checked either way.
@@ -55,36 +161,10 @@ impl Pinned {
     pub fn fetch(&self) -> Result<PathBuf> {
         let path = match self.cached() {
             Some(path) => path,
-            None => self.download()?,
+            None => self.repository().api(self.file, |api| api.download(self.file))?,
         };
         let found = file_sha256(&path)?;
-        if found != self.sha256 {
-            // A file that fails the check must not be found again under its final name.
-            let blob = std::fs::canonicalize(&path).at("resolve", &path)?;
-            std::fs::remove_file(&path).at("remove", &path)?;
-            if blob != path {
-                std::fs::remove_file(&blob).at("remove", &blob)?;
-            }
-            return Err(Error::content(
-                path,
-                format!("sha256 is {found}, expected {}; the file was removed, fetch it again", self.sha256),
-            ));
-        }
-        Ok(path)
-    }
-
-    fn download(&self) -> Result<PathBuf> {
-        let what = format!("{} of {} at {}", self.file, self.repo, self.revision);
-        if std::env::var("HF_HUB_OFFLINE").is_ok_and(|v| !["", "0", "false"].contains(&v.to_lowercase().as_str())) {
-            return Err(Error::invalid(format!("{what} is not in the cache and HF_HUB_OFFLINE is set")));
-        }
-        let mut builder = ApiBuilder::from_env().with_retries(3);
-        if let Ok(token) = std::env::var("HF_TOKEN") {
-            builder = builder.with_token(Some(token));
-        }
-        builder.build().and_then(|api| api.repo(self.repo()).download(self.file)).map_err(|e| {
-            Error::invalid(format!("cannot download {what}: {e}; check the network, or HF_ENDPOINT for a mirror"))
-        })
+        if found == self.sha256 { Ok(path) } else { Err(refuse(&path, &found, self.sha256)) }
     }
 }
 

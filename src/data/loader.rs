@@ -145,11 +145,12 @@ impl Drop for Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Pixels;
 
     fn plan(n: usize, size: usize) -> Plan {
         let side = 5;
         let pixels = (0..n).flat_map(|i| vec![i as u8; side * side * 3]).collect();
-        let images = Images { side, pixels, labels: vec![0; n], classes: 1, name: "test".into() };
+        let images = Images::new("test", side, Pixels::Memory(pixels), vec![0; n], 1);
         Plan { images: Arc::new(images), size, seed: 3, augment: true }
     }
 

@@ -1,56 +1,146 @@
 //! Data sets: decoded once into bytes, labelled, split.
 
+mod archive;
+mod cache;
+mod celebahq;
 mod cifar10;
 pub mod hub;
 pub mod loader;
+mod locate;
+pub mod resize;
 mod shapes;
 pub mod source;
+mod stl10;
 
 use std::fmt;
-use std::sync::Arc;
+use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{Device, Tensor};
+use memmap2::Mmap;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::sha256;
+use source::Source;
 
-/// Every data set that [`load`] knows.
-pub const IDS: [&str; 2] = ["shapes", "cifar10"];
+/// Every data set known by name.
+pub const IDS: [&str; 4] = ["shapes", "cifar10", "stl10", "celebahq"];
 
-/// Part of a data set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Split {
-    /// What models are trained on.
-    Train,
-    /// What they never see.
-    Test,
+/// A data set.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Dataset {
+    /// One of [`IDS`].
+    Known(String),
+    /// A folder of images, a Parquet file or an LMDB environment; or a folder with one of these for each split.
+    #[allow(missing_docs)]
+    Elsewhere { path: PathBuf },
 }
 
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Self::Train => "train",
-            Self::Test => "test",
+/// Part of a data set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Labelled images, or simply those to train on.
+    Train,
+    /// Held out.
+    Test,
+    /// Without labels (STL-10).
+    Unlabeled,
+    /// Everything (CelebA-HQ).
+    All,
+}
+
+impl Split {
+    /// All of them by name.
+    pub const ALL: [(&str, Self); 4] =
+        [("train", Self::Train), ("test", Self::Test), ("unlabeled", Self::Unlabeled), ("all", Self::All)];
+
+    /// The split of a name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn parse(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|(n, _)| *n == name);
+        found.map(|(_, split)| split).ok_or_else(|| {
+            Error::invalid(format!("unknown split `{name}`; known: {}", Self::ALL.map(|(n, _)| n).join(", ")))
         })
     }
 }
 
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(Self::ALL.into_iter().find(|(_, s)| s == self).map_or("", |(name, _)| name))
+    }
+}
+
+impl Dataset {
+    /// Name in result rows.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Known(id) => id.clone(),
+            Self::Elsewhere { path } => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        }
+    }
+
+    /// The splits there are.
+    pub fn splits(&self) -> &'static [Split] {
+        match self {
+            Self::Known(id) if id == "stl10" => &[Split::Unlabeled, Split::Train, Split::Test],
+            Self::Known(id) if id == "celebahq" => &[Split::Train, Split::Test, Split::All],
+            _ => &[Split::Train, Split::Test],
+        }
+    }
+}
+
+/// Bytes of images, in memory or mapped from a file.
+pub enum Pixels {
+    /// In memory.
+    Memory(Vec<u8>),
+    /// A part of a mapped file.
+    #[allow(missing_docs)]
+    Mapped { map: Arc<Mmap>, range: Range<usize> },
+}
+
+impl Deref for Pixels {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Memory(bytes) => bytes,
+            Self::Mapped { map, range } => &map[range.clone()],
+        }
+    }
+}
+
 /// Decoded images of one size with a label each.
-#[derive(Debug)]
 pub struct Images {
     /// Rows and columns in pixels.
     pub side: usize,
     /// `[N, side, side, 3]`, red, green, blue.
-    pub pixels: Vec<u8>,
+    pub pixels: Pixels,
     /// Class of each image.
     pub labels: Vec<u8>,
-    /// Number of classes.
+    /// Number of classes; one where images have no labels.
     pub classes: usize,
     /// Data set and split, such as `cifar10:train`.
     pub name: String,
+    fingerprint: OnceLock<String>,
+}
+
+impl fmt::Debug for Images {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} images of {} at {} pixels", self.len(), self.name, self.side)
+    }
 }
 
 impl Images {
+    /// Images of a data set's split.
+    pub fn new(name: &str, side: usize, pixels: Pixels, labels: Vec<u8>, classes: usize) -> Self {
+        Self { side, pixels, labels, classes, name: name.to_owned(), fingerprint: OnceLock::new() }
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -72,9 +162,32 @@ impl Images {
     }
 
     /// SHA-256 over the decoded pixels.
-    pub fn fingerprint(&self) -> String {
-        sha256(&self.pixels)
+    pub fn fingerprint(&self) -> &str {
+        self.fingerprint.get_or_init(|| sha256(&self.pixels))
     }
+
+    /// Some of the images under a name of their own.
+    fn part(self, name: &str, images: Range<usize>) -> Self {
+        let stride = self.stride();
+        let pixels = match self.pixels {
+            Pixels::Memory(bytes) => Pixels::Memory(bytes[images.start * stride..images.end * stride].to_vec()),
+            Pixels::Mapped { map, range } => {
+                Pixels::Mapped { map, range: range.start + images.start * stride..range.start + images.end * stride }
+            }
+        };
+        Self::new(name, self.side, pixels, self.labels[images].to_vec(), self.classes)
+    }
+}
+
+/// Files that hold a split, and how to open them.
+struct ImagesOf {
+    files: Vec<PathBuf>,
+    open: Box<dyn FnOnce() -> Result<Box<dyn Source>>>,
+}
+
+/// A path as messages show it.
+pub(crate) fn name_of(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// A byte as the networks see it: 0..255 to [−1, 1].
@@ -106,37 +219,99 @@ pub fn to_bytes(images: &Tensor) -> Result<Vec<u8>> {
     Ok(values.into_iter().map(to_byte).collect())
 }
 
-/// Loads a split of the data set `id` at `side`×`side` pixels.
-///
-/// # Errors
-/// When the data set is unknown, not to be found, damaged, or of another size.
-pub fn load(id: &str, split: Split, side: usize) -> Result<Arc<Images>> {
-    let images = match id {
-        "shapes" => shapes::draw(split, side),
-        "cifar10" if side == 32 => cifar10::read(&cifar10::locate(split)?, split)?,
-        "cifar10" => return Err(Error::invalid(format!("cifar10 has 32×32 pixels; image_size {side} is not offered"))),
-        other => return Err(Error::invalid(format!("unknown data set `{other}`; known: {}", IDS.join(", ")))),
-    };
-    Ok(Arc::new(images))
-}
-
-/// Number of classes of the data set `id`.
-pub fn classes(id: &str) -> usize {
+/// Size in pixels that a data set is trained at where nothing else is said.
+fn native_side(id: &str) -> usize {
     match id {
-        "shapes" | "cifar10" => 10,
-        _ => 1,
+        "stl10" => 48,
+        "celebahq" => 128,
+        _ => 32,
     }
 }
 
-/// Downloads a data set into the cache, checking every file.
+/// Loads a split of a data set at `side`×`side` pixels, through the cache of decoded images. `progress` hears of the images
+/// decoded and of how many there are.
+///
+/// # Errors
+/// When the data set is unknown, has no such split, is not to be found, or is damaged.
+pub fn load(
+    dataset: &Dataset,
+    split: Split,
+    side: usize,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Arc<Images>> {
+    let name = format!("{}:{split}", dataset.name());
+    if !dataset.splits().contains(&split) {
+        let known: Vec<String> = dataset.splits().iter().map(Split::to_string).collect();
+        return Err(Error::invalid(format!("{name}: no such split; {} has: {}", dataset.name(), known.join(", "))));
+    }
+    let mut cached = |of: ImagesOf, name: &str| cache::images(name, side, &of.files, of.open, progress);
+    let images = match dataset {
+        Dataset::Known(id) => match id.as_str() {
+            "shapes" => shapes::draw(split, side),
+            "cifar10" => cached(cifar10::locate(split)?, &name)?,
+            "stl10" => cached(stl10::locate(split)?, &name)?,
+            "celebahq" => {
+                let all = cached(celebahq::locate(side)?, "celebahq:all")?;
+                let (n, held_out) = (all.len(), all.len() / 10);
+                match split {
+                    Split::Train => all.part(&name, 0..n - held_out),
+                    Split::Test => all.part(&name, n - held_out..n),
+                    _ => all,
+                }
+            }
+            other => return Err(Error::invalid(format!("unknown data set `{other}`; known: {}", IDS.join(", ")))),
+        },
+        Dataset::Elsewhere { path } => {
+            let source = part_of(path, split)?;
+            cached(ImagesOf { files: source.files(), open: Box::new(|| Ok(source)) }, &name)?
+        }
+    };
+    if images.is_empty() {
+        return Err(Error::invalid(format!("{name} holds no image")));
+    }
+    Ok(Arc::new(images))
+}
+
+/// Number of classes of a split; one where it has no labels.
+///
+/// # Errors
+/// When a folder or file of images cannot be opened.
+pub fn classes(dataset: &Dataset, split: Split) -> Result<usize> {
+    match dataset {
+        Dataset::Known(id) if id == "celebahq" || split == Split::Unlabeled => Ok(1),
+        Dataset::Known(_) => Ok(10),
+        Dataset::Elsewhere { path } => Ok(part_of(path, split)?.classes()),
+    }
+}
+
+/// The images of a split: those in the folder of its name, where there are folders for splits.
+fn part_of(path: &Path, split: Split) -> Result<Box<dyn Source>> {
+    let parts = ["train", "test"].map(|part| path.join(part));
+    match (parts.iter().all(|p| p.is_dir()), split) {
+        (true, Split::Test) => source::elsewhere(&parts[1]),
+        (true, _) => source::elsewhere(&parts[0]),
+        (false, Split::Test) => {
+            let what = format!("{} has no test split", name_of(path));
+            Err(Error::invalid(format!("{what}: that takes folders `train` and `test` in it")))
+        }
+        (false, _) => source::elsewhere(path),
+    }
+}
+
+/// Downloads a data set into the Hugging Face cache, checking every file.
 ///
 /// # Errors
 /// When it is unknown, the network fails, or a file is not the expected one.
-pub fn fetch(id: &str) -> Result<Vec<std::path::PathBuf>> {
+pub fn fetch(id: &str) -> Result<Vec<PathBuf>> {
     match id {
-        "cifar10" => [Split::Train, Split::Test].into_iter().map(cifar10::fetch).collect(),
+        "cifar10" => cifar10::fetch(),
+        "stl10" => stl10::fetch(),
+        "celebahq" => celebahq::fetch(),
         "shapes" => Err(Error::invalid("shapes is drawn by the program: there is nothing to fetch")),
-        other => Err(Error::invalid(format!("nothing to fetch under `{other}`; known: cifar10, inception"))),
+        other => {
+            let known = "cifar10, stl10, celebahq, inception";
+            Err(Error::invalid(format!("nothing to fetch under `{other}`; known: {known}")))
+        }
     }
 }
 

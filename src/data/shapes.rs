@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::{Images, Split};
+use super::{Images, Pixels, Split};
 use crate::rng::Stream;
 
 const CLASSES: usize = 10;
@@ -75,13 +75,13 @@ fn image(split: Split, index: usize, side: usize, out: &mut [u8]) -> u8 {
 /// Draws a split at `side`×`side` pixels.
 pub(super) fn draw(split: Split, side: usize) -> Images {
     let n = match split {
-        Split::Train => TRAIN,
         Split::Test => TEST,
+        _ => TRAIN,
     };
     let stride = side * side * 3;
     let mut pixels = vec![0; n * stride];
     let labels = pixels.par_chunks_mut(stride.max(1)).enumerate().map(|(i, out)| image(split, i, side, out)).collect();
-    Images { side, pixels, labels, classes: CLASSES, name: format!("shapes:{split}") }
+    Images::new(&format!("shapes:{split}"), side, Pixels::Memory(pixels), labels, CLASSES)
 }
 
 #[cfg(test)]

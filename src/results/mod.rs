@@ -98,6 +98,8 @@ rows! {
     scale: String,
     /// Data set.
     dataset: String,
+    /// Split that was trained on.
+    split: String,
     /// Side of the images in pixels.
     image_size: u64,
     /// Architecture of both networks.
@@ -214,6 +216,7 @@ pub(crate) mod tests {
             experiment: "e".into(),
             scale: "smoke".into(),
             dataset: "shapes".into(),
+            split: "train".into(),
             image_size: 32,
             arch: "cnn32".into(),
             width: 0.25,

@@ -96,7 +96,7 @@ impl Bench {
             extractor,
             reference: Reference::new(&gaussian)?,
             reference_features: of.kept,
-            reference_sha256: reference_split.fingerprint(),
+            reference_sha256: reference_split.fingerprint().to_owned(),
             device,
         })
     }

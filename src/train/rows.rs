@@ -44,7 +44,8 @@ impl Origin<'_> {
         Ok(Row {
             experiment: cell.experiment.clone(),
             scale: cell.scale.clone(),
-            dataset: cell.dataset.clone(),
+            dataset: cell.dataset.name(),
+            split: cell.split.to_string(),
             image_size: cell.image_size as u64,
             arch: cell.arch.clone(),
             width: cell.train.width,
@@ -63,7 +64,7 @@ impl Origin<'_> {
             extractor: bench.extractor.id().to_owned(),
             extractor_sha256: bench.extractor.weights_sha256().to_owned(),
             resize: bench.extractor.resize().to_owned(),
-            reference: cell.eval.reference.clone(),
+            reference: cell.eval.reference.to_string(),
             reference_sha256: bench.reference_sha256.clone(),
             batch_norm: cell.eval.batch_norm.id().to_owned(),
             weights: weights.id().to_owned(),
@@ -89,7 +90,8 @@ impl Origin<'_> {
     /// When the cell's method is unknown.
     pub fn rows(&self, weights: Weights, scores: &Scores) -> Result<Vec<Row>> {
         let eval = &self.cell.eval;
-        let reference = Some(eval.reference.as_str());
+        let reference = eval.reference.to_string();
+        let reference = Some(reference.as_str());
         let interval = |row: Row, error: Option<f64>| Row {
             low: error.map(|e| row.value - INTERVAL * e),
             high: error.map(|e| row.value + INTERVAL * e),

@@ -9,6 +9,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::resize::{Taps, antialiased};
+
 /// Side of the network's input.
 pub const SIDE: usize = 299;
 
@@ -24,12 +26,6 @@ pub enum Resize {
     Clean,
 }
 
-/// The source pixels of one target pixel: the first, and a weight for each from there on.
-struct Taps {
-    first: usize,
-    weights: Vec<f32>,
-}
-
 /// Bicubic kernel with a = −1/2 (Keys 1981).
 fn cubic(x: f64) -> f64 {
     const A: f64 = -0.5;
@@ -43,28 +39,6 @@ fn cubic(x: f64) -> f64 {
     }
 }
 
-/// Triangle kernel.
-fn triangle(x: f64) -> f64 {
-    (1.0 - x.abs()).max(0.0)
-}
-
-/// Antialiased resampling with a kernel of `support` pixels on each side, as PIL computes it.
-fn antialiased(input: usize, output: usize, kernel: fn(f64) -> f64, support: f64) -> Vec<Taps> {
-    let scale = input as f64 / output as f64;
-    let stretch = scale.max(1.0);
-    let reach = support * stretch;
-    (0..output)
-        .map(|o| {
-            let centre = (o as f64 + 0.5) * scale;
-            let first = (centre - reach + 0.5).max(0.0) as usize;
-            let end = ((centre + reach + 0.5) as usize).min(input);
-            let raw: Vec<f64> = (first..end).map(|i| kernel((i as f64 - centre + 0.5) / stretch)).collect();
-            let sum: f64 = raw.iter().sum();
-            Taps { first, weights: raw.iter().map(|w| (w / sum) as f32).collect() }
-        })
-        .collect()
-}
-
 /// Two taps around a source position in single precision, as the frameworks compute it.
 fn bilinear(input: usize, position: impl Fn(usize) -> f32) -> Vec<Taps> {
     (0..SIDE)
@@ -73,7 +47,7 @@ fn bilinear(input: usize, position: impl Fn(usize) -> f32) -> Vec<Taps> {
             let first = (at as usize).min(input - 1);
             let share = at - first as f32;
             if first + 1 < input {
-                Taps { first, weights: vec![1.0 - share, share] }
+                Taps { first, weights: vec![f64::from(1.0 - share), f64::from(share)] }
             } else {
                 Taps { first, weights: vec![1.0] }
             }
@@ -123,6 +97,7 @@ fn resample(source: &[f32], [height, width]: [usize; 2], rows: &[Taps], columns:
         for (x, taps) in columns.iter().enumerate() {
             let out = &mut wide[(y * columns.len() + x) * 3..][..3];
             for (pixel, &w) in line[taps.first * 3..].chunks_exact(3).zip(&taps.weights) {
+                let w = w as f32;
                 for (o, &v) in out.iter_mut().zip(pixel) {
                     *o += w * v;
                 }
@@ -133,21 +108,11 @@ fn resample(source: &[f32], [height, width]: [usize; 2], rows: &[Taps], columns:
     let mut out = vec![0.0; rows.len() * pitch];
     for (taps, out) in rows.iter().zip(out.chunks_exact_mut(pitch)) {
         for (line, &w) in wide[taps.first * pitch..].chunks_exact(pitch).zip(&taps.weights) {
+            let w = w as f32;
             for (o, &v) in out.iter_mut().zip(line) {
                 *o += w * v;
             }
         }
     }
     out
-}
-
-/// `[height, width, 3]` bytes to `side`×`side` by PIL's antialiased bilinear, rounded to bytes after each pass as PIL's.
-pub fn antialiased_bilinear(pixels: &[u8], height: usize, width: usize, side: usize) -> Vec<u8> {
-    let [rows, columns] = [height, width].map(|n| antialiased(n, side, triangle, 1.0));
-    let identity = |n: usize| (0..n).map(|first| Taps { first, weights: vec![1.0] }).collect::<Vec<_>>();
-    let round = |x: Vec<f32>| x.into_iter().map(|v| v.round().clamp(0.0, 255.0)).collect::<Vec<f32>>();
-    let source: Vec<f32> = pixels.iter().map(|&b| f32::from(b)).collect();
-    let wide = round(resample(&source, [height, width], &identity(height), &columns));
-    let out = round(resample(&wide, [height, side], &rows, &identity(side)));
-    out.into_iter().map(|v| v as u8).collect()
 }

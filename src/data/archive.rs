@@ -1,0 +1,191 @@
+//! Members of the original archives of data sets, read as streams and never unpacked to disk; and fixed-size records of
+//! planar pixels, which is what they hold.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+
+use flate2::read::GzDecoder;
+use md5::{Digest, Md5};
+
+use super::source::{Batches, Labelled, Picture, Source};
+use crate::error::{AtPath, Error, Result};
+
+/// A file inside an archive or a folder that was unpacked from one.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// A `.tar.gz` file, or a folder.
+    pub container: PathBuf,
+    /// Name, without the path before it.
+    pub name: String,
+}
+
+impl Member {
+    /// What it is called in messages.
+    pub fn describe(&self) -> String {
+        format!("{} in {}", self.name, self.container.display())
+    }
+
+    /// The files that hold it.
+    pub fn file(&self) -> PathBuf {
+        if self.container.is_dir() { self.container.join(&self.name) } else { self.container.clone() }
+    }
+
+    /// Shows `read` the member's bytes and their number.
+    ///
+    /// # Errors
+    /// When the archive cannot be read or has no such member, or `read` fails.
+    pub fn open<T>(&self, read: impl FnOnce(&mut dyn Read, u64) -> Result<T>) -> Result<T> {
+        if self.container.is_dir() {
+            let path = self.file();
+            let mut file = File::open(&path).at("open", &path)?;
+            let len = file.metadata().at("read", &path)?.len();
+            return read(&mut BufReader::new(&mut file), len);
+        }
+        let path = &self.container;
+        let bad = |e: std::io::Error| Error::content(path, format!("not a readable .tar.gz archive: {e}"));
+        let file = File::open(path).at("open", path)?;
+        let mut archive = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
+        for entry in archive.entries().map_err(bad)? {
+            let mut entry = entry.map_err(bad)?;
+            let here = entry.path().map_err(bad)?.file_name().is_some_and(|n| n == self.name.as_str());
+            if here {
+                let size = entry.size();
+                return read(&mut entry, size);
+            }
+        }
+        Err(Error::content(path, format!("has no member `{}`", self.name)))
+    }
+
+    /// The whole member, which may have `most` bytes.
+    ///
+    /// # Errors
+    /// As for [`Member::open`], and when it is longer, or ends early.
+    pub fn bytes(&self, most: u64) -> Result<Vec<u8>> {
+        self.open(|read, size| {
+            let too_long = || Error::invalid(format!("{} has {size} bytes, more than {most}", self.describe()));
+            let size = usize::try_from(size).ok().filter(|_| size <= most).ok_or_else(too_long)?;
+            let mut bytes = Vec::new();
+            read.take(most).read_to_end(&mut bytes).map_err(|e| cut(self, &e))?;
+            if bytes.len() != size {
+                return Err(Error::invalid(format!("{} ends after {} of {size} bytes", self.describe(), bytes.len())));
+            }
+            Ok(bytes)
+        })
+    }
+}
+
+fn cut(member: &Member, e: &std::io::Error) -> Error {
+    Error::invalid(format!("{} cannot be read to its end: {e}", member.describe()))
+}
+
+/// Lower-case hexadecimal MD5 of a file, as the originals publish it.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn file_md5(path: &Path) -> Result<String> {
+    let mut file = File::open(path).at("open", path)?;
+    let mut hash = Md5::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).at("read", path)? {
+            0 => break,
+            n => hash.update(&buffer[..n]),
+        }
+    }
+    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// A whole published set must have the published checksum; any other number of images is somebody's own selection.
+///
+/// # Errors
+/// When the number of images is the published one and the checksum is not.
+pub fn check_published(path: &Path, images: usize, published: (usize, &str)) -> Result<()> {
+    if images != published.0 {
+        return Ok(());
+    }
+    let found = file_md5(path)?;
+    if found == published.1 {
+        return Ok(());
+    }
+    Err(Error::content(
+        path,
+        format!("damaged: its MD5 is {found}, the published one {}; download it again", published.1),
+    ))
+}
+
+/// Images of one member, each three planes of `side`×`side` bytes.
+pub struct Records {
+    /// Where they are.
+    pub member: Member,
+    /// Side in pixels.
+    pub side: usize,
+    /// Whether planes are stored column by column.
+    pub column_major: bool,
+    /// Number of images.
+    pub len: usize,
+    /// Class of each.
+    pub labels: Vec<u8>,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+/// Planes of red, green, blue as `[side, side, 3]`.
+pub fn interleave(planes: &[u8], side: usize, column_major: bool) -> Picture {
+    let area = side * side;
+    let mut pixels = Vec::with_capacity(3 * area);
+    for at in 0..area {
+        let at = if column_major { at % side * side + at / side } else { at };
+        pixels.extend([planes[at], planes[area + at], planes[2 * area + at]]);
+    }
+    Picture { pixels, size: [side; 2] }
+}
+
+impl Source for Records {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn describe(&self, index: usize) -> String {
+        format!("image {index} of {}", self.member.describe())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.member.file()]
+    }
+
+    fn batches(&self, size: usize) -> Batches<'_> {
+        let (send, receive) = sync_channel::<Result<Vec<Picture>>>(2);
+        let (member, side, column_major, len) = (self.member.clone(), self.side, self.column_major, self.len);
+        // Decompression runs ahead of whoever resizes; it ends when nobody listens any more.
+        std::thread::spawn(move || {
+            let done = member.open(|read, _| {
+                let mut record = vec![0; side * side * 3];
+                for first in (0..len).step_by(size.max(1)) {
+                    let mut batch = Vec::new();
+                    for _ in first..(first + size).min(len) {
+                        read.read_exact(&mut record).map_err(|e| cut(&member, &e))?;
+                        batch.push(interleave(&record, side, column_major));
+                    }
+                    if send.send(Ok(batch)).is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            if let Err(error) = done {
+                // Nobody listening is no fault.
+                let _ = send.send(Err(error));
+            }
+        });
+        let mut labels = self.labels.iter().copied();
+        Box::new(receive.into_iter().map(move |batch| {
+            Ok(batch?.into_iter().zip(labels.by_ref().chain(std::iter::repeat(0))).collect::<Vec<Labelled>>())
+        }))
+    }
+}

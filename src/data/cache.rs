@@ -1,0 +1,130 @@
+//! Data sets decoded and resized once, into a memory-mapped file in the user's cache: a safetensors file with `pixels` U8
+//! `[N, side, side, 3]` and `labels` U8 `[N]`. Sets larger than memory stay on disk and are paged in as they are read.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::SafeTensors;
+use serde_json::json;
+
+use super::resize::bilinear;
+use super::source::{Labelled, Source};
+use super::{Images, Pixels};
+use crate::error::{AtPath, Error, Result};
+use crate::files::{cache_folder, create_folder, sha256, write_atomic};
+
+const BATCH: usize = 250;
+
+/// The images that `open` gives, at `side`×`side` pixels, from the cache if they are there. `files` hold them: when one has
+/// changed, the images are decoded anew. `progress` hears of the images done and of how many there are.
+///
+/// # Errors
+/// When the cache cannot be used, an image cannot be decoded, or not all are square and of one size.
+pub(super) fn images(
+    name: &str,
+    side: usize,
+    files: &[PathBuf],
+    open: impl FnOnce() -> Result<Box<dyn Source>>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Images> {
+    let folder = cache_folder()?.join("images");
+    let file_name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let path = folder.join(format!("{file_name}-{side}px-{}.safetensors", &stamp(files)?[..12]));
+    if !path.is_file() {
+        create_folder(&folder)?;
+        build(&path, open()?.as_ref(), side, progress)?;
+    }
+    read(&path, name, side)
+}
+
+/// Which files they are, and that they are unchanged.
+fn stamp(files: &[PathBuf]) -> Result<String> {
+    let mut text = String::new();
+    for path in files {
+        let full = std::fs::canonicalize(path).at("find", path)?;
+        let metadata = std::fs::metadata(&full).at("read", &full)?;
+        let changed = metadata.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        text.push_str(&format!("{} {} {:?}\n", full.display(), metadata.len(), changed));
+    }
+    Ok(sha256(text.as_bytes()))
+}
+
+fn build(path: &Path, source: &dyn Source, side: usize, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
+    let n = source.len();
+    let size = n * side * side * 3;
+    let mut header = json!({
+        "__metadata__": {"classes": source.classes().to_string()},
+        "pixels": {"dtype": "U8", "shape": [n, side, side, 3], "data_offsets": [0, size]},
+        "labels": {"dtype": "U8", "shape": [n], "data_offsets": [size, size + n]},
+    })
+    .to_string();
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    write_atomic(path, |file| {
+        let mut out = BufWriter::new(file);
+        let mut put = |bytes: &[u8]| out.write_all(bytes).at("write", path);
+        put(&(header.len() as u64).to_le_bytes())?;
+        put(header.as_bytes())?;
+        let (mut labels, mut first) = (Vec::with_capacity(n), None);
+        for batch in source.batches(BATCH) {
+            let batch = batch?;
+            check_sizes(source, &batch, labels.len(), &mut first)?;
+            let resized: Vec<Vec<u8>> =
+                batch.par_iter().map(|(picture, _)| bilinear(&picture.pixels, picture.size, side)).collect();
+            resized.iter().try_for_each(|pixels| put(pixels))?;
+            labels.extend(batch.iter().map(|(_, label)| *label));
+            progress(labels.len(), n);
+        }
+        if labels.len() != n {
+            return Err(Error::invalid(format!("{n} images were announced, and {} came", labels.len())));
+        }
+        put(&labels)?;
+        out.flush().at("write", path)
+    })
+}
+
+/// Every image is square and as large as the first.
+fn check_sizes(source: &dyn Source, batch: &[Labelled], at: usize, first: &mut Option<[usize; 2]>) -> Result<()> {
+    for (k, (picture, _)) in batch.iter().enumerate() {
+        let size = picture.size;
+        let expected = *first.get_or_insert(size);
+        if size != expected || size[0] != size[1] {
+            let [h, w] = size;
+            let want = if size == expected {
+                "square images".to_owned()
+            } else {
+                format!("{0}×{0} as the first", expected[0])
+            };
+            return Err(Error::invalid(format!(
+                "{} has {w}×{h} pixels, expected {want}: the images of a data set are square and of one size",
+                source.describe(at + k)
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path, name: &str, side: usize) -> Result<Images> {
+    let file = File::open(path).at("open", path)?;
+    // SAFETY: the map is only read, and files in the cache are replaced, never changed.
+    let map = Arc::new(unsafe { Mmap::map(&file) }.at("map", path)?);
+    let bad = |what: String| Error::content(path, format!("damaged ({what}): remove it, and it will be made again"));
+    let tensors = SafeTensors::deserialize(&map).map_err(|e| bad(e.to_string()))?;
+    let pixels = tensors.tensor("pixels").map_err(|e| bad(e.to_string()))?;
+    let labels = tensors.tensor("labels").map_err(|e| bad(e.to_string()))?.data().to_vec();
+    if pixels.shape() != [labels.len(), side, side, 3] {
+        return Err(bad(format!("its pixels have shape {:?}", pixels.shape())));
+    }
+    let start = pixels.data().as_ptr() as usize - map.as_ptr() as usize;
+    let range = start..start + pixels.data().len();
+    let (_, header) = SafeTensors::read_metadata(&map).map_err(|e| bad(e.to_string()))?;
+    let classes = header.metadata().as_ref().and_then(|m| m.get("classes")?.parse().ok());
+    let classes: usize = classes.ok_or_else(|| bad("it does not say its number of classes".to_owned()))?;
+    if labels.iter().any(|&l| usize::from(l) >= classes) {
+        return Err(bad(format!("a label is not below {classes}")));
+    }
+    Ok(Images::new(name, side, Pixels::Mapped { map: map.clone(), range }, labels, classes))
+}

@@ -1,0 +1,63 @@
+//! CelebA-HQ (Karras et al. 2018): 30,000 faces, from an LMDB environment or folder for each size (the released code's
+//! layout), one folder of images, or the Parquet files of a Hugging Face repository. The last tenth, images 27,001 to 30,000
+//! in order of number, is the test split.
+
+use std::path::PathBuf;
+
+use super::hub::{Kind, Repository};
+use super::locate::{Candidates, candidates};
+use super::source::elsewhere;
+use super::source::parquet::Parquet;
+use super::{ImagesOf, name_of};
+use crate::error::{AtPath, Error, Result};
+
+/// 28,000 and 2,000 images of 256×256 pixels; their order is the repository's own.
+const REPOSITORY: Repository = Repository {
+    repo: "korexyz/celeba-hq-256x256",
+    kind: Kind::Dataset,
+    revision: "42078a1fb27b6079eaab8cf453efd3d79a8b7bda",
+};
+const PARTS: [&str; 2] = ["data/train-", "data/validation-"];
+
+pub(super) fn fetch() -> Result<Vec<PathBuf>> {
+    REPOSITORY.fetch(&PARTS.map(str::to_owned))
+}
+
+/// Finds all images, those kept at `side` pixels first.
+pub(super) fn locate(side: usize) -> Result<ImagesOf> {
+    let Candidates { found, looked } = candidates("celebahq", &[&side.to_string(), ""]);
+    if let Some(path) = found {
+        let parquet = if path.is_dir() { parquet_in(&path)? } else { Vec::new() };
+        if !parquet.is_empty() {
+            return Ok(of_parquet(parquet));
+        }
+        let source = elsewhere(&path)?;
+        return Ok(ImagesOf { files: source.files(), open: Box::new(|| Ok(source)) });
+    }
+    let parts: Vec<PathBuf> = PARTS.iter().flat_map(|part| REPOSITORY.cached(part)).collect();
+    if !parts.is_empty() {
+        return Ok(of_parquet(parts));
+    }
+    Err(Error::invalid(format!(
+        "celebahq is not on this machine (looked in {looked} and the Hugging Face cache); run `pgn-bench fetch celebahq`, or \
+         set PGN_BENCH_DATA to a folder with celebahq/{side}/data.mdb, celebahq/{side}/*.jpg, celebahq/*.jpg or \
+         celebahq/*.parquet"
+    )))
+}
+
+fn of_parquet(paths: Vec<PathBuf>) -> ImagesOf {
+    ImagesOf { files: paths.clone(), open: Box::new(|| Ok(Box::new(Parquet::open(paths, None)?))) }
+}
+
+/// Training files before validation files, as their names sort.
+fn parquet_in(folder: &PathBuf) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).at("read", folder)? {
+        let path = entry.at("read", folder)?.path();
+        if path.extension().is_some_and(|e| e == "parquet") {
+            files.push(path);
+        }
+    }
+    files.sort_by_key(|path| name_of(path));
+    Ok(files)
+}

@@ -1,0 +1,147 @@
+//! Where images come from: folders, Parquet files, LMDB environments, archives. They are decoded in order, a batch at a
+//! time, so memory does not grow with their number.
+
+pub mod folder;
+pub mod lmdb;
+pub mod parquet;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Images, Split, load, name_of};
+use crate::error::{Error, Result};
+
+/// A decoded image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    /// `[height, width, 3]`, red, green, blue.
+    pub pixels: Vec<u8>,
+    /// Height, width.
+    pub size: [usize; 2],
+}
+
+/// The images of one size in a buffer `[N, side, side, 3]`.
+pub fn pictures(pixels: &[u8], side: usize) -> Vec<Picture> {
+    pixels.chunks_exact(side * side * 3).map(|p| Picture { pixels: p.to_vec(), size: [side; 2] }).collect()
+}
+
+/// An image and its class.
+pub type Labelled = (Picture, u8);
+
+/// Batches in order; the first error ends them.
+pub type Batches<'a> = Box<dyn Iterator<Item = Result<Vec<Labelled>>> + Send + 'a>;
+
+/// A collection of images.
+pub trait Source: Send + Sync {
+    /// Number of images.
+    fn len(&self) -> usize;
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Number of classes; one where images have no labels.
+    fn classes(&self) -> usize;
+    /// What image `index` is called in messages.
+    fn describe(&self, index: usize) -> String;
+    /// The files that hold the images.
+    fn files(&self) -> Vec<PathBuf>;
+    /// All images in order, `size` at a time.
+    fn batches(&self, size: usize) -> Batches<'_>;
+}
+
+/// Decodes a PNG or JPEG.
+pub(super) fn decode(bytes: &[u8], what: &dyn Fn(String) -> Error) -> Result<Picture> {
+    let image = image::load_from_memory(bytes).map_err(|e| what(format!("image cannot be decoded: {e}")))?;
+    let size = [image.height() as usize, image.width() as usize];
+    Ok(Picture { pixels: image.into_rgb8().into_raw(), size })
+}
+
+/// Calls `read` with each range of `size` indices below `len`.
+pub(super) fn in_ranges<'a>(
+    len: usize,
+    size: usize,
+    read: impl FnMut(std::ops::Range<usize>) -> Result<Vec<Labelled>> + Send + 'a,
+) -> Batches<'a> {
+    let ranges = (0..len).step_by(size.max(1)).map(move |first| first..(first + size).min(len));
+    Box::new(ranges.map(read))
+}
+
+/// A split of a data set that is already decoded.
+pub struct Decoded(pub Arc<Images>);
+
+impl Source for Decoded {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn classes(&self) -> usize {
+        self.0.classes
+    }
+
+    fn describe(&self, index: usize) -> String {
+        format!("image {index} of {}", self.0.name)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    fn batches(&self, size: usize) -> Batches<'_> {
+        let side = [self.0.side; 2];
+        in_ranges(self.len(), size, move |range| {
+            Ok(range.map(|i| (Picture { pixels: self.0.image(i).to_vec(), size: side }, self.0.labels[i])).collect())
+        })
+    }
+}
+
+/// What a name on the command line stands for.
+pub enum Named {
+    /// A split of a known data set, decoded.
+    Split(Arc<Images>),
+    /// Images elsewhere.
+    Elsewhere(Box<dyn Source>),
+}
+
+/// Opens a folder, a Parquet file, an LMDB environment, or a split of a data set such as `cifar10:train` or
+/// `stl10:unlabeled@48` (after the `@`, the size in pixels). `progress` hears of the images decoded into the cache.
+///
+/// # Errors
+/// When there is none of these, or it holds no image.
+pub fn open(name: &str, progress: &mut dyn FnMut(usize, usize)) -> Result<Named> {
+    if let Some((id, split)) = name.split_once(':').filter(|(id, _)| super::IDS.contains(id)) {
+        let (split, side) = match split.split_once('@') {
+            Some((split, side)) => (split, side.parse().ok().filter(|s| (8..=1024).contains(s))),
+            None => (split, Some(super::native_side(id))),
+        };
+        let Some(side) = side else {
+            return Err(Error::invalid(format!("{name}: the size after `@` is a whole number from 8 to 1024")));
+        };
+        let dataset = super::Dataset::Known(id.to_owned());
+        return Ok(Named::Split(load(&dataset, Split::parse(split)?, side, progress)?));
+    }
+    elsewhere(Path::new(name)).map(Named::Elsewhere)
+}
+
+/// Opens a folder, a Parquet file or an LMDB environment.
+///
+/// # Errors
+/// When it is none of these, or holds no image.
+pub fn elsewhere(path: &Path) -> Result<Box<dyn Source>> {
+    if path.join(lmdb::FILE).is_file() {
+        return Ok(Box::new(lmdb::Lmdb::open(path)?));
+    }
+    if path.is_dir() {
+        return Ok(Box::new(folder::Folder::open(path)?));
+    }
+    if path.extension().is_some_and(|e| e == "parquet") {
+        return Ok(Box::new(parquet::Parquet::with_labels_if_any(path)?));
+    }
+    if !path.exists() {
+        return Err(Error::invalid(format!(
+            "{}: there is no such file or folder, and it is no data set with split such as cifar10:train (known: {})",
+            name_of(path),
+            super::IDS.join(", ")
+        )));
+    }
+    Err(Error::content(path, "neither a folder of images, nor a Parquet file, nor an LMDB environment"))
+}
