@@ -32,14 +32,6 @@ fn is_image(picture: &pgn_bench::data::source::Picture, number: usize, side: usi
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-    }
-}
-
 #[test]
 fn lmdb_environments_of_all_layouts_are_read_in_order() {
     for (name, n, side, tolerance) in [("lmdb-index", 120, 16, 0), ("lmdb-side", 20, 16, 12), ("lmdb-raw", 12, 48, 0)] {
