@@ -57,7 +57,7 @@ pub(super) fn locate(split: Split) -> Result<ImagesOf> {
         Some(path) if path.extension().is_some_and(|e| e == "parquet") => return Ok(parquet(path)),
         Some(path) => {
             let files = vec![path.clone()];
-            return Ok(ImagesOf { files, open: Box::new(move || Ok(Box::new(Archive::open(&path, split)?))) });
+            return Ok(ImagesOf { files, open: Box::new(move || archive(&path, split)) });
         }
         None => {}
     }
@@ -69,6 +69,14 @@ pub(super) fn locate(split: Split) -> Result<ImagesOf> {
          set PGN_BENCH_DATA to a folder with cifar10/{split}-00000-of-00001.parquet, cifar10/{} or cifar10/{}",
         BINARY.0, PYTHON.0
     )))
+}
+
+/// A split in an original archive.
+///
+/// # Errors
+/// When the archive or a batch in it is damaged.
+pub fn archive(path: &Path, split: Split) -> Result<Box<dyn Source>> {
+    Ok(Box::new(Archive::open(path, split)?))
 }
 
 /// The batches of an original archive, in order of number.

@@ -3,14 +3,14 @@
 mod archive;
 mod cache;
 mod celebahq;
-mod cifar10;
+pub mod cifar10;
 pub mod hub;
 pub mod loader;
 mod locate;
 pub mod resize;
 mod shapes;
 pub mod source;
-mod stl10;
+pub mod stl10;
 
 use std::fmt;
 use std::ops::{Deref, Range};

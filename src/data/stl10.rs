@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::archive::{Member, Records, check_published};
 use super::hub::{Kind, Repository};
 use super::locate::{Candidates, candidates};
+use super::source::Source;
 use super::source::parquet::Parquet;
 use super::{ImagesOf, Split};
 use crate::error::{Error, Result};
@@ -42,9 +43,8 @@ pub(super) fn locate(split: Split) -> Result<ImagesOf> {
     if let Some(path) = found {
         let single = path.extension().is_some_and(|e| e == "bin");
         let container = if single { path.parent().map(Path::to_path_buf).unwrap_or_default() } else { path };
-        let member = Member { container, name: published(split).0.to_owned() };
-        let files = vec![member.file()];
-        return Ok(ImagesOf { files, open: Box::new(move || Ok(Box::new(records(member, split)?))) });
+        let files = vec![member(&container, split).file()];
+        return Ok(ImagesOf { files, open: Box::new(move || archive(&container, split)) });
     }
     let files = REPOSITORY.cached(&files_of(split));
     if !files.is_empty() {
@@ -57,6 +57,18 @@ pub(super) fn locate(split: Split) -> Result<ImagesOf> {
          PGN_BENCH_DATA to a folder with stl10/{} or stl10/{FOLDER}",
         ARCHIVE.0
     )))
+}
+
+fn member(container: &Path, split: Split) -> Member {
+    Member { container: container.to_path_buf(), name: published(split).0.to_owned() }
+}
+
+/// A split in the original archive, or in a folder it was unpacked to.
+///
+/// # Errors
+/// When it has no such member, or one of another size.
+pub fn archive(container: &Path, split: Split) -> Result<Box<dyn Source>> {
+    Ok(Box::new(records(member(container, split), split)?))
 }
 
 fn records(member: Member, split: Split) -> Result<Records> {
@@ -94,7 +106,6 @@ fn labels(images: &Member, len: usize) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::source::Source;
 
     #[test]
     fn members_are_read_packed_and_unpacked_column_by_column() {

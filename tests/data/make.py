@@ -3,7 +3,7 @@
     python make.py      (needs: pip install lmdb pyarrow pillow numpy)
 
 Image i is a gradient whose red is i. lmdb-*: environments with keys 0, 1, …; with keys side-index and a length; raw.
-faces.parquet: a Hugging Face image table. cifar-10-python.tar.gz, cifar-10-binary.tar.gz: two images a batch.
+faces.parquet: a Hugging Face image table. cifar-10-python.tar.gz, cifar-10-binary.tar.gz: two images a batch. small.jpg, small.rgb: a JPEG and its pixels.
 """
 
 import io
@@ -72,6 +72,14 @@ def cifar():
                 archive.addfile(info, io.BytesIO(content))
 
 
+def jpeg():
+    """An image of odd size with colour in fine detail, and what Pillow decodes it to."""
+    y, x = np.mgrid[:24, :31]
+    pixels = np.stack([x * 37 % 256, y * 53 % 256, (x + y) * 29 % 256], -1).astype(np.uint8)
+    Image.fromarray(pixels).save(HERE / "small.jpg", quality=80, subsampling="4:2:0")
+    (HERE / "small.rgb").write_bytes(np.asarray(Image.open(HERE / "small.jpg")).tobytes())
+
+
 def main():
     # Enough entries for branch pages, and one value that needs pages of its own.
     environment("lmdb-index", [(str(i), encoded(i, 16, "PNG")) for i in range(120)])
@@ -82,6 +90,7 @@ def main():
     table = pa.table({"image": pa.array(images), "label": pa.array([i % 2 for i in range(30)], pa.int64())})
     pq.write_table(table, HERE / "faces.parquet", row_group_size=8)
     cifar()
+    jpeg()
 
 
 if __name__ == "__main__":

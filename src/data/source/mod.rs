@@ -2,6 +2,7 @@
 //! time, so memory does not grow with their number.
 
 pub mod folder;
+mod jpeg;
 pub mod lmdb;
 pub mod parquet;
 
@@ -51,6 +52,9 @@ pub trait Source: Send + Sync {
 
 /// Decodes a PNG or JPEG.
 pub(super) fn decode(bytes: &[u8], what: &dyn Fn(String) -> Error) -> Result<Picture> {
+    if bytes.starts_with(b"\xff\xd8") {
+        return jpeg::decode(bytes).map_err(|e| what(format!("image cannot be decoded: {e}")));
+    }
     let image = image::load_from_memory(bytes).map_err(|e| what(format!("image cannot be decoded: {e}")))?;
     let size = [image.height() as usize, image.width() as usize];
     Ok(Picture { pixels: image.into_rgb8().into_raw(), size })

@@ -1,0 +1,14 @@
+//! Parquet files of images.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pgn_bench::data::source::elsewhere;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(file) = tempfile::Builder::new().suffix(".parquet").tempfile() else { return };
+    if std::fs::write(file.path(), data).is_ok()
+        && let Ok(source) = elsewhere(file.path())
+    {
+        let _ = source.batches(8).take(8).all(|batch| batch.is_ok());
+    }
+});
