@@ -5,8 +5,9 @@ RUN = $(CARGO) run --release --locked --quiet --
 RESULTS ?= results
 SCALE ?= full
 PYTHON ?= python3
+INCEPTION = $(if $(WEIGHTS),--weights $(WEIGHTS))
 
-.PHONY: demo test check fmt clippy golden bench bench-peer table reproduce-cifar10
+.PHONY: demo test check fmt clippy golden bench bench-peer table reproduce-cifar10 reproduce-stl10 reproduce-celebahq
 
 ## The main job in small: four critics on the embedded data set. A second call goes on where the first was stopped.
 demo:
@@ -43,12 +44,23 @@ bench-peer:
 	test -d target/peer || { $(PYTHON) -m venv target/peer && \
 	  target/peer/bin/pip install torch torchvision numpy scipy safetensors torch-fidelity; }
 	$(CARGO) build --release --locked --examples
-	target/peer/bin/python benches/peer/compare.py --binaries target/release/examples $(if $(WEIGHTS),--weights $(WEIGHTS))
+	target/peer/bin/python benches/peer/compare.py --binaries target/release/examples $(INCEPTION)
 
 ## The comparison of everything in RESULTS.
 table:
 	$(RUN) table $(RESULTS)
 
-## Table 2 of the paper. SCALE=smoke is minutes on two cores; full is the paper's 200,000 steps a cell.
+## Table 2 of the paper and its conditional experiment. SCALE=smoke is minutes on two cores; full is the paper's number of
+## steps. WEIGHTS: Inception weights, where `pgn-bench fetch inception` cannot get the official ones.
 reproduce-cifar10:
-	$(RUN) run experiments/cifar10.yaml --scale $(SCALE) --resume -o $(RESULTS)
+	$(RUN) run experiments/cifar10.yaml --scale $(SCALE) --resume -o $(RESULTS) $(INCEPTION)
+	$(RUN) run experiments/cifar10-conditional.yaml --scale $(SCALE) --resume -o $(RESULTS) $(INCEPTION)
+
+## Table 4 of the paper.
+reproduce-stl10:
+	$(RUN) run experiments/stl10.yaml --scale $(SCALE) --resume -o $(RESULTS) $(INCEPTION)
+
+## Table 5 of the paper.
+reproduce-celebahq:
+	$(RUN) run experiments/celebahq128.yaml --scale $(SCALE) --resume -o $(RESULTS) $(INCEPTION)
+	$(RUN) run experiments/celebahq256.yaml --scale $(SCALE) --resume -o $(RESULTS) $(INCEPTION)

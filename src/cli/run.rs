@@ -7,15 +7,14 @@ use anyhow::{Result, bail};
 use candle_core::Device;
 
 use super::bench::{self, Weights, bench};
-use super::progress::CellBar;
+use super::progress::{CellBar, bar};
 use crate::config::{Cell, Experiment, only};
-use crate::critic::Critic;
 use crate::files::{create_folder, write_bytes};
-use crate::generators::Generator;
 use crate::report::table::{aligned, comparison as compare};
-use crate::rng::Stream;
+use crate::train::cost::{Cost, measure};
+use crate::train::rows::loss;
 use crate::train::run::{Existing, Outcome, check_folder, folder, run};
-use crate::{data, methods, results};
+use crate::{data, results};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -66,7 +65,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let experiment = Experiment::read(&args.experiment, &args.set)?;
     let cells = only(experiment.resolve(&args.scale)?, &args.only)?;
     if args.dry_run {
-        print!("{}", plan(&cells)?);
+        print!("{}", plan(&cells, &device)?);
         return Ok(ExitCode::SUCCESS);
     }
     let existing = match (args.resume, args.overwrite) {
@@ -110,30 +109,54 @@ fn last_grid(run: &Path) -> Result<PathBuf> {
     Ok(grids.pop().unwrap_or_else(|| run.join("samples")))
 }
 
-/// The cells with their sizes.
-fn plan(cells: &[Cell]) -> Result<String> {
-    let head =
-        ["cell", "dataset", "loss", "steps", "n_dis", "G parameters", "D parameters", "GFLOP/step", "evaluations"];
-    let mut rows = Vec::new();
+/// The cells with what they cost.
+fn plan(cells: &[Cell], device: &Device) -> Result<String> {
+    let head = [
+        "cell",
+        "data set",
+        "loss",
+        "steps",
+        "n_dis",
+        "G parameters",
+        "D parameters",
+        "GFLOP/step",
+        "memory GiB",
+        "s/step",
+        "training h",
+        "evaluations",
+    ];
+    let (mut rows, mut total) = (Vec::new(), 0.0);
+    let mut known: Vec<(&Cell, Cost)> = Vec::new();
+    let measuring = bar("measuring a step of each", cells.len() as u64, "cells");
     for cell in cells {
-        let Some(choice) = methods::find(&cell.method) else { bail!("unknown method {}", cell.method) };
-        let (t, classes) = (&cell.train, data::classes(&cell.dataset, cell.split)?);
-        let mut stream = Stream::new(cell.seed, "plan", 0);
-        let dtype = candle_core::DType::F32;
-        let critic =
-            Critic::new(&cell.arch, t.width, classes, choice.method.spectral(), &mut stream, dtype, &Device::Cpu)?;
-        let generator = Generator::new(&cell.arch, t.width, classes, &mut stream, dtype, &Device::Cpu)?;
+        let t = &cell.train;
+        // Seeds cost the same.
+        let cost = match known.iter().find(|(k, _)| k.arch == cell.arch && k.method == cell.method) {
+            Some((_, cost)) => *cost,
+            None => measure(cell, data::classes(&cell.dataset, cell.split)?, device)?,
+        };
+        known.push((cell, cost));
+        let hours = t.steps as f64 * cost.step_s / 3600.0;
+        total += hours;
         rows.push(vec![
             cell.name(),
             cell.dataset.name(),
-            choice.method.loss().unwrap_or(t.loss).id().to_owned(),
+            loss(cell)?.id().to_owned(),
             t.steps.to_string(),
             t.critic_steps.to_string(),
-            generator.params.len().to_string(),
-            critic.params.len().to_string(),
-            format!("{:.1}", crate::train::cost::step_flops(cell, &choice, &critic, &generator)? as f64 / 1e9),
-            (t.steps / cell.eval.every).to_string(),
+            cost.parameters[0].to_string(),
+            cost.parameters[1].to_string(),
+            format!("{:.1}", cost.step_flops as f64 / 1e9),
+            format!("{:.2}", cost.memory_bytes as f64 / f64::from(1 << 30)),
+            format!("{:.3}", cost.step_s),
+            format!("{hours:.2}"),
+            (t.steps / cell.eval.every + 1).to_string(),
         ]);
+        measuring.inc(1);
     }
-    Ok(aligned(&head.map(str::to_owned), rows))
+    measuring.finish_and_clear();
+    let table = aligned(&head.map(str::to_owned), rows);
+    Ok(format!(
+        "{table}{total:.1} hours of training, extrapolated from a short step of each cell; evaluations come on top.\n"
+    ))
 }

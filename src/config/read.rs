@@ -43,6 +43,13 @@ pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Exper
         }
     }
     root.close();
+    for (name, _) in base.architectures.iter().filter(|(name, _)| critic::ARCHITECTURES.contains(&name.as_str())) {
+        if let Some(side) = image_size.filter(|&side| side != critic::side(name)) {
+            let [path, makes] =
+                [format!("architectures.{name}"), format!("makes images of {0}×{0}", critic::side(name))];
+            faults.say(&path, &format!("{makes} pixels, but image_size is {side}"));
+        }
+    }
     for (key, absent) in [
         ("name", name.is_none() && !has(&value, "name")),
         ("dataset", dataset.is_none() && !has(&value, "dataset")),

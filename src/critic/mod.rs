@@ -33,6 +33,11 @@ use layer::{Affine, Layer, Net, NetBuilder};
 /// The critics of the paper.
 pub const ARCHITECTURES: [&str; 7] = ["cnn32", "cnn48", "resnet32", "resnet48", "resnet128", "resnet256", "biggan32"];
 
+/// Side in pixels of an architecture's images, which its name ends with.
+pub fn side(id: &str) -> usize {
+    id.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0)
+}
+
 /// Channels of a full-size layer at a width multiplier: rounded, at least one.
 pub fn scaled(channels: usize, width: f64) -> usize {
     ((channels as f64 * width).round() as usize).max(1)
@@ -68,6 +73,11 @@ impl Forward {
         self.f.squeeze(1)
     }
 
+    /// Bytes that the pass keeps for those that follow.
+    pub fn kept_bytes(&self) -> usize {
+        bytes_of(self.kept.iter().flatten())
+    }
+
     /// Input of the affine layer that ends the network, flattened to `[N, features]`.
     ///
     /// # Errors
@@ -85,6 +95,20 @@ pub struct Linear {
     /// gᵢ = ∇ₓf(xᵢ), `[N, H, W, C]`.
     pub gradient: Tensor,
     deltas: Vec<Option<Tensor>>,
+}
+
+impl Linear {
+    /// Bytes that the pass keeps for those that follow.
+    pub fn kept_bytes(&self) -> usize {
+        bytes_of(self.deltas.iter().flatten()) + bytes_of([&self.gradient])
+    }
+}
+
+/// Bytes of tensors, each counted once.
+pub(crate) fn bytes_of<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> usize {
+    let mut seen = std::collections::HashSet::new();
+    let fresh = tensors.into_iter().filter(|t| seen.insert(t.id()));
+    fresh.map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum()
 }
 
 type Visit<'a> = &'a mut dyn FnMut(&Affine, &Tensor) -> Result<()>;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::critic::bytes_of;
 use crate::nn::activation::{add, tanh, tanh_grad};
 use crate::nn::batch_norm::{Coefficients, batch_norm_relu, batch_norm_relu_grad, channel_moments};
 use crate::nn::conv::{
@@ -87,6 +88,16 @@ pub struct Forward {
     pub images: Tensor,
     labels: Option<Tensor>,
     kept: Vec<Option<Kept>>,
+}
+
+impl Forward {
+    /// Bytes that the pass keeps for the backward pass.
+    pub fn kept_bytes(&self) -> usize {
+        let tensors = self.kept.iter().flatten().map(|kept| match kept {
+            Kept::Input(x) | Kept::Affine(x, _) | Kept::Norm(x, _) => x,
+        });
+        bytes_of(tensors)
+    }
 }
 
 impl Generator {

@@ -1,3 +1,4 @@
 //! Reports: pure functions of result rows.
 
+pub mod baselines;
 pub mod table;
