@@ -17,3 +17,4 @@ pub mod report;
 pub mod results;
 pub mod rng;
 pub mod train;
+pub mod weights;

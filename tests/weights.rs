@@ -10,7 +10,7 @@ use candle_core::{DType, Tensor};
 use common::{Folder, run};
 use pgn_bench::metrics::inception::Inception;
 use pgn_bench::metrics::inception::resize::Resize;
-use pgn_bench::metrics::inception::weights::read;
+use pgn_bench::weights::read;
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/weights").join(name)

@@ -43,7 +43,8 @@ class CnnCritic(nn.Module):
 class Block(nn.Module):
     def __init__(self, residual, shortcut):
         super().__init__()
-        self.residual, self.shortcut = nn.Sequential(*residual), nn.Sequential(*shortcut)
+        # In the order of the released code, which its optimisers count parameters by.
+        self.shortcut, self.residual = nn.Sequential(*shortcut), nn.Sequential(*residual)
 
     def forward(self, x):
         return self.residual(x) + self.shortcut(x)

@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use libfuzzer_sys::fuzz_target;
-use pgn_bench::metrics::inception::weights::read;
+use pgn_bench::weights::read;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(mut file) = tempfile::Builder::new().suffix(".pth").tempfile() else { return };

@@ -11,9 +11,8 @@ use crate::config::{Cell, ExtractorKind};
 use crate::data::{Images, Split, load};
 use crate::metrics::Extractor;
 use crate::metrics::classifier::Classifier;
-use crate::metrics::inception::Inception;
 use crate::metrics::inception::resize::Resize;
-use crate::metrics::inception::weights::OFFICIAL;
+use crate::metrics::inception::{Inception, OFFICIAL};
 use crate::train::evaluate::Bench;
 
 /// Files of the Inception network.

@@ -11,9 +11,10 @@ use super::progress::bar;
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
 use crate::data::Split;
 use crate::error::AtPath;
-use crate::files::create_folder;
+use crate::files::{create_folder, write_bytes};
 use crate::generators::Mode;
 use crate::metrics::inception::resize::Resize;
+use crate::nn::image::channels_first;
 use crate::report::table::aligned;
 use crate::results::{self, Row};
 use crate::train::checkpoint::{self, Progress, Stored};
@@ -71,7 +72,7 @@ pub(super) struct EvalArgs {
 pub(super) struct SampleArgs {
     /// A run's checkpoint.safetensors, or its folder
     checkpoint: PathBuf,
-    /// A grid (a name that ends in .png), or a new folder with one PNG file an image
+    /// A grid (a name in .png), a new folder with one PNG file an image, or tensors with the latents (a name in .safetensors)
     #[arg(short, long)]
     output: PathBuf,
     /// Images; a grid is filled to whole rows
@@ -205,6 +206,13 @@ pub(super) fn sample(args: &SampleArgs) -> Result<()> {
     }
     if args.output.extension().is_some_and(|e| e == "png") {
         return Ok(grid::draw(&args.output, generator, seed, [args.n.div_ceil(args.columns), args.columns], mode)?);
+    }
+    if args.output.extension().is_some_and(|e| e == "safetensors") {
+        let latents = generator.latents(seed, "samples/latents", 0, args.n)?;
+        let images = channels_first(&generator.images(&latents, mode)?)?;
+        let labels = latents.labels.map(|l| ("labels", l));
+        let tensors = [("z", latents.z), ("images", images)].into_iter().chain(labels);
+        return Ok(write_bytes(&args.output, &safetensors::serialize(tensors, None)?)?);
     }
     if args.output.exists() {
         bail!("{} is there already: name a new folder", args.output.display());

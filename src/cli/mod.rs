@@ -2,6 +2,7 @@
 
 mod bench;
 mod checkpoint;
+mod import;
 mod measure;
 mod progress;
 mod run;
@@ -13,7 +14,7 @@ use anyhow::Result;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use crate::metrics::inception::weights::OFFICIAL;
+use crate::metrics::inception::OFFICIAL;
 
 /// Trains GANs whose critic is normalised or penalised in different ways, and compares them.
 #[derive(Parser)]
@@ -86,6 +87,8 @@ enum Command {
     },
     /// Measure the generator of a checkpoint, by the protocol it was trained under or another one
     Eval(checkpoint::EvalArgs),
+    /// Take a checkpoint of the released GN or PGN code as a run of an experiment's cell
+    Import(import::Args),
     /// Draw images from the generator of a checkpoint: a grid (.png), or a folder of PNG files
     Sample(checkpoint::SampleArgs),
     /// Print the comparison of what is in a results folder
@@ -125,6 +128,7 @@ impl Cli {
                 }
             }
             Command::Eval(args) => checkpoint::evaluate(&args)?,
+            Command::Import(args) => import::execute(&args)?,
             Command::Sample(args) => checkpoint::sample(&args)?,
             Command::Table { results } => {
                 print!("{}", run::comparison(&results)?);

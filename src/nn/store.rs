@@ -132,6 +132,11 @@ impl Store {
         add_assign(&self.get(id)?, value)
     }
 
+    /// Names and shapes, in order of declaration.
+    pub fn layout(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.entries.iter().map(|e| (e.name.as_str(), e.shape.as_slice()))
+    }
+
     /// Every tensor by name.
     ///
     /// # Errors

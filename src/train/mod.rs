@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod cost;
 pub mod evaluate;
 pub mod grid;
+pub mod import;
 pub mod log;
 pub mod rows;
 pub mod run;

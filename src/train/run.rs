@@ -290,7 +290,7 @@ impl<'a> Run<'a> {
         let latents = self.state.generator.latents(cell.seed, "generator/latents", step, t.generator_batch)?;
         let rate = t.generator_lr * factor;
         let generator_loss = self.state.generator_update(&self.choice, self.loss, &latents, rate)?;
-        self.state.update_average(if step >= t.ema_start { t.ema_decay } else { 0.0 })?;
+        self.state.update_average(if step + 1 >= t.ema_start { t.ema_decay } else { 0.0 })?;
         let [critic_gradient_norm, generator_gradient_norm] = self.state.gradient_norms()?;
         Ok(Line {
             step: step + 1,

@@ -1,14 +1,17 @@
 """Writes small files in the true formats of data sets, by the libraries that write the real ones.
 
-    python make.py      (needs: pip install lmdb pyarrow pillow numpy)
+    python make.py      (needs: pip install lmdb pyarrow pillow numpy torch safetensors)
 
 Image i is a gradient whose red is i. lmdb-*: environments with keys 0, 1, …; with keys side-index and a length; raw.
 faces.parquet: a Hugging Face image table. cifar-10-python.tar.gz, cifar-10-binary.tar.gz: two images a batch. small.jpg, small.rgb: a JPEG and its pixels.
+released.pt: a checkpoint as the released code saves it, resnet32 at 1/128 width after two steps; released.safetensors: latents
+and the images of its two generators.
 """
 
 import io
 import pickle
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -16,9 +19,14 @@ import lmdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(HERE.parents[1] / "benches/peer"))
+from networks import ResnetCritic, ResnetGenerator  # noqa: E402
 
 
 def image(i, side):
@@ -80,6 +88,23 @@ def jpeg():
     (HERE / "small.rgb").write_bytes(np.asarray(Image.open(HERE / "small.jpg")).tobytes())
 
 
+def released():
+    torch.manual_seed(1)
+    generator, average, critic = ResnetGenerator(2), ResnetGenerator(2), ResnetCritic(1)
+    optim_g, optim_d = (torch.optim.Adam(net.parameters(), betas=(0.0, 0.9)) for net in (generator, critic))
+    for _ in range(2):
+        for optimiser, sign in ((optim_d, 1), (optim_g, -1)):
+            optimiser.zero_grad()
+            (sign * critic(generator(torch.randn(4, 128))).mean()).backward()
+            optimiser.step()
+    z = torch.randn(6, 128)
+    with torch.no_grad():
+        save_file({"z": z, "raw": generator(z), "ema": average(z)}, HERE / "released.safetensors")
+    torch.save({"net_G": generator.state_dict(), "net_D": critic.state_dict(), "ema_G": average.state_dict(),
+                "optim_G": optim_g.state_dict(), "optim_D": optim_d.state_dict(), "fixed_z": z, "best_IS": 1.0,
+                "best_FID": 100.0, "step": 2}, HERE / "released.pt")
+
+
 def main():
     # Enough entries for branch pages, and one value that needs pages of its own.
     environment("lmdb-index", [(str(i), encoded(i, 16, "PNG")) for i in range(120)])
@@ -91,6 +116,7 @@ def main():
     pq.write_table(table, HERE / "faces.parquet", row_group_size=8)
     cifar()
     jpeg()
+    released()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 
 pub mod network;
 pub mod resize;
-pub mod weights;
 
 use std::path::Path;
 
@@ -11,10 +10,22 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::{Extractor, Features};
+use crate::data::hub::{Kind, Pinned};
 use crate::data::source::Picture;
 use crate::error::{Error, Result};
+use crate::weights;
 use network::{FEATURES, Network, Weights};
 use resize::{Resize, SIDE};
+
+/// The weights every published FID is measured with: `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid, the same bytes
+/// as torch-fidelity's. The repository's branch is not a pin; the SHA-256 is.
+pub const OFFICIAL: Pinned = Pinned {
+    repo: "FoundationVision/unitok_external",
+    kind: Kind::Model,
+    revision: "main",
+    file: "weights-inception-2015-12-05-6726825d.pth",
+    sha256: "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+};
 
 /// Images in the network at a time, which bounds its memory.
 const BATCH: usize = 10;
@@ -31,7 +42,7 @@ pub struct Inception {
 }
 
 impl Inception {
-    /// Reads the network from a file with pytorch-fid's names (see [`weights`]).
+    /// Reads the network from a file with pytorch-fid's names (see [`crate::weights`]).
     ///
     /// The last layer may come from a file of its own (`head`: `fc.weight` `[classes, 2048]`), when `weights` has none.
     ///

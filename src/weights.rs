@@ -1,4 +1,4 @@
-//! Files that hold the network's weights: safetensors, or PyTorch's `.pth` in its zip and its older stream container. A
+//! Files that hold weights: safetensors, or PyTorch's `.pth` in its zip and its older stream container. A
 //! pickle is parsed, never executed.
 
 use std::collections::BTreeMap;
@@ -7,18 +7,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use pytorch_reader::{DType as Stored, PytorchReader};
 
-use crate::data::hub::{Kind, Pinned, file_sha256};
+use crate::data::hub::file_sha256;
 use crate::error::{AtPath, Error, Result};
-
-/// The weights every published FID is measured with: `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid, the same bytes
-/// as torch-fidelity's. The repository's branch is not a pin; the SHA-256 is.
-pub const OFFICIAL: Pinned = Pinned {
-    repo: "FoundationVision/unitok_external",
-    kind: Kind::Model,
-    revision: "main",
-    file: "weights-inception-2015-12-05-6726825d.pth",
-    sha256: "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-};
 
 /// Every tensor of a file by name, and the file's SHA-256.
 ///

@@ -1,0 +1,59 @@
+//! `pgn-bench import`: a checkpoint of the released code as a run of an experiment's cell.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use candle_core::Device;
+
+use crate::config::{Experiment, only};
+use crate::data;
+use crate::files::{create_folder, write_bytes};
+use crate::train::run::{CONFIG, Existing, SAMPLES, check_folder, folder};
+use crate::train::{checkpoint, import};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The checkpoint (.pt, zip or legacy)
+    checkpoint: PathBuf,
+    /// The experiment's YAML file, which says how it was trained
+    experiment: PathBuf,
+    /// Which of the file's scales
+    #[arg(long, default_value = "full")]
+    scale: String,
+    /// The one cell it belongs to, such as arch=cnn32,method=pgn,seed=0
+    #[arg(long, value_name = "KEY=VALUE,…")]
+    only: Vec<String>,
+    /// Replace a setting, such as architectures.cnn32.loss=bce
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    /// Folder of the results
+    #[arg(long, short, default_value = "results")]
+    output: PathBuf,
+    /// Start again where a run is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+pub(super) fn execute(args: &Args) -> Result<()> {
+    let experiment = Experiment::read(&args.experiment, &args.set)?;
+    let cells = only(experiment.resolve(&args.scale)?, &args.only)?;
+    let [cell] = cells.as_slice() else {
+        bail!(
+            "--only leaves {} cells: name the one that was trained, such as arch=cnn32,method=pgn,seed=0",
+            cells.len()
+        );
+    };
+    check_folder(&args.output, cell, if args.overwrite { Existing::Overwrite } else { Existing::Refuse })?;
+    let classes = data::classes(&cell.dataset, cell.split)?;
+    let (state, progress) = import::read(&args.checkpoint, cell, classes, &Device::Cpu)?;
+    let folder = folder(&args.output, cell);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    create_folder(&folder.join(SAMPLES))?;
+    checkpoint::save(&folder.join(checkpoint::FILE), &state, &progress)?;
+    write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())?;
+    println!("step {} of {} in {}", progress.step, cell.name(), folder.display());
+    println!("`pgn-bench eval {0}`, `sample {0} -o grid.png`; `run … --resume` trains it on", folder.display());
+    Ok(())
+}
