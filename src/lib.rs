@@ -8,6 +8,7 @@ pub mod data;
 pub mod error;
 pub mod files;
 pub mod generators;
+pub mod guard;
 pub mod losses;
 pub mod methods;
 pub mod metrics;

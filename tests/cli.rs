@@ -196,3 +196,25 @@ fn what_is_no_checkpoint_is_refused() {
     let (code, _, stderr) = run(&home.0, &experiment(&file, &output, &["--set", "eval.extractor=inception"]));
     assert!(code == 2 && stderr.contains("pgn-bench fetch inception") && stderr.contains("--weights"), "{stderr}");
 }
+
+#[test]
+fn a_critic_is_probed() {
+    let home = Folder::new("probe");
+    let file = home.write("tiny.yaml", &TINY.replace("[pgn+cr]", "[gn, sn]"));
+    let output = home.join("out");
+    assert_eq!(run(&home.0, &experiment(&file, &output, &["--set", "train.steps=2", "--set", "eval.every=2"])).0, 0);
+    for method in ["gn", "sn"] {
+        let folder = output.join(format!("tiny-smoke/cnn32-{method}-s0"));
+        let (code, stdout, stderr) = run(&home.0, &["probe", folder.to_str().unwrap(), "-n", "50"]);
+        assert_eq!(code, 0, "{stderr}");
+        for on in ["real", "generated", "mixed", "real+noise0.05", "generated+noise0.25", "real-generated"] {
+            assert!(stdout.contains(&format!("| {on} ")), "{on} is not in {stdout}");
+        }
+        let rows = read(&folder.join("probe.parquet")).unwrap();
+        let value = |metric: &str| rows.iter().find(|r| r.metric == metric).unwrap().value;
+        assert!(value("gradient_median_real") <= value("gradient_max_real"));
+        // What GN's paper proves, and what a slope between two points can be at most along a piecewise-linear path.
+        assert!(method != "gn" || value("gradient_max_real") <= 1.0);
+        assert!(value("slope_max_real+noise0.05") > 0.0);
+    }
+}

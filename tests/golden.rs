@@ -302,7 +302,7 @@ fn check_critic(file: &mut File) -> candle_core::Result<()> {
         .transpose()?;
 
     let critic = critic_of(file, "init.", spectral);
-    let on_batch = Evaluated::new(&critic, method, &x, y.as_ref())?;
+    let on_batch = Evaluated::new(&critic, method, &x, y.as_ref(), true)?;
     file.check("f_hat", &on_batch.f_hat()?, EXACT);
     if !spectral {
         file.check("f", &on_batch.f()?, ROUNDED);

@@ -79,7 +79,8 @@ pub(super) fn bench(cell: &Cell, weights: &Weights, device: Device) -> Result<Be
     Ok(bench)
 }
 
-fn loaded(cell: &Cell, split: Split) -> Result<Arc<Images>> {
+/// A split of a cell's data set, with a bar while it is decoded.
+pub(super) fn loaded(cell: &Cell, split: Split) -> Result<Arc<Images>> {
     let decoding = bar(&format!("{}:{split} at {} pixels", cell.dataset.name(), cell.image_size), 1, "images");
     let images = load(&cell.dataset, split, cell.image_size, &mut |done, of| {
         decoding.set_length(of as u64);

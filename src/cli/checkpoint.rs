@@ -1,4 +1,5 @@
-//! `pgn-bench eval` and `sample`: what the generator of a checkpoint is worth, and what it draws.
+//! `pgn-bench eval`, `sample` and `probe`: what the generator of a checkpoint is worth, what it draws, and how steep its
+//! critic is.
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use crate::data::Split;
 use crate::error::AtPath;
 use crate::files::{create_folder, write_bytes};
 use crate::generators::Mode;
+use crate::methods;
 use crate::metrics::inception::resize::Resize;
 use crate::nn::image::channels_first;
 use crate::report::table::aligned;
@@ -20,7 +22,8 @@ use crate::results::{self, Row};
 use crate::train::checkpoint::{self, Progress, Stored};
 use crate::train::evaluate::{evaluate as score, generate};
 use crate::train::grid;
-use crate::train::rows::Origin;
+use crate::train::probe::measure;
+use crate::train::rows::{Instrument, Origin};
 use crate::train::run::networks;
 use crate::train::step::State;
 
@@ -95,6 +98,24 @@ pub(super) struct SampleArgs {
     device: String,
 }
 
+#[derive(clap::Args)]
+pub(super) struct ProbeArgs {
+    /// A run's folder (the rows are left there, as probe.parquet), or its checkpoint.safetensors
+    checkpoint: PathBuf,
+    /// Images of each set
+    #[arg(short, long, default_value_t = 1000)]
+    n: usize,
+    /// Split of the real images; the run's own if not given
+    #[arg(long, value_parser = choice(&Split::ALL))]
+    split: Option<Split>,
+    /// Where to compute: cpu
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Print one JSON object a number
+    #[arg(long)]
+    json: bool,
+}
+
 fn open(path: &Path) -> Result<Stored> {
     Ok(Stored::open(&if path.is_dir() { path.join(checkpoint::FILE) } else { path.to_path_buf() })?)
 }
@@ -140,7 +161,7 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
     let origin = Origin {
         cell: &cell,
         config_hash: &progress.config_hash,
-        bench: &bench,
+        instrument: &bench.instrument,
         step: progress.step,
         train_s: progress.train_s,
     };
@@ -175,6 +196,57 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
             );
         }
     }
+    Ok(())
+}
+
+pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
+    let device = bench::device(&args.device)?;
+    let stored = open(&args.checkpoint)?;
+    let cell = stored.progress.cell.clone();
+    let split = args.split.unwrap_or(cell.split);
+    let images = bench::loaded(&cell, split)?;
+    let (state, progress) = restore(stored, &device)?;
+    let Some(choice) = methods::find(&cell.method) else { bail!("unknown method {}", cell.method) };
+    let measuring = bar(&format!("critic of {}", cell.name()), 1, "sets");
+    let n = args.n.min(images.len());
+    let samples = measure(&state, choice.method.as_ref(), &cell, &images, n, &mut |done, of| {
+        measuring.set_length(of as u64);
+        measuring.set_position(done as u64);
+    })?;
+    measuring.finish_and_clear();
+    let instrument = Instrument::new(None, &images, &device);
+    let origin = Origin {
+        cell: &cell,
+        config_hash: &progress.config_hash,
+        instrument: &instrument,
+        step: progress.step,
+        train_s: progress.train_s,
+    };
+    let mut rows = origin.probe_rows(&samples)?;
+    rows.iter_mut().for_each(|row| "evaluated".clone_into(&mut row.status));
+    if args.checkpoint.is_dir() {
+        results::write(&args.checkpoint.join(results::PROBE), &rows)?;
+    }
+    if args.json {
+        for row in &rows {
+            println!("{}", serde_json::to_string(row)?);
+        }
+        return Ok(());
+    }
+    let head = ["quantity", "on", "n", "mean", "median", "99 %", "max"].map(str::to_owned);
+    let lines = samples.iter().map(|s| {
+        let numbers = [s.mean(), s.quantile(0.5), s.quantile(0.99), s.quantile(1.0)].map(|v| format!("{v:.4e}"));
+        let names = [s.quantity.to_owned(), s.on.clone(), s.values.len().to_string()];
+        names.into_iter().chain(numbers).collect()
+    });
+    print!("{}", aligned(&head, lines.collect()));
+    println!(
+        "{} at step {}, {} images of {}: norm of the gradient of f̂ (exact), and |f̂(a) − f̂(b)|/‖a − b‖ of pairs",
+        cell.name(),
+        progress.step,
+        n,
+        images.name
+    );
     Ok(())
 }
 

@@ -89,6 +89,8 @@ enum Command {
     Eval(checkpoint::EvalArgs),
     /// Take a checkpoint of the released GN or PGN code as a run of an experiment's cell
     Import(import::Args),
+    /// Measure how steep a checkpoint's critic is: gradient norms and slopes, also under noise
+    Probe(checkpoint::ProbeArgs),
     /// Draw images from the generator of a checkpoint: a grid (.png), or a folder of PNG files
     Sample(checkpoint::SampleArgs),
     /// Print the comparison of what is in a results folder
@@ -129,6 +131,7 @@ impl Cli {
             }
             Command::Eval(args) => checkpoint::evaluate(&args)?,
             Command::Import(args) => import::execute(&args)?,
+            Command::Probe(args) => checkpoint::probe(&args)?,
             Command::Sample(args) => checkpoint::sample(&args)?,
             Command::Table { results } => {
                 print!("{}", run::comparison(&results)?);

@@ -10,9 +10,13 @@ use polars_io::parquet::write::ParquetWriter;
 
 use crate::error::{AtPath, Error, Result};
 use crate::files::write_atomic;
+use crate::guard::caught;
 
 /// Name of a run's result file in its folder.
 pub const FILE: &str = "rows.parquet";
+
+/// Name of the file with what `probe` measured.
+pub const PROBE: &str = "probe.parquet";
 
 /// A column's type, to and from polars.
 trait Cell: Sized {
@@ -171,9 +175,11 @@ pub fn write(path: &Path, rows: &[Row]) -> Result<()> {
 /// # Errors
 /// When the file cannot be read, or has other columns.
 pub fn read(path: &Path) -> Result<Vec<Row>> {
-    let bad = |e: PolarsError| Error::content(path, format!("not a result file of this version: {e}"));
     let file = File::open(path).at("open", path)?;
-    from_frame(&ParquetReader::new(file).finish().map_err(bad)?).map_err(bad)
+    // The library may also panic on a damaged file.
+    let rows =
+        caught(|| from_frame(&ParquetReader::new(file).finish()?)).and_then(|rows| rows.map_err(|e| e.to_string()));
+    rows.map_err(|e| Error::content(path, format!("not a result file of this version: {e}")))
 }
 
 /// Every result file below a folder, in order of path.
@@ -188,7 +194,7 @@ pub fn find(folder: &Path) -> Result<Vec<PathBuf>> {
             let path = entry.at("read", &folder)?.path();
             if path.is_dir() {
                 open.push(path);
-            } else if path.file_name().is_some_and(|n| n == FILE) {
+            } else if path.file_name().is_some_and(|n| n == FILE || n == PROBE) {
                 files.push(path);
             }
         }

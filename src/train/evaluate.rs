@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
+use super::rows::Instrument;
 use crate::config::{Cell, Metric};
 use crate::data::source::pictures;
 use crate::data::{Images, to_bytes};
@@ -31,8 +32,8 @@ pub struct Bench {
     pub reference: Reference,
     /// Features of some of its images, where a metric needs them.
     pub reference_features: Option<Tensor>,
-    /// SHA-256 of the reference's pixels.
-    pub reference_sha256: String,
+    /// What rows say of it.
+    pub instrument: Instrument,
     /// Where networks live.
     pub device: Device,
 }
@@ -93,10 +94,10 @@ impl Bench {
         let Some(gaussian) = of.gaussian else { return Err(Error::invalid("the reference has no statistics")) };
         Ok(Self {
             train,
+            instrument: Instrument::new(Some(extractor.as_ref()), reference_split, &device),
             extractor,
             reference: Reference::new(&gaussian)?,
             reference_features: of.kept,
-            reference_sha256: reference_split.fingerprint().to_owned(),
             device,
         })
     }

@@ -6,6 +6,7 @@ pub mod evaluate;
 pub mod grid;
 pub mod import;
 pub mod log;
+pub mod probe;
 pub mod rows;
 pub mod run;
 pub mod step;

@@ -1,10 +1,15 @@
 //! Result rows of what was measured on a run.
 
-use super::evaluate::{Bench, Scores, kept};
+use candle_core::Device;
+
+use super::evaluate::{Scores, kept};
+use super::probe::Sample;
 use crate::config::{Cell, Weights};
+use crate::data::Images;
 use crate::error::{Error, Result};
 use crate::losses::Loss;
 use crate::methods;
+use crate::metrics::Extractor;
 use crate::results::{COST, Row, protocol};
 
 /// Half the width of a 95 % interval in standard errors.
@@ -13,6 +18,38 @@ pub const INTERVAL: f64 = 1.96;
 pub const RANK_DEFICIENT: &str =
     "no more images than features: the covariance is rank-deficient and the distance biased upwards";
 
+/// What measures, as rows name it.
+#[derive(Clone, Debug)]
+pub struct Instrument {
+    /// Feature extractor.
+    pub extractor: String,
+    /// SHA-256 of its weights.
+    pub extractor_sha256: String,
+    /// How images come to its input size.
+    pub resize: String,
+    /// Width of its features.
+    pub dim: usize,
+    /// SHA-256 of the reference's pixels.
+    pub reference_sha256: String,
+    /// Device.
+    pub device: String,
+}
+
+impl Instrument {
+    /// Of an evaluation; without an extractor, of the networks themselves.
+    pub fn new(extractor: Option<&dyn Extractor>, reference: &Images, device: &Device) -> Self {
+        let none = "none".to_owned();
+        Self {
+            extractor: extractor.map_or_else(|| none.clone(), |e| e.id().to_owned()),
+            extractor_sha256: extractor.map_or_else(|| none.clone(), |e| e.weights_sha256().to_owned()),
+            resize: extractor.map_or(none, |e| e.resize().to_owned()),
+            dim: extractor.map_or(0, Extractor::dim),
+            reference_sha256: reference.fingerprint().to_owned(),
+            device: if device.is_cpu() { "cpu".to_owned() } else { "cuda".to_owned() },
+        }
+    }
+}
+
 /// Where numbers come from.
 pub struct Origin<'a> {
     /// The run, its evaluation as it was made.
@@ -20,7 +57,7 @@ pub struct Origin<'a> {
     /// Hash of the configuration it was trained with.
     pub config_hash: &'a str,
     /// What it was measured with.
-    pub bench: &'a Bench,
+    pub instrument: &'a Instrument,
     /// Generator updates made.
     pub step: u64,
     /// Seconds of training.
@@ -40,7 +77,7 @@ pub fn loss(cell: &Cell) -> Result<Loss> {
 
 impl Origin<'_> {
     fn row(&self, metric: String, value: f64, weights: Weights) -> Result<Row> {
-        let (cell, bench) = (self.cell, self.bench);
+        let (cell, instrument) = (self.cell, self.instrument);
         Ok(Row {
             experiment: cell.experiment.clone(),
             scale: cell.scale.clone(),
@@ -61,18 +98,18 @@ impl Origin<'_> {
             low: None,
             high: None,
             n: cell.eval.images as u64,
-            extractor: bench.extractor.id().to_owned(),
-            extractor_sha256: bench.extractor.weights_sha256().to_owned(),
-            resize: bench.extractor.resize().to_owned(),
+            extractor: instrument.extractor.clone(),
+            extractor_sha256: instrument.extractor_sha256.clone(),
+            resize: instrument.resize.clone(),
             reference: cell.eval.reference.to_string(),
-            reference_sha256: bench.reference_sha256.clone(),
+            reference_sha256: instrument.reference_sha256.clone(),
             batch_norm: cell.eval.batch_norm.id().to_owned(),
             weights: weights.id().to_owned(),
             warning: String::new(),
             status: "running".to_owned(),
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             config_hash: self.config_hash.to_owned(),
-            device: if bench.device.is_cpu() { "cpu".to_owned() } else { "cuda".to_owned() },
+            device: instrument.device.clone(),
         })
     }
 
@@ -98,7 +135,7 @@ impl Origin<'_> {
             ..row
         };
         let mut fid = self.row(protocol("fid", eval.images, reference), scores.fid, weights)?;
-        if eval.images <= self.bench.extractor.dim() {
+        if eval.images <= self.instrument.dim {
             RANK_DEFICIENT.clone_into(&mut fid.warning);
         }
         let mut rows = vec![interval(fid, scores.errors.fid)];
@@ -117,6 +154,26 @@ impl Origin<'_> {
                 [("precision", of.precision), ("recall", of.recall), ("density", of.density), ("coverage", of.coverage)]
             {
                 rows.push(Row { n: n as u64, ..self.row(protocol(metric, n, reference), value, weights)? });
+            }
+        }
+        Ok(rows)
+    }
+
+    /// One row for the mean, the median, the 99 % quantile and the maximum of each sample of a probe: `gradient_max_real`.
+    ///
+    /// # Errors
+    /// When the cell's method is unknown.
+    pub fn probe_rows(&self, samples: &[Sample]) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for sample in samples {
+            for (name, value) in [
+                ("mean", sample.mean()),
+                ("median", sample.quantile(0.5)),
+                ("p99", sample.quantile(0.99)),
+                ("max", sample.quantile(1.0)),
+            ] {
+                let metric = format!("{}_{name}_{}", sample.quantity, sample.on);
+                rows.push(Row { n: sample.values.len() as u64, ..self.row(metric, value, Weights::Raw)? });
             }
         }
         Ok(rows)

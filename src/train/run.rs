@@ -330,7 +330,13 @@ impl<'a> Run<'a> {
 
     fn origin(&self) -> Origin<'_> {
         let p = &self.progress;
-        Origin { cell: self.cell, config_hash: &p.config_hash, bench: self.bench, step: p.step, train_s: p.train_s }
+        Origin {
+            cell: self.cell,
+            config_hash: &p.config_hash,
+            instrument: &self.bench.instrument,
+            step: p.step,
+            train_s: p.train_s,
+        }
     }
 
     /// Rows first, then the checkpoint: rows later than the checkpoint are dropped when the run goes on.

@@ -61,13 +61,19 @@ struct ByGradient {
 }
 
 impl Evaluated {
-    /// Calls the critic on `x` `[N, H, W, 3]`, of the classes `labels` if it is conditional, in training mode and
-    /// normalises its output.
+    /// Calls the critic on `x` `[N, H, W, 3]`, of the classes `labels` if it is conditional, and normalises its output. In
+    /// training mode, vectors of spectral normalisation move.
     ///
     /// # Errors
     /// When the images do not fit the critic.
-    pub fn new(critic: &Critic, method: &dyn Method, x: &Tensor, labels: Option<&Tensor>) -> Result<Self> {
-        let pass = critic.forward(x, labels, true)?;
+    pub fn new(
+        critic: &Critic,
+        method: &dyn Method,
+        x: &Tensor,
+        labels: Option<&Tensor>,
+        training: bool,
+    ) -> Result<Self> {
+        let pass = critic.forward(x, labels, training)?;
         let Some(normalisation) = method.normalisation() else { return Ok(Self { pass, normalised: None }) };
         let linear = critic.linearise(&pass)?;
         let norm = squared_distance(&linear.gradient, normalisation.target)?.sqrt()?;
@@ -97,6 +103,17 @@ impl Evaluated {
     /// g per image, where the method computes it.
     pub fn gradient(&self) -> Option<&Tensor> {
         self.normalised.as_ref().map(|n| &n.linear.gradient)
+    }
+
+    /// ∇ₓf̂ per image, `[N, H, W, C]`: (∂f̂/∂f)·g, since the critic's Hessian vanishes.
+    ///
+    /// # Errors
+    /// As for [`Evaluated::f`].
+    pub fn f_hat_gradient(&self, critic: &Critic) -> Result<Tensor> {
+        match &self.normalised {
+            Some(n) => scale_images(&n.linear.gradient, &n.value.by_f, 0.0),
+            None => critic.input_gradient(&self.pass),
+        }
     }
 
     /// Adds the gradient of a loss with `derivative` ∂L/∂f̂ `[N]` to `gradients`.
@@ -139,7 +156,8 @@ pub fn critic_gradients(
     let labels = batch.labels.as_ref().map(|[real, fake]| Tensor::cat(&[real, fake], 0)).transpose()?;
     // The augmented and the mixed images are of the real ones' classes.
     let real_labels = batch.labels.as_ref().map(|[real, _]| real);
-    let on_batch = Evaluated::new(critic, method, &Tensor::cat(&[&batch.real, &batch.fake], 0)?, labels.as_ref())?;
+    let on_batch =
+        Evaluated::new(critic, method, &Tensor::cat(&[&batch.real, &batch.fake], 0)?, labels.as_ref(), true)?;
     let graded = loss.critic(&on_batch.f_hat()?, n)?;
     let mut derivative = graded.derivative;
     let mut report = CriticReport { loss: graded.value, ..CriticReport::default() };
@@ -149,7 +167,7 @@ pub fn critic_gradients(
 
     if choice.consistency {
         let Some(augmented) = &batch.augmented else { bail!("consistency regularisation needs the augmented images") };
-        let on_augmented = Evaluated::new(critic, method, augmented, real_labels)?;
+        let on_augmented = Evaluated::new(critic, method, augmented, real_labels, true)?;
         let difference = (on_augmented.f_hat()? - on_batch.f_hat()?.narrow(0, 0, n)?)?;
         report.consistency = CR_WEIGHT * scalar(&difference.sqr()?.mean_all()?)?;
         let pull = (difference * (2.0 * CR_WEIGHT / n as f64))?;

@@ -1,9 +1,8 @@
 //! JPEG through libjpeg-turbo's decoder, as Pillow and the tools that published numbers come from: another decoder's values
 //! differ by some levels, and moved the FID of CIFAR-10's JPEG copy by 0.4 %.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use super::Picture;
+use crate::guard::caught;
 
 /// Most pixels an image may claim.
 const MOST: usize = 1 << 27;
@@ -16,7 +15,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
         return Err("it ends early".to_owned());
     }
     // Its fatal errors unwind, with the message.
-    let decoded = catch_unwind(AssertUnwindSafe(|| {
+    let decoded = caught(|| {
         let image = mozjpeg::Decompress::new_mem(bytes)?;
         let (width, height) = image.size();
         if width * height > MOST {
@@ -24,11 +23,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
         }
         let pixels = image.rgb()?.read_scanlines::<u8>()?;
         Ok(Picture { pixels, size: [height, width] })
-    }));
-    let picture = match decoded {
-        Ok(picture) => picture.map_err(|e| e.to_string())?,
-        Err(payload) => return Err(payload.downcast::<String>().map_or_else(|_| "it is damaged".to_owned(), |m| *m)),
-    };
+    });
+    let picture = decoded?.map_err(|e: std::io::Error| e.to_string())?;
     let [height, width] = picture.size;
     if picture.pixels.len() != height * width * 3 {
         return Err("it ends early".to_owned());

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::{Batches, Labelled, Source, decode};
 use crate::data::name_of;
 use crate::error::{AtPath, Error, Result};
+use crate::guard::caught;
 
 const IMAGES: [&str; 2] = ["img", "image"];
 const LABELS: &str = "label";
@@ -27,8 +28,10 @@ fn reader(path: &Path) -> Result<ParquetReader<File>> {
     Ok(ParquetReader::new(File::open(path).at("open", path)?))
 }
 
-fn bad(path: &Path, e: &PolarsError) -> Error {
-    Error::content(path, format!("not a readable Parquet file: {e}"))
+/// What a library call makes of a file; it may also panic on a damaged one.
+fn of<T>(path: &Path, call: impl FnOnce() -> PolarsResult<T>) -> Result<T> {
+    let made = caught(call).and_then(|made| made.map_err(|e| e.to_string()));
+    made.map_err(|e| Error::content(path, format!("not a readable Parquet file: {e}")))
 }
 
 impl Parquet {
@@ -40,8 +43,7 @@ impl Parquet {
         let (mut files, mut columns) = (Vec::new(), Vec::new());
         for path in paths {
             let mut reader = reader(&path)?;
-            let rows = reader.num_rows().map_err(|e| bad(&path, &e))?;
-            let schema = reader.schema().map_err(|e| bad(&path, &e))?;
+            let (rows, schema) = of(&path, || Ok((reader.num_rows()?, reader.schema()?)))?;
             let names = || schema.iter_names().map(|n| n.as_str()).collect::<Vec<_>>().join(", ");
             let Some(column) = IMAGES.into_iter().find(|c| schema.contains(c)) else {
                 return Err(Error::content(&path, format!("has no column `img` or `image`, only {}", names())));
@@ -67,12 +69,13 @@ impl Parquet {
     /// # Errors
     /// As for [`Parquet::open`], and when the labels are no whole numbers below 256.
     pub fn with_labels_if_any(path: &Path) -> Result<Self> {
-        let schema = reader(path)?.schema().map_err(|e| bad(path, &e))?;
+        let mut opened = reader(path)?;
+        let schema = of(path, || opened.schema())?;
         if schema.get(LABELS).is_none_or(|field| !matches!(field.dtype(), ArrowDataType::Int64)) {
             return Self::open(vec![path.to_path_buf()], None);
         }
-        let table = reader(path)?.with_columns(Some(vec![LABELS.to_owned()])).finish().map_err(|e| bad(path, &e))?;
-        let labels = table.column(LABELS).and_then(|c| c.i64().cloned()).map_err(|e| bad(path, &e))?;
+        let opened = opened.with_columns(Some(vec![LABELS.to_owned()]));
+        let labels = of(path, || opened.finish()?.column(LABELS)?.i64().cloned())?;
         let most = labels.iter().flatten().max().and_then(|l| u8::try_from(l).ok());
         let most = most.ok_or_else(|| Error::content(path, format!("column `{LABELS}`: labels are from 0 to 255")))?;
         Self::open(vec![path.to_path_buf()], Some(usize::from(most) + 1))
@@ -80,16 +83,16 @@ impl Parquet {
 
     /// Rows `first..first + n` of a file.
     fn rows(&self, path: &Path, first: usize, n: usize) -> Result<Vec<Labelled>> {
-        let table = reader(path)?.with_columns(Some(self.columns.clone())).with_slice(Some((first, n))).finish();
-        let table = table.map_err(|e| bad(path, &e))?;
-        let bytes = |c: &Column| c.struct_()?.field_by_name("bytes");
-        let encoded = table.column(&self.columns[0]).and_then(bytes).map_err(|e| bad(path, &e))?;
-        let encoded: Vec<Option<&[u8]>> = encoded.binary().map_err(|e| bad(path, &e))?.iter().collect();
-        let labels: Vec<Option<i64>> = match self.columns.get(1) {
-            Some(column) => {
-                let labels = table.column(column).and_then(|c| c.i64().cloned()).map_err(|e| bad(path, &e))?;
-                labels.iter().collect()
-            }
+        let opened = reader(path)?.with_columns(Some(self.columns.clone())).with_slice(Some((first, n)));
+        let (encoded, labels) = of(path, || {
+            let table = opened.finish()?;
+            let encoded = table.column(&self.columns[0])?.struct_()?.field_by_name("bytes")?.binary()?.clone();
+            let labels = self.columns.get(1).map(|column| table.column(column)?.i64().cloned()).transpose()?;
+            Ok((encoded, labels))
+        })?;
+        let encoded: Vec<Option<&[u8]>> = encoded.iter().collect();
+        let labels: Vec<Option<i64>> = match &labels {
+            Some(labels) => labels.iter().collect(),
             None => vec![Some(0); encoded.len()],
         };
         encoded
