@@ -13,17 +13,26 @@ use pgn_bench::files::sha256;
 
 const REVISION: &str = "0b2714987fa478483af9968de7c934580d0bb9a2";
 
-/// Serves `body` for every path, in ranges; returns the endpoint.
+/// Serves `body` for every path.
 fn serve(body: &'static [u8]) -> String {
+    serve_each(move |_| (body.to_vec(), "tag".to_owned()))
+}
+
+/// Serves the body and ETag of each path, in ranges; returns the endpoint.
+fn serve_each(content: impl Fn(&str) -> (Vec<u8>, String) + Send + Sync + 'static) -> String {
+    let content = std::sync::Arc::new(content);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
+            let content = content.clone();
             std::thread::spawn(move || {
-                let mut range = (0, body.len() - 1);
                 let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let head = lines.next().and_then(Result::ok).unwrap_or_default().starts_with("HEAD");
+                let request = lines.next().and_then(Result::ok).unwrap_or_default();
+                let head = request.starts_with("HEAD");
+                let (body, tag) = content(request.split(' ').nth(1).unwrap_or_default());
+                let mut range = (0, body.len() - 1);
                 for line in lines.map_while(Result::ok).take_while(|l| !l.is_empty()) {
                     if let Some(r) = line.to_lowercase().strip_prefix("range: bytes=") {
                         let (from, to) = r.trim().split_once('-').unwrap();
@@ -32,7 +41,7 @@ fn serve(body: &'static [u8]) -> String {
                 }
                 let part = &body[range.0..=range.1];
                 let header = format!(
-                    "HTTP/1.1 206 Partial Content\r\nETag: \"tag\"\r\nX-Repo-Commit: {REVISION}\r\nAccept-Ranges: bytes\r\n\
+                    "HTTP/1.1 206 Partial Content\r\nETag: \"{tag}\"\r\nX-Repo-Commit: {REVISION}\r\nAccept-Ranges: bytes\r\n\
                      Content-Range: bytes {}-{}/{}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                     range.0,
                     range.1,
@@ -47,6 +56,44 @@ fn serve(body: &'static [u8]) -> String {
         }
     });
     endpoint
+}
+
+#[test]
+fn a_set_of_files_is_downloaded_whole_and_checked() {
+    let home = Folder::new("hub-set");
+    let parts = ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"];
+    let listing = serde_json::json!({
+        "sha": REVISION,
+        "siblings": [{"rfilename": parts[0]}, {"rfilename": parts[1]}, {"rfilename": "README.md"}],
+    });
+    let serving = |damaged: bool| {
+        let listing = listing.to_string().into_bytes();
+        serve_each(move |path| {
+            let name = path.rsplit("/data/").next().unwrap_or_default().as_bytes().to_vec();
+            if path.contains("/api/") {
+                (listing.clone(), "list".to_owned())
+            } else {
+                let hash = sha256(&name);
+                (if damaged { b"other".to_vec() } else { name }, hash)
+            }
+        })
+    };
+    // Through the command line, so that each has an environment of its own.
+    let fetch = |endpoint: &str| {
+        let output = command(&home.0, &["fetch", "celebahq"]).env("HF_ENDPOINT", endpoint).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, stderr) = fetch(&serving(true));
+    assert!(code == Some(2) && stderr.contains("sha256 is") && stderr.contains("the file was removed"), "{stderr}");
+    // The other set of the data set is not there.
+    let (code, stderr) = fetch(&serving(false));
+    assert!(code == Some(2) && stderr.contains("has no whole set of files data/validation-"), "{stderr}");
+    let snapshots = home.join("hf/hub/datasets--korexyz--celeba-hq-256x256/snapshots");
+    let revision = std::fs::read_dir(&snapshots).unwrap().next().unwrap().unwrap().path();
+    for part in parts {
+        assert_eq!(std::fs::read(revision.join(part)).unwrap(), part.strip_prefix("data/").unwrap().as_bytes());
+    }
+    assert!(!revision.join("README.md").exists());
 }
 
 #[test]
