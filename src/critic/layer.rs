@@ -24,8 +24,10 @@ pub struct Affine {
     pub spectral: Option<Spectral>,
     /// Stride and padding.
     pub spec: ConvSpec,
-    /// Weight's shape as a convolution.
+    /// Shape of the convolution's weight.
     pub shape: [usize; 4],
+    /// Whether the average over 2×2 pixels that follows is part of it (see [`crate::nn::fold`]).
+    pub pooled: bool,
     /// Position among the affine layers.
     pub index: usize,
     /// Position among everything a forward pass keeps.
@@ -127,6 +129,14 @@ impl NetBuilder {
         )
     }
 
+    /// A 3×3 convolution `name` that keeps the size, then the average over 2×2 pixels.
+    pub fn conv_pooled(&mut self, name: &str, [i, o]: [usize; 2], init: Init) -> Layer {
+        match self.affine(name, &[o, i, 3, 3], [o, i, 4, 4], ConvSpec::new(2, 1), init, true) {
+            Layer::Conv(affine) => Layer::Conv(Affine { pooled: true, ..affine }),
+            other => other,
+        }
+    }
+
     /// A linear layer `name` over all `side`×`side` pixels of `i` channels; its weight is stored as `[o, i·side·side]`,
     /// in PyTorch's order of a flattened `[C, H, W]`.
     pub fn linear(&mut self, name: &str, [i, o]: [usize; 2], side: usize, init: Init) -> Layer {
@@ -150,10 +160,10 @@ impl NetBuilder {
         let suffix = if self.spectral { "weight_orig" } else { "weight" };
         let weight = self.params.add(format!("{name}.{suffix}"), stored, init);
         let bias = with_bias.then(|| self.params.add(format!("{name}.bias"), &shape[..1], Init::Constant(0.0)));
-        let spectral = self.spectral.then(|| Spectral::declare(&mut self.buffers, name, &shape, EPSILON));
+        let spectral = self.spectral.then(|| Spectral::declare(&mut self.buffers, name, stored, EPSILON));
         let slot = self.slot();
         self.affines += 1;
-        Layer::Conv(Affine { weight, bias, spectral, spec, shape, index: self.affines - 1, slot })
+        Layer::Conv(Affine { weight, bias, spectral, spec, shape, pooled: false, index: self.affines - 1, slot })
     }
 
     /// `max(x, αx)`.

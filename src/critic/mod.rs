@@ -23,6 +23,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::nn::activation::{add, leaky_relu, leaky_relu_slope};
 use crate::nn::conv::{conv2d, conv2d_input_grad, conv2d_weight_grad};
+use crate::nn::fold::{conv_then_pool, conv_then_pool_grad};
 use crate::nn::image::{add_scaled_bias, channel_sum, scale_images};
 use crate::nn::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad};
 use crate::nn::spectral::Weight;
@@ -144,9 +145,10 @@ impl Critic {
 
     fn weights(&self, training: bool) -> Result<Vec<(Weight, Option<Tensor>)>> {
         let of = |a: &Affine| {
-            let stored = self.params.get(a.weight)?.reshape(&a.shape)?;
-            let bias = a.bias.map(|id| self.params.get(id)).transpose()?;
-            Ok((Weight::of(&stored, a.spectral.as_ref(), &self.buffers, training)?, bias))
+            let stored = self.params.get(a.weight)?;
+            let mut weight = Weight::of(&stored, a.spectral.as_ref(), &self.buffers, training)?;
+            weight.w = if a.pooled { conv_then_pool(&weight.w)? } else { weight.w.reshape(&a.shape)? };
+            Ok((weight, a.bias.map(|id| self.params.get(id)).transpose()?))
         };
         self.net.affines().map(of).collect()
     }
@@ -298,7 +300,10 @@ impl Critic {
     ) -> Result<()> {
         let (weight, _) = &pass.weights[affine.index];
         let [_, _, kh, kw] = affine.shape;
-        let dw = conv2d_weight_grad(h, delta, affine.spec, [kh, kw])?;
+        let mut dw = conv2d_weight_grad(h, delta, affine.spec, [kh, kw])?;
+        if affine.pooled {
+            dw = conv_then_pool_grad(&dw)?;
+        }
         into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
         match (c, affine.bias) {
             (Some(c), Some(bias)) => into.accumulate(bias, &channel_sum(delta, c)?),

@@ -47,26 +47,26 @@ fn first(name: &str, out: usize, init: Init, b: &mut NetBuilder) -> Layer {
     let main = vec![
         b.conv(&format!("{name}.residual.0"), [3, out], 3, 1, init),
         b.leaky(0.0),
-        b.conv(&format!("{name}.residual.2"), [out, out], 3, 1, init),
-        Layer::AvgPool2,
+        b.conv_pooled(&format!("{name}.residual.2"), [out, out], init),
     ];
     Layer::Residual { main, shortcut }
 }
 
 fn block(name: &str, [i, o]: [usize; 2], down: bool, init: Init, b: &mut NetBuilder) -> Layer {
     let mut shortcut = Vec::new();
+    if down {
+        // The released code pools after the 1×1 convolution, which is the same and costs four times as much.
+        shortcut.push(Layer::AvgPool2);
+    }
     if i != o || down {
         shortcut.push(b.conv(&format!("{name}.shortcut.0"), [i, o], 1, 1, init));
     }
-    let mut main = vec![
+    let second = format!("{name}.residual.3");
+    let main = vec![
         b.leaky(0.0),
         b.conv(&format!("{name}.residual.1"), [i, o], 3, 1, init),
         b.leaky(0.0),
-        b.conv(&format!("{name}.residual.3"), [o, o], 3, 1, init),
+        if down { b.conv_pooled(&second, [o, o], init) } else { b.conv(&second, [o, o], 3, 1, init) },
     ];
-    if down {
-        shortcut.push(Layer::AvgPool2);
-        main.push(Layer::AvgPool2);
-    }
     Layer::Residual { main, shortcut }
 }

@@ -18,12 +18,11 @@ pub(super) fn layers(classes: usize, width: f64, b: &mut NetBuilder) -> Vec<Laye
         let name = format!("blocks.{n}");
         let main = vec![
             b.conditional_batch_norm_relu(&format!("{name}.bn1"), c, classes, INIT),
-            Layer::Upsample2,
-            b.conv(&format!("{name}.residual1.2"), [c, c], 3, INIT),
+            b.upsample_conv(&format!("{name}.residual1.2"), [c, c], INIT),
             b.conditional_batch_norm_relu(&format!("{name}.bn2"), c, classes, INIT),
             b.conv(&format!("{name}.residual2.1"), [c, c], 3, INIT),
         ];
-        let shortcut = vec![Layer::Upsample2, b.conv(&format!("{name}.shortcut.1"), [c, c], 1, INIT)];
+        let shortcut = vec![b.conv(&format!("{name}.shortcut.1"), [c, c], 1, INIT), Layer::Upsample2];
         layers.push(Layer::Residual { main, shortcut });
     }
     layers.push(b.batch_norm_relu("output_layer.0", c));

@@ -57,6 +57,9 @@ pub enum Layer {
     /// Transposed convolution, weight `[I, O, K, K]`.
     #[allow(missing_docs)]
     ConvTranspose { affine: Affine, spec: ConvSpec },
+    /// Nearest ×2, then a 3×3 convolution that keeps the size, as one layer (see [`crate::nn::fold`]); weight `[O, I, 3, 3]`.
+    #[allow(missing_docs)]
+    UpsampleConv { affine: Affine },
     /// Nearest ×2.
     Upsample2,
     /// Hyperbolic tangent.
@@ -124,6 +127,11 @@ impl NetBuilder {
     pub fn conv(&mut self, name: &str, [i, o]: [usize; 2], kernel: usize, init: Init) -> Layer {
         let affine = self.affine(name, &[o, i, kernel, kernel], o, init);
         Layer::Conv { affine, spec: ConvSpec::new(1, kernel / 2) }
+    }
+
+    /// Nearest ×2, then a 3×3 convolution that keeps the size.
+    pub fn upsample_conv(&mut self, name: &str, [i, o]: [usize; 2], init: Init) -> Layer {
+        Layer::UpsampleConv { affine: self.affine(name, &[o, i, 3, 3], o, init) }
     }
 
     /// A transposed convolution with padding 1.

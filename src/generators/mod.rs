@@ -14,9 +14,10 @@ use crate::critic::bytes_of;
 use crate::nn::activation::{add, tanh, tanh_grad};
 use crate::nn::batch_norm::{Coefficients, batch_norm_relu, batch_norm_relu_grad, channel_moments};
 use crate::nn::conv::{
-    conv_transpose2d, conv_transpose2d_input_grad, conv_transpose2d_weight_grad, conv2d, conv2d_input_grad,
+    ConvSpec, conv_transpose2d, conv_transpose2d_input_grad, conv_transpose2d_weight_grad, conv2d, conv2d_input_grad,
     conv2d_weight_grad, linear, linear_weight_grad,
 };
+use crate::nn::fold::{upsample_then_conv, upsample_then_conv_grad};
 use crate::nn::image::{channel_sum, channels_first, channels_last, one_hot};
 use crate::nn::resample::{upsample2, upsample2_grad};
 use crate::nn::spectral::Weight;
@@ -26,6 +27,9 @@ use layer::{Affine, BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm, Layer, N
 
 /// The generators of the paper.
 pub const ARCHITECTURES: [&str; 7] = crate::critic::ARCHITECTURES;
+
+/// The transposed convolution that doubles the side.
+const DOUBLING: ConvSpec = ConvSpec::new(2, 1);
 
 /// Width of a latent.
 pub const LATENT: usize = 128;
@@ -221,6 +225,13 @@ impl Generator {
                     keep(kept, affine.slot, Kept::Affine(x, weight));
                     y
                 }
+                Layer::UpsampleConv { affine } => {
+                    let mut weight = self.weight(affine, call.0)?;
+                    weight.w = upsample_then_conv(&weight.w)?;
+                    let y = conv_transpose2d(&x, &weight.w, Some(&self.params.get(affine.bias)?), DOUBLING)?;
+                    keep(kept, affine.slot, Kept::Affine(x, weight));
+                    y
+                }
                 Layer::Upsample2 => upsample2(&x)?,
                 Layer::Tanh { slot } => {
                     let y = tanh(&x)?;
@@ -316,6 +327,14 @@ impl Generator {
                     into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
                     conv_transpose2d_input_grad(&dy, &weight.w, *spec)?
                 }
+                Layer::UpsampleConv { affine } => {
+                    let (x, weight) = input_and_weight(pass, affine.slot)?;
+                    let dw = conv_transpose2d_weight_grad(x, &dy, DOUBLING, [4, 4])?;
+                    let dw = upsample_then_conv_grad(&dw)?;
+                    into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
+                    into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
+                    conv_transpose2d_input_grad(&dy, &weight.w, DOUBLING)?
+                }
                 Layer::Upsample2 => upsample2_grad(&dy)?,
                 Layer::Tanh { slot } => tanh_grad(&dy, input(pass, *slot)?)?,
                 Layer::Residual { main, shortcut } => {
@@ -351,6 +370,11 @@ impl Generator {
                     // Each input pixel meets every weight once.
                     total += 2 * self.params.get(affine.weight)?.elem_count() * side * side;
                     side *= spec.stride;
+                }
+                Layer::UpsampleConv { affine } => {
+                    // 16 taps in place of 9, each at an input pixel.
+                    total += 2 * self.params.get(affine.weight)?.elem_count() / 9 * 16 * side * side;
+                    side *= 2;
                 }
                 Layer::Upsample2 => side *= 2,
                 Layer::Residual { main, shortcut } => {

@@ -37,11 +37,11 @@ pub(super) fn layers(blocks: &Blocks, width: f64, b: &mut NetBuilder) -> Vec<Lay
 }
 
 fn block(name: &str, [i, o]: [usize; 2], b: &mut NetBuilder) -> Layer {
-    let shortcut = vec![Layer::Upsample2, b.conv(&format!("{name}.shortcut.1"), [i, o], 1, INIT)];
+    // The released code upsamples before the 1×1 convolution, which is the same and costs four times as much.
+    let shortcut = vec![b.conv(&format!("{name}.shortcut.1"), [i, o], 1, INIT), Layer::Upsample2];
     let main = vec![
         b.batch_norm_relu(&format!("{name}.residual.0"), i),
-        Layer::Upsample2,
-        b.conv(&format!("{name}.residual.3"), [i, o], 3, INIT),
+        b.upsample_conv(&format!("{name}.residual.3"), [i, o], INIT),
         b.batch_norm_relu(&format!("{name}.residual.4"), o),
         b.conv(&format!("{name}.residual.6"), [o, o], 3, INIT),
     ];

@@ -19,12 +19,13 @@ pub struct Spectral {
 
 /// What a layer multiplies with.
 pub struct Weight {
-    /// Effective weight.
+    /// Effective weight, as the layer takes it.
     pub w: Tensor,
     normalised: Option<Normalised>,
 }
 
 struct Normalised {
+    w: Tensor,
     u: Tensor,
     v: Tensor,
     sigma: f64,
@@ -68,7 +69,8 @@ impl Weight {
         }
         let wv = matrix.matmul(&v.unsqueeze(1)?)?.squeeze(1)?;
         let sigma = scalar(&(&u * &wv)?.sum_all()?)?;
-        Ok(Self { w: (stored / sigma)?, normalised: Some(Normalised { u, v, sigma }) })
+        let w = (stored / sigma)?;
+        Ok(Self { w: w.clone(), normalised: Some(Normalised { w, u, v, sigma }) })
     }
 
     /// ∂L/∂W of the stored weight, `[O, rest]` or its shape, from ∂L/∂W̄: (∂L/∂W̄ − ⟨∂L/∂W̄, W̄⟩·u vᵀ)/σ.
@@ -77,7 +79,7 @@ impl Weight {
     /// When the gradient has another shape.
     pub fn pull_back(&self, gradient: &Tensor) -> Result<Tensor> {
         let Some(n) = &self.normalised else { return Ok(gradient.clone()) };
-        let inner = scalar(&(gradient.flatten_all()? * self.w.flatten_all()?)?.sum_all()?)?;
+        let inner = scalar(&(gradient.flatten_all()? * n.w.flatten_all()?)?.sum_all()?)?;
         let outer = (n.u.unsqueeze(1)?.matmul(&n.v.unsqueeze(0)?)? * inner)?;
         (gradient.flatten_from(1)? - outer)? / n.sigma
     }
