@@ -22,7 +22,7 @@ mod resnet;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::nn::activation::{add, leaky_relu, leaky_relu_slope};
-use crate::nn::conv::{conv2d, conv2d_input_grad, conv2d_weight_grad};
+use crate::nn::conv::{Then, conv2d_input_grad_then, conv2d_then, conv2d_weight_grad};
 use crate::nn::fold::{conv_then_pool, conv_then_pool_grad};
 use crate::nn::image::{add_scaled_bias, channel_sum, scale_images};
 use crate::nn::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad};
@@ -177,12 +177,23 @@ impl Critic {
     }
 
     fn run(&self, layers: &[Layer], mut x: Tensor, pass: &mut Forward) -> Result<Tensor> {
-        for layer in layers {
+        let mut layers = layers.iter().peekable();
+        while let Some(layer) = layers.next() {
             x = match layer {
                 Layer::Conv(a) => {
                     pass.kept[a.slot] = Some(x.clone());
+                    // An activation that follows is done to the outputs while they are in cache.
+                    let next = layers.next_if(|l| matches!(l, Layer::Leaky { .. }));
                     let (weight, bias) = &pass.weights[a.index];
-                    conv2d(&x, &weight.w, bias.as_ref(), a.spec)?
+                    let then = match next {
+                        Some(Layer::Leaky { alpha, .. }) => Then::Leaky(*alpha),
+                        _ => Then::Nothing,
+                    };
+                    let y = conv2d_then(&x, &weight.w, bias.as_ref(), a.spec, then)?;
+                    if let Some(Layer::Leaky { slot, .. }) = next {
+                        pass.kept[*slot] = Some(y.clone());
+                    }
+                    y
                 }
                 Layer::Leaky { alpha, slot } => {
                     let y = leaky_relu(&x, *alpha)?;
@@ -215,7 +226,8 @@ impl Critic {
         to_input: bool,
         visit: Visit,
     ) -> Result<Option<Tensor>> {
-        for (i, layer) in layers.iter().enumerate().rev() {
+        let mut layers = layers.iter().enumerate().rev().peekable();
+        while let Some((i, layer)) = layers.next() {
             let needed = to_input || i > 0;
             delta = match layer {
                 Layer::Conv(a) => {
@@ -223,8 +235,14 @@ impl Critic {
                     if !needed {
                         return Ok(None);
                     }
-                    let (_, h, w, _) = kept(pass, a.slot)?.dims4()?;
-                    conv2d_input_grad(&delta, &pass.weights[a.index].0.w, a.spec, [h, w])?
+                    let input = kept(pass, a.slot)?;
+                    let (_, h, w, _) = input.dims4()?;
+                    // The input is the output of an activation before.
+                    let then = match layers.next_if(|(_, l)| matches!(l, Layer::Leaky { .. })) {
+                        Some((_, Layer::Leaky { alpha, .. })) => Then::Slope { y: input, alpha: *alpha },
+                        _ => Then::Nothing,
+                    };
+                    conv2d_input_grad_then(&delta, &pass.weights[a.index].0.w, a.spec, [h, w], then)?
                 }
                 Layer::Leaky { alpha, slot } => leaky_relu_slope(&delta, kept(pass, *slot)?, *alpha)?,
                 Layer::AvgPool2 => avg_pool2_grad(&delta)?,
@@ -254,7 +272,8 @@ impl Critic {
         c: Option<&Tensor>,
         visit: Visit,
     ) -> Result<Tensor> {
-        for layer in layers {
+        let mut layers = layers.iter().peekable();
+        while let Some(layer) = layers.next() {
             x = match layer {
                 Layer::Conv(a) => {
                     visit(a, &x)?;
@@ -262,9 +281,20 @@ impl Critic {
                         return Ok(x);
                     }
                     let (weight, bias) = &pass.weights[a.index];
-                    let y = conv2d(&x, &weight.w, None, a.spec)?;
-                    match (c, bias) {
-                        (Some(c), Some(bias)) => add_scaled_bias(&y, c, bias)?,
+                    let scaled = c.zip(bias.as_ref());
+                    let next = layers.next_if(|l| matches!(l, Layer::Leaky { .. }));
+                    let then = match (next, scaled) {
+                        (Some(Layer::Leaky { alpha, slot }), Some((c, bias))) => {
+                            Then::ScaledBiasSlope { c, bias, y: kept(pass, *slot)?, alpha: *alpha }
+                        }
+                        (Some(Layer::Leaky { alpha, slot }), None) => {
+                            Then::Slope { y: kept(pass, *slot)?, alpha: *alpha }
+                        }
+                        _ => Then::Nothing,
+                    };
+                    let y = conv2d_then(&x, &weight.w, None, a.spec, then)?;
+                    match scaled {
+                        Some((c, bias)) if next.is_none() => add_scaled_bias(&y, c, bias)?,
                         _ => y,
                     }
                 }

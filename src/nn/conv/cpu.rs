@@ -266,7 +266,15 @@ impl Plan {
         packed
     }
 
-    fn run<T: Real>(&self, images: &[T], weights: &[T], bias: Option<&[T]>, n_images: usize) -> Vec<T> {
+    /// `finish` gets the outputs of a group of images, which are still in cache, with the index of the first.
+    fn run<T: Real>(
+        &self,
+        images: &[T],
+        weights: &[T],
+        bias: Option<&[T]>,
+        n_images: usize,
+        finish: impl Fn(usize, &mut [T]) + Sync,
+    ) -> Vec<T> {
         let group = (SCRATCH / self.padded.len().max(1)).clamp(1, n_images.max(1));
         let out_len = self.out_pixels * self.n;
         let work: Vec<_> = self
@@ -293,6 +301,7 @@ impl Plan {
             for (phase, (packed, segments, pixels)) in self.phases.iter().zip(&work) {
                 self.run_phase(input, out, &pixels[..count * phase.pixels.len()], segments, packed, &panels, bias);
             }
+            finish(at, out);
         })
     }
 
@@ -371,12 +380,24 @@ fn repeat(pixels: &[Pixel], images: usize, input_len: usize, output_len: usize) 
         .collect()
 }
 
-pub(super) fn forward<T: Real>(d: &Dims, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
-    Plan::forward(d).run(x, w, bias, d.n)
+pub(super) fn forward<T: Real>(
+    d: &Dims,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    finish: impl Fn(usize, &mut [T]) + Sync,
+) -> Vec<T> {
+    Plan::forward(d).run(x, w, bias, d.n, finish)
 }
 
-pub(super) fn input_grad<T: Real>(d: &Dims, dy: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
-    Plan::input_grad(d).run(dy, w, bias, d.n)
+pub(super) fn input_grad<T: Real>(
+    d: &Dims,
+    dy: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    finish: impl Fn(usize, &mut [T]) + Sync,
+) -> Vec<T> {
+    Plan::input_grad(d).run(dy, w, bias, d.n, finish)
 }
 
 /// A block of the weight gradient: kernel rows, some input channels, one panel of output channels.

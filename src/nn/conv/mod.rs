@@ -10,7 +10,7 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Result, Shape, Tensor, bail};
+use candle_core::{Result, Shape, Storage, Tensor, bail};
 
 use super::op::{Made, Op2, Op3, View, apply2, apply3};
 use super::real::Real;
@@ -86,29 +86,110 @@ impl Dims {
     }
 }
 
-struct Forward(ConvSpec);
+/// What is done to outputs while they are in cache.
+#[derive(Clone, Copy)]
+pub enum Then<'a> {
+    /// Nothing.
+    Nothing,
+    /// [`leaky_relu`](crate::nn::activation::leaky_relu) with this α.
+    Leaky(f64),
+    /// [`leaky_relu_slope`](crate::nn::activation::leaky_relu_slope) where the activation's output was `y`.
+    #[allow(missing_docs)]
+    Slope { y: &'a Tensor, alpha: f64 },
+    /// [`add_scaled_bias`](crate::nn::image::add_scaled_bias) of `bias` `[C]` times `c` `[N]`, then as [`Then::Slope`].
+    #[allow(missing_docs)]
+    ScaledBiasSlope { c: &'a Tensor, bias: &'a Tensor, y: &'a Tensor, alpha: f64 },
+}
 
-impl Op2 for Forward {
+/// A tensor's elements, which live as long as the guard.
+fn elements<T: Real, R>(name: &str, t: &Tensor, len: usize, read: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
+    let (storage, layout) = t.storage_and_layout();
+    let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
+        bail!("{name}: expected a contiguous tensor on the CPU")
+    };
+    if end - start != len {
+        bail!("{name}: {:?} has not the {len} elements of the output", t.dims())
+    }
+    read(&storage.as_slice::<T>()?[start..end])
+}
+
+impl Then<'_> {
+    /// Runs a convolution of `len` outputs, given what finishes them.
+    fn run<T: Real>(
+        &self,
+        name: &str,
+        dims: [usize; 4],
+        convolve: impl FnOnce(&(dyn Fn(usize, &mut [T]) + Sync)) -> Vec<T>,
+    ) -> Result<Vec<T>> {
+        let [images, _, _, channels] = dims;
+        let len = dims.iter().product::<usize>();
+        match *self {
+            Self::Nothing => Ok(convolve(&|_, _| {})),
+            Self::Leaky(alpha) => {
+                let alpha = T::from_f64(alpha);
+                Ok(convolve(&|_, out| {
+                    for v in out {
+                        *v = if *v > T::ZERO { *v } else { alpha * *v };
+                    }
+                }))
+            }
+            Self::Slope { y, alpha } => elements(name, y, len, |y: &[T]| {
+                let alpha = T::from_f64(alpha);
+                Ok(convolve(&|at, out| {
+                    for (v, &y) in out.iter_mut().zip(&y[at..]) {
+                        *v = if y > T::ZERO { *v } else { alpha * *v };
+                    }
+                }))
+            }),
+            Self::ScaledBiasSlope { c, bias, y, alpha } => elements(name, y, len, |y: &[T]| {
+                elements(name, c, images, |c: &[T]| {
+                    elements(name, bias, channels, |bias: &[T]| {
+                        let (alpha, image) = (T::from_f64(alpha), (len / images).max(1));
+                        Ok(convolve(&|at, out| {
+                            let pixels = out.chunks_exact_mut(channels).zip(y[at..].chunks_exact(channels));
+                            for (n, (out, y)) in pixels.enumerate() {
+                                let c = c[(at + n * channels) / image];
+                                for ((v, &y), &b) in out.iter_mut().zip(y).zip(bias) {
+                                    let w = *v + c * b;
+                                    *v = if y > T::ZERO { w } else { alpha * w };
+                                }
+                            }
+                        }))
+                    })
+                })
+            }),
+        }
+    }
+}
+
+struct Forward<'a> {
+    spec: ConvSpec,
+    then: Then<'a>,
+}
+
+impl Op2 for Forward<'_> {
     const NAME: &'static str = "conv2d";
     fn cpu<T: Real>(&self, x: View<T>, w: View<T>) -> Made<T> {
         self.run(x, w, None)
     }
 }
 
-impl Op3 for Forward {
+impl Op3 for Forward<'_> {
     const NAME: &'static str = "conv2d";
     fn cpu<T: Real>(&self, x: View<T>, w: View<T>, b: View<T>) -> Made<T> {
         self.run(x, w, Some(b))
     }
 }
 
-impl Forward {
+impl Forward<'_> {
     fn run<T: Real>(&self, x: View<T>, w: View<T>, bias: Option<View<T>>) -> Made<T> {
         let &[_, h, wd, _] = x.dims else { bail!("conv2d: expected images [N, H, W, C], got {:?}", x.dims) };
-        let d = Dims::new("conv2d", x.dims, [h, wd], w.dims, self.0)?;
+        let d = Dims::new("conv2d", x.dims, [h, wd], w.dims, self.spec)?;
         Dims::expect("conv2d", "input", x.dims, d.input_dims())?;
         let bias = check_bias("conv2d", bias, d.o)?;
-        Ok((cpu::forward(&d, x.data, w.data, bias), Shape::from(d.output_dims().to_vec())))
+        let dims = d.output_dims();
+        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| cpu::forward(&d, x.data, w.data, bias, finish);
+        Ok((self.then.run("conv2d", dims, convolve)?, Shape::from(dims.to_vec())))
     }
 }
 
@@ -121,31 +202,34 @@ fn check_bias<'a, T>(name: &str, bias: Option<View<'a, T>>, channels: usize) -> 
     }
 }
 
-struct InputGrad {
+struct InputGrad<'a> {
     spec: ConvSpec,
     input: [usize; 2],
+    then: Then<'a>,
 }
 
-impl Op2 for InputGrad {
+impl Op2 for InputGrad<'_> {
     const NAME: &'static str = "conv2d_input_grad";
     fn cpu<T: Real>(&self, dy: View<T>, w: View<T>) -> Made<T> {
         self.run(dy, w, None)
     }
 }
 
-impl Op3 for InputGrad {
+impl Op3 for InputGrad<'_> {
     const NAME: &'static str = "conv_transpose2d";
     fn cpu<T: Real>(&self, dy: View<T>, w: View<T>, b: View<T>) -> Made<T> {
         self.run(dy, w, Some(b))
     }
 }
 
-impl InputGrad {
+impl InputGrad<'_> {
     fn run<T: Real>(&self, dy: View<T>, w: View<T>, bias: Option<View<T>>) -> Made<T> {
         let d = Dims::new("conv2d_input_grad", dy.dims, self.input, w.dims, self.spec)?;
         Dims::expect("conv2d_input_grad", "output gradient", dy.dims, d.output_dims())?;
         let bias = check_bias("conv_transpose2d", bias, d.i)?;
-        Ok((cpu::input_grad(&d, dy.data, w.data, bias), Shape::from(d.input_dims().to_vec())))
+        let dims = d.input_dims();
+        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| cpu::input_grad(&d, dy.data, w.data, bias, finish);
+        Ok((self.then.run("conv2d_input_grad", dims, convolve)?, Shape::from(dims.to_vec())))
     }
 }
 
@@ -172,9 +256,18 @@ impl Op2 for WeightGrad {
 /// # Errors
 /// On shapes that do not fit, non-contiguous tensors, or a dtype other than F32 and F64.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: ConvSpec) -> Result<Tensor> {
+    conv2d_then(x, w, bias, spec, Then::Nothing)
+}
+
+/// [`conv2d`], then something done to its output.
+///
+/// # Errors
+/// As for [`conv2d`], and when what `then` reads has another size than the output.
+pub fn conv2d_then(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: ConvSpec, then: Then<'_>) -> Result<Tensor> {
+    let op = Forward { spec, then };
     match bias {
-        Some(b) => apply3(&Forward(spec), x, w, b),
-        None => apply2(&Forward(spec), x, w),
+        Some(b) => apply3(&op, x, w, b),
+        None => apply2(&op, x, w),
     }
 }
 
@@ -183,7 +276,21 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: ConvSpec) -> 
 /// # Errors
 /// As for [`conv2d`].
 pub fn conv2d_input_grad(dy: &Tensor, w: &Tensor, spec: ConvSpec, input: [usize; 2]) -> Result<Tensor> {
-    apply2(&InputGrad { spec, input }, dy, w)
+    conv2d_input_grad_then(dy, w, spec, input, Then::Nothing)
+}
+
+/// [`conv2d_input_grad`], then something done to its output.
+///
+/// # Errors
+/// As for [`conv2d_then`].
+pub fn conv2d_input_grad_then(
+    dy: &Tensor,
+    w: &Tensor,
+    spec: ConvSpec,
+    input: [usize; 2],
+    then: Then<'_>,
+) -> Result<Tensor> {
+    apply2(&InputGrad { spec, input, then }, dy, w)
 }
 
 /// Gradient of [`conv2d`] in its weight of `kernel` rows × columns: `x` `[N, H, W, I]`, `dy` `[N, H', W', O]` →
@@ -208,7 +315,7 @@ pub fn transposed_size(input: [usize; 2], kernel: [usize; 2], spec: ConvSpec) ->
 pub fn conv_transpose2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: ConvSpec) -> Result<Tensor> {
     let (_, h, wd, _) = x.dims4()?;
     let (_, _, kh, kw) = w.dims4()?;
-    let op = InputGrad { spec, input: transposed_size([h, wd], [kh, kw], spec) };
+    let op = InputGrad { spec, input: transposed_size([h, wd], [kh, kw], spec), then: Then::Nothing };
     match bias {
         Some(b) => apply3(&op, x, w, b),
         None => apply2(&op, x, w),

@@ -3,6 +3,8 @@
 use candle_core::{DType, Tensor};
 
 use super::*;
+use crate::nn::activation::{leaky_relu, leaky_relu_slope};
+use crate::nn::image::add_scaled_bias;
 use crate::nn::testing::{adjoint, central_difference, close, dot, random, tensors_close};
 
 struct Case {
@@ -176,4 +178,25 @@ fn bad_shapes_are_refused() {
     let w = random("w", &[2, 3, 3, 3]).to_dtype(DType::U8).unwrap();
     assert!(conv2d(&x, &w, None, ConvSpec::new(1, 1)).is_err());
     close(conv2d_flops(&[2, 4, 4, 3], &[5, 3, 3, 3], ConvSpec::new(1, 1)).unwrap() as f64, 8640.0, 0.0);
+}
+
+#[test]
+fn what_follows_a_convolution_is_done_to_its_output() {
+    let spec = ConvSpec::new(2, 1);
+    let (x, w, b) = (random("x", &[3, 7, 9, 4]), random("w", &[5, 4, 3, 3]), random("b", &[5]));
+    let plain = conv2d(&x, &w, Some(&b), spec).unwrap();
+    let leaky = conv2d_then(&x, &w, Some(&b), spec, Then::Leaky(0.1)).unwrap();
+    tensors_close(&leaky, &leaky_relu(&plain, 0.1).unwrap(), 1e-15);
+
+    let (c, y) = (random("c", &[3]), random("y", plain.dims()));
+    let bare = conv2d(&x, &w, None, spec).unwrap();
+    let then = Then::ScaledBiasSlope { c: &c, bias: &b, y: &y, alpha: 0.1 };
+    let got = conv2d_then(&x, &w, None, spec, then).unwrap();
+    tensors_close(&got, &leaky_relu_slope(&add_scaled_bias(&bare, &c, &b).unwrap(), &y, 0.1).unwrap(), 1e-14);
+
+    let dy = random("dy", plain.dims());
+    let back = conv2d_input_grad(&dy, &w, spec, [7, 9]).unwrap();
+    let got = conv2d_input_grad_then(&dy, &w, spec, [7, 9], Then::Slope { y: &x, alpha: 0.0 }).unwrap();
+    tensors_close(&got, &leaky_relu_slope(&back, &x, 0.0).unwrap(), 1e-15);
+    assert!(conv2d_input_grad_then(&dy, &w, spec, [7, 9], Then::Slope { y: &dy, alpha: 0.0 }).is_err());
 }
