@@ -4,7 +4,8 @@
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
 
 use flate2::read::GzDecoder;
 use md5::{Digest, Md5};
@@ -163,7 +164,7 @@ impl Source for Records {
         let (send, receive) = sync_channel::<Result<Vec<Picture>>>(2);
         let (member, side, column_major, len) = (self.member.clone(), self.side, self.column_major, self.len);
         // Decompression runs ahead of whoever resizes; it ends when nobody listens any more.
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             let done = member.open(|read, _| {
                 let mut record = vec![0; side * side * 3];
                 for first in (0..len).step_by(size.max(1)) {
@@ -184,8 +185,32 @@ impl Source for Records {
             }
         });
         let mut labels = self.labels.iter().copied();
-        Box::new(receive.into_iter().map(move |batch| {
+        let ahead = Ahead { receive: Some(receive), thread: Some(thread) };
+        Box::new(ahead.map(move |batch| {
             Ok(batch?.into_iter().zip(labels.by_ref().chain(std::iter::repeat(0))).collect::<Vec<Labelled>>())
         }))
+    }
+}
+
+/// Batches that a thread makes ahead; it has ended when this is dropped.
+struct Ahead {
+    receive: Option<Receiver<Result<Vec<Picture>>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Iterator for Ahead {
+    type Item = Result<Vec<Picture>>;
+    fn next(&mut self) -> Option<Self::Item> {
+        self.receive.as_ref()?.recv().ok()
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        // Without a receiver the thread's next batch ends it.
+        self.receive = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

@@ -4,6 +4,7 @@
 pub mod folder;
 mod jpeg;
 pub mod lmdb;
+mod pages;
 pub mod parquet;
 
 use std::path::{Path, PathBuf};

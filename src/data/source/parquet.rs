@@ -9,6 +9,7 @@ use polars_io::SerReader;
 use polars_io::parquet::read::ParquetReader;
 use rayon::prelude::*;
 
+use super::pages::check;
 use super::{Batches, Labelled, Source, decode};
 use crate::data::name_of;
 use crate::error::{AtPath, Error, Result};
@@ -42,6 +43,7 @@ impl Parquet {
     pub fn open(paths: Vec<PathBuf>, classes: Option<usize>) -> Result<Self> {
         let (mut files, mut columns) = (Vec::new(), Vec::new());
         for path in paths {
+            check(&path)?;
             let mut reader = reader(&path)?;
             let (rows, schema) = of(&path, || Ok((reader.num_rows()?, reader.schema()?)))?;
             let names = || schema.iter_names().map(|n| n.as_str()).collect::<Vec<_>>().join(", ");
@@ -69,6 +71,7 @@ impl Parquet {
     /// # Errors
     /// As for [`Parquet::open`], and when the labels are no whole numbers below 256.
     pub fn with_labels_if_any(path: &Path) -> Result<Self> {
+        check(path)?;
         let mut opened = reader(path)?;
         let schema = of(path, || opened.schema())?;
         if schema.get(LABELS).is_none_or(|field| !matches!(field.dtype(), ArrowDataType::Int64)) {
