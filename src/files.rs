@@ -1,8 +1,10 @@
 //! Files that are either whole or absent: written under a temporary name, synced, renamed.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+
+use sha2::Digest;
 
 use crate::error::{AtPath, Error, Result};
 
@@ -56,8 +58,27 @@ pub fn cache_folder() -> Result<PathBuf> {
         .ok_or_else(|| Error::invalid("no folder for caches: set PGN_BENCH_CACHE"))
 }
 
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// Lower-case hexadecimal SHA-256.
 pub fn sha256(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    hexadecimal(&sha2::Sha256::digest(bytes))
+}
+
+/// Lower-case hexadecimal digest of a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn file_digest<D: Digest>(path: &Path) -> Result<String> {
+    let mut file = File::open(path).at("open", path)?;
+    let mut hash = D::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).at("read", path)? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            n => hash.update(&buffer[..n]),
+        }
+    }
 }

@@ -6,16 +6,17 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use pytorch_reader::{DType as Stored, PytorchReader};
+use sha2::Sha256;
 
-use crate::data::hub::file_sha256;
 use crate::error::{AtPath, Error, Result};
+use crate::files::file_digest;
 
 /// Every tensor of a file by name, and the file's SHA-256.
 ///
 /// # Errors
 /// When the file cannot be read, or is not what its extension says.
 pub fn read(path: &Path) -> Result<(BTreeMap<String, Tensor>, String)> {
-    let sha256 = file_sha256(path)?;
+    let sha256 = file_digest::<Sha256>(path)?;
     let is = |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
     let tensors = if is("pth") || is("pt") {
         pickled(path)?

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use candle_core::Device;
 
-use crate::config::{Experiment, only};
+use super::cells::Cells;
 use crate::data;
 use crate::files::{create_folder, write_bytes};
 use crate::train::run::{CONFIG, Existing, SAMPLES, check_folder, folder};
@@ -15,17 +15,8 @@ use crate::train::{checkpoint, import};
 pub(super) struct Args {
     /// The checkpoint (.pt, zip or legacy)
     checkpoint: PathBuf,
-    /// The experiment's YAML file, which says how it was trained
-    experiment: PathBuf,
-    /// Which of the file's scales
-    #[arg(long, default_value = "full")]
-    scale: String,
-    /// The one cell it belongs to, such as arch=cnn32,method=pgn,seed=0
-    #[arg(long, value_name = "KEY=VALUE,…")]
-    only: Vec<String>,
-    /// Replace a setting, such as architectures.cnn32.loss=bce
-    #[arg(long, value_name = "PATH=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    cells: Cells,
     /// Folder of the results
     #[arg(long, short, default_value = "results")]
     output: PathBuf,
@@ -35,8 +26,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn execute(args: &Args) -> Result<()> {
-    let experiment = Experiment::read(&args.experiment, &args.set)?;
-    let cells = only(experiment.resolve(&args.scale)?, &args.only)?;
+    let cells = args.cells.resolve()?;
     let [cell] = cells.as_slice() else {
         bail!(
             "--only leaves {} cells: name the one that was trained, such as arch=cnn32,method=pgn,seed=0",

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod bench;
+mod cells;
 mod checkpoint;
 mod import;
 mod measure;

@@ -7,8 +7,9 @@ use anyhow::{Result, bail};
 use candle_core::Device;
 
 use super::bench::{self, Weights, bench};
+use super::cells::Cells;
 use super::progress::{CellBar, bar};
-use crate::config::{Cell, Experiment, only};
+use crate::config::Cell;
 use crate::files::{create_folder, write_bytes};
 use crate::report::table::{aligned, comparison as compare};
 use crate::train::cost::{Cost, measure};
@@ -18,17 +19,8 @@ use crate::{data, results};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The experiment's YAML file
-    experiment: PathBuf,
-    /// Which of the file's scales to run
-    #[arg(long, default_value = "full")]
-    scale: String,
-    /// Only the cells with these values, such as method=pgn,seed=0
-    #[arg(long, value_name = "KEY=VALUE,…")]
-    only: Vec<String>,
-    /// Replace a setting, such as train.steps=1000 (given last, it wins)
-    #[arg(long, value_name = "PATH=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    cells: Cells,
     #[command(flatten)]
     weights: Weights,
     /// Where to compute: cpu
@@ -62,8 +54,7 @@ pub(super) fn comparison(folder: &Path) -> Result<String> {
 
 pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let device = bench::device(&args.device)?;
-    let experiment = Experiment::read(&args.experiment, &args.set)?;
-    let cells = only(experiment.resolve(&args.scale)?, &args.only)?;
+    let cells = args.cells.resolve()?;
     if args.dry_run {
         print!("{}", plan(&cells, &device)?);
         return Ok(ExitCode::SUCCESS);

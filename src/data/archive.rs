@@ -8,10 +8,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use flate2::read::GzDecoder;
-use md5::{Digest, Md5};
+use md5::Md5;
 
 use super::source::{Batches, Labelled, Picture, Source};
 use crate::error::{AtPath, Error, Result};
+use crate::files::file_digest;
 
 /// A file inside an archive or a folder that was unpacked from one.
 #[derive(Clone, Debug)]
@@ -81,23 +82,6 @@ fn cut(member: &Member, e: &std::io::Error) -> Error {
     Error::invalid(format!("{} cannot be read to its end: {e}", member.describe()))
 }
 
-/// Lower-case hexadecimal MD5 of a file, as the originals publish it.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn file_md5(path: &Path) -> Result<String> {
-    let mut file = File::open(path).at("open", path)?;
-    let mut hash = Md5::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).at("read", path)? {
-            0 => break,
-            n => hash.update(&buffer[..n]),
-        }
-    }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
-}
-
 /// A whole published set must have the published checksum; any other number of images is somebody's own selection.
 ///
 /// # Errors
@@ -106,7 +90,7 @@ pub fn check_published(path: &Path, images: usize, published: (usize, &str)) -> 
     if images != published.0 {
         return Ok(());
     }
-    let found = file_md5(path)?;
+    let found = file_digest::<Md5>(path)?;
     if found == published.1 {
         return Ok(());
     }

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use crate::error::{AtPath, Error, Result};
+use crate::files::file_digest;
 
 /// A repository at a revision.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +120,7 @@ impl Repository {
             for path in &cached {
                 let stored = std::fs::canonicalize(path).at("resolve", path)?;
                 let expected = stored.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-                let found = file_sha256(path)?;
+                let found = file_digest::<Sha256>(path)?;
                 if found != expected {
                     return Err(refuse(path, &found, &expected));
                 }
@@ -163,24 +164,7 @@ impl Pinned {
             Some(path) => path,
             None => self.repository().api(self.file, |api| api.download(self.file))?,
         };
-        let found = file_sha256(&path)?;
+        let found = file_digest::<Sha256>(&path)?;
         if found == self.sha256 { Ok(path) } else { Err(refuse(&path, &found, self.sha256)) }
     }
-}
-
-/// Lower-case hexadecimal SHA-256 of a file.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn file_sha256(path: &Path) -> Result<String> {
-    let mut file = std::fs::File::open(path).at("open", path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match std::io::Read::read(&mut file, &mut buffer).at("read", path)? {
-            0 => break,
-            n => hash.update(&buffer[..n]),
-        }
-    }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
