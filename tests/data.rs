@@ -133,6 +133,10 @@ fn folders_are_data_sets_with_classes_and_splits() {
     let rows = pgn_bench::results::read(&home.join("out/tiny-smoke/biggan32-pgn+cr-s0/rows.parquet")).unwrap();
     assert_eq!((rows[0].dataset.as_str(), rows[0].split.as_str()), ("set", "train"));
 
+    // Its own results are a Parquet file without images.
+    let other = elsewhere(&home.join("out/tiny-smoke/biggan32-pgn+cr-s0/rows.parquet")).err().unwrap().to_string();
+    assert!(other.contains("rows.parquet: has no column `img` or `image`, only experiment, scale"), "{other}");
+
     write("train/light/99.png", 41, 0);
     let (code, stderr) = run(&home, &home.0, &yaml, &[]);
     assert!(code == 2 && stderr.contains("99.png has 41×41 pixels, expected 40×40 as the first"), "{stderr}");

@@ -1,5 +1,5 @@
 //! Statistics of a split that generated images are compared with. They are taken once for each (data set, split, size,
-//! number of images, pixels, extractor, resize) and kept in the user's cache.
+//! number of images, pixels, extractor, resize, version of this program) and kept in the user's cache.
 
 use std::path::PathBuf;
 
@@ -51,12 +51,13 @@ fn path(extractor: &dyn Extractor, images: &Images, n: usize) -> Result<PathBuf>
     let folder = cache_folder()?.join("statistics");
     create_folder(&folder)?;
     Ok(folder.join(format!(
-        "{}-{}px-{n}-{}-{}-{}-{}.npz",
+        "{}-{}px-{n}-{}-{}-{}-{}-v{}.npz",
         images.name.replace(':', "-"),
         images.side,
         &images.fingerprint()[..12],
         extractor.id(),
         &extractor.weights_sha256()[..12],
         extractor.resize(),
+        env!("CARGO_PKG_VERSION"),
     )))
 }
