@@ -13,7 +13,7 @@ mod tests;
 use candle_core::{Result, Shape, Storage, Tensor, bail};
 
 use super::op::{Made, Op2, Op3, View, apply2, apply3};
-use super::real::Real;
+use super::real::{Real, vectorised};
 
 /// Geometry of a convolution of square kernels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,17 +128,17 @@ impl Then<'_> {
             Self::Leaky(alpha) => {
                 let alpha = T::from_f64(alpha);
                 Ok(convolve(&|_, out| {
-                    for v in out {
-                        *v = if *v > T::ZERO { *v } else { alpha * *v };
-                    }
+                    vectorised(|| out.iter_mut().for_each(|v| *v = if *v > T::ZERO { *v } else { alpha * *v }));
                 }))
             }
             Self::Slope { y, alpha } => elements(name, y, len, |y: &[T]| {
                 let alpha = T::from_f64(alpha);
                 Ok(convolve(&|at, out| {
-                    for (v, &y) in out.iter_mut().zip(&y[at..]) {
-                        *v = if y > T::ZERO { *v } else { alpha * *v };
-                    }
+                    vectorised(|| {
+                        for (v, &y) in out.iter_mut().zip(&y[at..]) {
+                            *v = if y > T::ZERO { *v } else { alpha * *v };
+                        }
+                    });
                 }))
             }),
             Self::ScaledBiasSlope { c, bias, y, alpha } => elements(name, y, len, |y: &[T]| {
@@ -146,14 +146,16 @@ impl Then<'_> {
                     elements(name, bias, channels, |bias: &[T]| {
                         let (alpha, image) = (T::from_f64(alpha), (len / images).max(1));
                         Ok(convolve(&|at, out| {
-                            let pixels = out.chunks_exact_mut(channels).zip(y[at..].chunks_exact(channels));
-                            for (n, (out, y)) in pixels.enumerate() {
-                                let c = c[(at + n * channels) / image];
-                                for ((v, &y), &b) in out.iter_mut().zip(y).zip(bias) {
-                                    let w = *v + c * b;
-                                    *v = if y > T::ZERO { w } else { alpha * w };
+                            vectorised(|| {
+                                let pixels = out.chunks_exact_mut(channels).zip(y[at..].chunks_exact(channels));
+                                for (n, (out, y)) in pixels.enumerate() {
+                                    let c = c[(at + n * channels) / image];
+                                    for ((v, &y), &b) in out.iter_mut().zip(y).zip(bias) {
+                                        let w = *v + c * b;
+                                        *v = if y > T::ZERO { w } else { alpha * w };
+                                    }
                                 }
-                            }
+                            });
                         }))
                     })
                 })
