@@ -1,9 +1,11 @@
 //! Spectral normalisation (Miyato et al. 2018) as a reparametrisation outside the layers: they see W̄ = W/σ with σ = uᵀWv,
 //! W reshaped to `[O, rest]` and u, v from one power iteration in each training pass, constant in the gradient.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Shape, Tensor, bail};
 
 use super::init::Init;
+use super::op::{GRAIN, Made, Op2, Op3, View, apply2, apply3, fill, same_dims};
+use super::real::Real;
 use super::store::{Builder, Id, Store};
 
 /// Vectors of the power iteration, in a store of buffers.
@@ -29,6 +31,102 @@ struct Normalised {
     u: Tensor,
     v: Tensor,
     sigma: f64,
+}
+
+/// Partial sums that let the compiler use whole vectors.
+const LANES: usize = 32;
+/// Columns of a task.
+const COLUMNS: usize = 512;
+
+#[inline(always)]
+fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
+    let mut sums = [T::ZERO; LANES];
+    let (mut x, mut y) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    for (x, y) in (&mut x).zip(&mut y) {
+        for k in 0..LANES {
+            sums[k] += x[k] * y[k];
+        }
+    }
+    let rest: f64 = x.remainder().iter().zip(y.remainder()).map(|(&x, &y)| (x * y).to_f64()).sum();
+    sums.iter().map(|s| s.to_f64()).sum::<f64>() + rest
+}
+
+fn matrix<T>(name: &str, w: View<T>) -> Result<[usize; 2]> {
+    match w.dims {
+        &[rows, columns] if rows * columns > 0 => Ok([rows, columns]),
+        dims => bail!("{name}: expected a matrix, got {dims:?}"),
+    }
+}
+
+/// W·v.
+struct Times;
+
+impl Op2 for Times {
+    const NAME: &'static str = "matrix_times_vector";
+    fn cpu<T: Real>(&self, w: View<T>, v: View<T>) -> Made<T> {
+        let [rows, columns] = matrix(Self::NAME, w)?;
+        same_dims(Self::NAME, &[columns], v.dims)?;
+        let row = |at: usize| T::from_f64(dot(&w.data[at * columns..][..columns], v.data));
+        Ok((fill(rows, 1, |at, out| out[0] = row(at)), Shape::from(rows)))
+    }
+}
+
+/// Wᵀ·u.
+struct TransposedTimes;
+
+impl Op2 for TransposedTimes {
+    const NAME: &'static str = "transposed_matrix_times_vector";
+    fn cpu<T: Real>(&self, w: View<T>, u: View<T>) -> Made<T> {
+        let [rows, columns] = matrix(Self::NAME, w)?;
+        same_dims(Self::NAME, &[rows], u.dims)?;
+        let out = fill(columns, COLUMNS, |at, out| {
+            out.fill(T::ZERO);
+            for (row, &u) in w.data.chunks_exact(columns).zip(u.data) {
+                for (o, &w) in out.iter_mut().zip(&row[at..]) {
+                    *o += u * w;
+                }
+            }
+        });
+        Ok((out, Shape::from(columns)))
+    }
+}
+
+/// Σ of the products of two tensors' elements.
+struct Inner;
+
+impl Op2 for Inner {
+    const NAME: &'static str = "inner_product";
+    fn cpu<T: Real>(&self, a: View<T>, b: View<T>) -> Made<T> {
+        same_dims(Self::NAME, a.dims, b.dims)?;
+        let parts = fill(a.data.len().div_ceil(GRAIN), 1, |at, out| {
+            let range = at * GRAIN..((at + 1) * GRAIN).min(a.data.len());
+            out[0] = T::from_f64(dot(&a.data[range.clone()], &b.data[range]));
+        });
+        Ok((vec![T::from_f64(parts.iter().map(|p| p.to_f64()).sum())], Shape::from(1)))
+    }
+}
+
+/// (G − inner·u vᵀ)/σ.
+struct PullBack {
+    inner: f64,
+    sigma: f64,
+}
+
+impl Op3 for PullBack {
+    const NAME: &'static str = "spectral_pull_back";
+    fn cpu<T: Real>(&self, g: View<T>, u: View<T>, v: View<T>) -> Made<T> {
+        let [rows, columns] = matrix(Self::NAME, g)?;
+        same_dims(Self::NAME, &[rows], u.dims)?;
+        same_dims(Self::NAME, &[columns], v.dims)?;
+        let inverse = T::from_f64(1.0 / self.sigma);
+        let out = fill(rows * columns, columns, |at, out| {
+            let u = T::from_f64(self.inner * u.data[at / columns].to_f64());
+            for ((o, &g), &v) in out.iter_mut().zip(&g.data[at..]).zip(v.data) {
+                *o = (g - u * v) * inverse;
+            }
+        });
+        Ok((out, Shape::from(g.dims)))
+    }
 }
 
 fn unit(x: &Tensor, epsilon: f64) -> Result<Tensor> {
@@ -62,12 +160,14 @@ impl Weight {
         let matrix = stored.flatten_from(1)?;
         let (mut u, mut v) = (buffers.get(of.u)?.copy()?, buffers.get(of.v)?.copy()?);
         if training {
-            v = unit(&matrix.t()?.matmul(&u.unsqueeze(1)?)?.squeeze(1)?, of.epsilon)?;
-            u = unit(&matrix.matmul(&v.unsqueeze(1)?)?.squeeze(1)?, of.epsilon)?;
+            v = unit(&apply2(&TransposedTimes, &matrix, &u)?, of.epsilon)?;
+        }
+        let wv = apply2(&Times, &matrix, &v)?;
+        if training {
+            u = unit(&wv, of.epsilon)?;
             buffers.set(of.u, &u)?;
             buffers.set(of.v, &v)?;
         }
-        let wv = matrix.matmul(&v.unsqueeze(1)?)?.squeeze(1)?;
         let sigma = scalar(&(&u * &wv)?.sum_all()?)?;
         let w = (stored / sigma)?;
         Ok(Self { w: w.clone(), normalised: Some(Normalised { w, u, v, sigma }) })
@@ -79,8 +179,43 @@ impl Weight {
     /// When the gradient has another shape.
     pub fn pull_back(&self, gradient: &Tensor) -> Result<Tensor> {
         let Some(n) = &self.normalised else { return Ok(gradient.clone()) };
-        let inner = scalar(&(gradient.flatten_all()? * n.w.flatten_all()?)?.sum_all()?)?;
-        let outer = (n.u.unsqueeze(1)?.matmul(&n.v.unsqueeze(0)?)? * inner)?;
-        (gradient.flatten_from(1)? - outer)? / n.sigma
+        let gradient = gradient.flatten_from(1)?;
+        let inner = scalar(&apply2(&Inner, &gradient, &n.w.flatten_from(1)?)?.squeeze(0)?)?;
+        apply3(&PullBack { inner, sigma: n.sigma }, &gradient, &n.u, &n.v)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::{central_difference, dot as inner, random, tensors_close};
+    use crate::rng::Stream;
+    use candle_core::Device;
+
+    #[test]
+    fn products_are_those_of_matrices() {
+        let (w, u, v) = (random("w", &[37, 1100]), random("u", &[37]), random("v", &[1100]));
+        let times = w.matmul(&v.unsqueeze(1).unwrap()).unwrap().squeeze(1).unwrap();
+        tensors_close(&apply2(&Times, &w, &v).unwrap(), &times, 1e-13);
+        let transposed = u.unsqueeze(0).unwrap().matmul(&w).unwrap().squeeze(0).unwrap();
+        tensors_close(&apply2(&TransposedTimes, &w, &u).unwrap(), &transposed, 1e-13);
+        assert!(apply2(&Times, &w, &u).is_err());
+    }
+
+    #[test]
+    fn the_pulled_back_gradient_is_a_central_difference() {
+        let mut buffers = Builder::default();
+        let spectral = Spectral::declare(&mut buffers, "layer", &[5, 4, 3, 3], 1e-12);
+        let buffers = buffers.build(&mut Stream::new(0, "spectral", 0), DType::F64, &Device::Cpu).unwrap();
+        let (w, g) = (random("w", &[5, 4, 3, 3]), random("g", &[5, 4, 3, 3]));
+        let of = |w: &Tensor| Weight::of(w, Some(&spectral), &buffers, false);
+        let gradient = of(&w).unwrap().pull_back(&g).unwrap().reshape(w.dims()).unwrap();
+        central_difference(|w| Ok(inner(&of(w)?.w, &g)), &w, &random("v", w.dims()), &gradient);
+        // Many iterations find the largest singular value: the normalised matrix has norm one.
+        (0..200).for_each(|_| drop(Weight::of(&w, Some(&spectral), &buffers, true).unwrap()));
+        let bar = of(&w).unwrap().w.flatten_from(1).unwrap();
+        let x = random("x", &[36]);
+        let length = |t: &Tensor| inner(t, t).sqrt();
+        assert!(length(&apply2(&Times, &bar, &x).unwrap()) <= length(&x) * (1.0 + 1e-9));
     }
 }
