@@ -3,19 +3,24 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::Digest;
 
 use crate::error::{AtPath, Error, Result};
+
+/// A writer that is alive has written within this time.
+const ABANDONED: Duration = Duration::from_secs(600);
 
 /// Writes `path` through `write`: a reader never sees half of it, and a crash leaves the old content.
 ///
 /// # Errors
 /// When the folder cannot be written, or `write` fails.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
+    // Two processes that write the same file do not meet before the last of them renames its own.
+    let start = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
+    remove_abandoned(path, &start);
+    let temporary = path.with_file_name(format!("{start}{}.tmp", std::process::id()));
     let mut file = File::create(&temporary).at("create", &temporary)?;
     let written = write(&mut file).and_then(|()| file.sync_all().at("sync", &temporary));
     if let Err(error) = written {
@@ -28,6 +33,19 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) ->
         File::open(folder).and_then(|f| f.sync_all()).at("sync", folder)?;
     }
     Ok(())
+}
+
+/// Removes what killed writers of a file left: nobody has written to it for a while.
+fn remove_abandoned(path: &Path, start: &str) {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let age = entry.metadata().ok().and_then(|m| m.modified().ok()?.elapsed().ok());
+        if name.starts_with(start) && name.ends_with(".tmp") && age.is_some_and(|age| age > ABANDONED) {
+            // What cannot be removed is left: it is in nobody's way.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// [`write_atomic`] of bytes.

@@ -215,6 +215,8 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
     })?;
     measuring.finish_and_clear();
     let instrument = Instrument::new(None, &images, &device);
+    let eval = Eval { reference: split, batch_norm: Mode::Batch, ..cell.eval.clone() };
+    let cell = Cell { eval, ..cell };
     let origin = Origin {
         cell: &cell,
         config_hash: &progress.config_hash,
@@ -290,7 +292,12 @@ pub(super) fn sample(args: &SampleArgs) -> Result<()> {
         bail!("{} is there already: name a new folder", args.output.display());
     }
     // The folder gets its name when it is whole.
-    let part = args.output.with_extension("part");
+    let mut part = args.output.clone().into_os_string();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    if part.exists() {
+        std::fs::remove_dir_all(&part).at("empty", &part)?;
+    }
     create_folder(&part)?;
     let cell = Cell { seed, eval: Eval { images: args.n, batch_norm: mode, ..own.eval.clone() }, ..own };
     let progress = bar("images", args.n as u64, "images");

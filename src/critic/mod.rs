@@ -26,7 +26,7 @@ use crate::nn::conv::{Then, conv2d_input_grad_then, conv2d_then, conv2d_weight_g
 use crate::nn::fold::{conv_then_pool, conv_then_pool_grad};
 use crate::nn::image::{add_scaled_bias, channel_sum, scale_images};
 use crate::nn::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad};
-use crate::nn::spectral::Weight;
+use crate::nn::spectral::{Power, Weight};
 use crate::nn::store::Store;
 use crate::rng::Stream;
 use layer::{Affine, Layer, Net, NetBuilder};
@@ -144,9 +144,10 @@ impl Critic {
     }
 
     fn weights(&self, training: bool) -> Result<Vec<(Weight, Option<Tensor>)>> {
+        let power = if training { Power::Moving } else { Power::Still };
         let of = |a: &Affine| {
             let stored = self.params.get(a.weight)?;
-            let mut weight = Weight::of(&stored, a.spectral.as_ref(), &self.buffers, training)?;
+            let mut weight = Weight::of(&stored, a.spectral.as_ref(), &self.buffers, power)?;
             weight.w = if a.pooled { conv_then_pool(&weight.w)? } else { weight.w.reshape(&a.shape)? };
             Ok((weight, a.bias.map(|id| self.params.get(id)).transpose()?))
         };

@@ -18,6 +18,8 @@ use crate::error::{AtPath, Error, Result};
 use crate::files::{cache_folder, create_folder, sha256, write_atomic};
 
 const BATCH: usize = 250;
+/// Of decoding and resizing: another one makes other files.
+const VERSION: u32 = 1;
 
 /// The images that `open` gives, at `side`×`side` pixels, from the cache if they are there. `files` hold them: when one has
 /// changed, the images are decoded anew. `progress` hears of the images done and of how many there are.
@@ -33,7 +35,7 @@ pub(super) fn images(
 ) -> Result<Images> {
     let folder = cache_folder()?.join("images");
     let file_name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let path = folder.join(format!("{file_name}-{side}px-{}.safetensors", &stamp(files)?[..12]));
+    let path = folder.join(format!("{file_name}-{side}px-{}-v{VERSION}.safetensors", &stamp(files)?[..12]));
     if !path.is_file() {
         create_folder(&folder)?;
         build(&path, open()?.as_ref(), side, progress)?;

@@ -120,8 +120,10 @@ impl Repository {
             for path in &cached {
                 let stored = std::fs::canonicalize(path).at("resolve", path)?;
                 let expected = stored.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+                // A copy of the cache without its links no longer says what it should be.
+                let says = expected.len() == 64 && expected.bytes().all(|b| b.is_ascii_hexdigit());
                 let found = file_digest::<Sha256>(path)?;
-                if found != expected {
+                if says && found != expected {
                     return Err(refuse(path, &found, &expected));
                 }
             }

@@ -43,7 +43,11 @@ pub(super) fn locate(split: Split) -> Result<ImagesOf> {
     if let Some(path) = found {
         let single = path.extension().is_some_and(|e| e == "bin");
         let container = if single { path.parent().map(Path::to_path_buf).unwrap_or_default() } else { path };
-        let files = vec![member(&container, split).file()];
+        let images = member(&container, split);
+        let mut files = vec![images.file()];
+        if split != Split::Unlabeled && container.is_dir() {
+            files.push(of_labels(&images).file());
+        }
         return Ok(ImagesOf { files, open: Box::new(move || archive(&container, split)) });
     }
     let files = REPOSITORY.cached(&files_of(split));
@@ -88,9 +92,13 @@ fn records(member: Member, split: Split) -> Result<Records> {
     Ok(Records { member, side: SIDE, column_major: true, len, labels, classes })
 }
 
+fn of_labels(images: &Member) -> Member {
+    Member { name: images.name.replace("_X", "_y"), ..images.clone() }
+}
+
 /// The labels beside the images, 1 to 10.
 fn labels(images: &Member, len: usize) -> Result<Vec<u8>> {
-    let member = Member { name: images.name.replace("_X", "_y"), ..images.clone() };
+    let member = of_labels(images);
     let labels = member.bytes(len as u64)?;
     if labels.len() != len {
         return Err(Error::invalid(format!("{} has {} labels for {len} images", member.describe(), labels.len())));

@@ -20,7 +20,7 @@ use crate::nn::conv::{
 use crate::nn::fold::{upsample_then_conv, upsample_then_conv_grad};
 use crate::nn::image::{channel_sum, channels_first, channels_last, one_hot};
 use crate::nn::resample::{upsample2, upsample2_grad};
-use crate::nn::spectral::Weight;
+use crate::nn::spectral::{Power, Weight};
 use crate::nn::store::Store;
 use crate::rng::Stream;
 use layer::{Affine, BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm, Layer, NetBuilder};
@@ -184,7 +184,12 @@ impl Generator {
 
     fn weight(&self, affine: &Affine, mode: Mode) -> Result<Weight> {
         let stored = self.params.get(affine.weight)?;
-        Weight::of(&stored, affine.spectral.as_ref(), &self.buffers, mode == Mode::Train)
+        let power = match mode {
+            Mode::Train => Power::Moving,
+            Mode::Batch => Power::Once,
+            Mode::Running => Power::Still,
+        };
+        Weight::of(&stored, affine.spectral.as_ref(), &self.buffers, power)
     }
 
     fn run(

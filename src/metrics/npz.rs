@@ -40,7 +40,9 @@ pub fn write(path: &Path, gaussian: &Gaussian, features: Option<&Tensor>) -> Res
             let values: Vec<f32> = features.flatten_all()?.to_vec1()?;
             array(&mut npz, "features", &shape, values.into_iter()).at("write", path)?;
         }
-        Ok(())
+        // Left to its end of life, the archive would hide a full disk.
+        let mut out = npz.zip_writer().finish().map_err(std::io::Error::from).at("write", path)?;
+        std::io::Write::flush(&mut out).at("write", path)
     })
 }
 

@@ -150,21 +150,34 @@ impl Spectral {
     }
 }
 
+/// What a pass does about the vectors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Power {
+    /// It takes them as they are: PyTorch's evaluation mode.
+    Still,
+    /// It takes a power iteration and forgets it. Averaged vectors have lost their length, which this gives back.
+    Once,
+    /// It takes a power iteration, which moves them: training mode.
+    Moving,
+}
+
 impl Weight {
-    /// The weight of a layer from the stored one; `training` takes a power iteration, which moves the vectors.
+    /// The weight of a layer from the stored one.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn of(stored: &Tensor, spectral: Option<&Spectral>, buffers: &Store, training: bool) -> Result<Self> {
+    pub fn of(stored: &Tensor, spectral: Option<&Spectral>, buffers: &Store, power: Power) -> Result<Self> {
         let Some(of) = spectral else { return Ok(Self { w: stored.clone(), normalised: None }) };
         let matrix = stored.flatten_from(1)?;
         let (mut u, mut v) = (buffers.get(of.u)?.copy()?, buffers.get(of.v)?.copy()?);
-        if training {
+        if power != Power::Still {
             v = unit(&apply2(&TransposedTimes, &matrix, &u)?, of.epsilon)?;
         }
         let wv = apply2(&Times, &matrix, &v)?;
-        if training {
+        if power != Power::Still {
             u = unit(&wv, of.epsilon)?;
+        }
+        if power == Power::Moving {
             buffers.set(of.u, &u)?;
             buffers.set(of.v, &v)?;
         }
@@ -208,11 +221,11 @@ mod tests {
         let spectral = Spectral::declare(&mut buffers, "layer", &[5, 4, 3, 3], 1e-12);
         let buffers = buffers.build(&mut Stream::new(0, "spectral", 0), DType::F64, &Device::Cpu).unwrap();
         let (w, g) = (random("w", &[5, 4, 3, 3]), random("g", &[5, 4, 3, 3]));
-        let of = |w: &Tensor| Weight::of(w, Some(&spectral), &buffers, false);
+        let of = |w: &Tensor| Weight::of(w, Some(&spectral), &buffers, Power::Still);
         let gradient = of(&w).unwrap().pull_back(&g).unwrap().reshape(w.dims()).unwrap();
         central_difference(|w| Ok(inner(&of(w)?.w, &g)), &w, &random("v", w.dims()), &gradient);
         // Many iterations find the largest singular value: the normalised matrix has norm one.
-        (0..200).for_each(|_| drop(Weight::of(&w, Some(&spectral), &buffers, true).unwrap()));
+        (0..200).for_each(|_| drop(Weight::of(&w, Some(&spectral), &buffers, Power::Moving).unwrap()));
         let bar = of(&w).unwrap().w.flatten_from(1).unwrap();
         let x = random("x", &[36]);
         let length = |t: &Tensor| inner(t, t).sqrt();

@@ -25,6 +25,8 @@ pub struct Progress {
     pub cell: Cell,
     /// Classes of the data set.
     pub classes: usize,
+    /// SHA-256 of the training images' pixels; empty where they are not known (an import).
+    pub images_sha256: String,
     /// Generator updates made.
     pub step: u64,
     /// Hash of the resolved configuration.

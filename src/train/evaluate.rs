@@ -176,12 +176,12 @@ pub fn evaluate(
     Ok(scores)
 }
 
-/// `keep` rows, evenly spread.
+/// The rows that a [`Collector`] would have kept of so many.
 fn spread(features: &Tensor, keep: usize) -> Result<Tensor> {
     let n = features.dim(0)?;
     if n <= keep {
         return Ok(features.clone());
     }
-    let rows: Vec<u32> = (0..keep).map(|k| (k * n / keep) as u32).collect();
+    let rows: Vec<u32> = (0..keep).map(|k| (((k + 1) * n).div_ceil(keep) - 1) as u32).collect();
     Ok(features.index_select(&Tensor::new(rows, features.device())?, 0)?)
 }

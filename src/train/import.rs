@@ -50,13 +50,16 @@ pub fn read(path: &Path, cell: &Cell, classes: usize, device: &Device) -> Result
     }
     let scalars: Scalars =
         PytorchReader::load_config(path, None).map_err(|e| bad(format!("no training step in it: {e}")))?;
-    let updates = [scalars.step * cell.train.critic_steps, scalars.step];
+    let critic_updates = scalars.step.checked_mul(cell.train.critic_steps);
+    let critic_updates = critic_updates.ok_or_else(|| bad(format!("it claims {} steps", scalars.step)))?;
+    let updates = [critic_updates, scalars.step];
     moments(&mut tensors, "optim_D.", &state.critic.params, &state.critic_adam).map_err(bad)?;
     moments(&mut tensors, "optim_G.", &state.generator.params, &state.generator_adam).map_err(bad)?;
     [state.critic_adam.updates, state.generator_adam.updates] = updates;
     let progress = Progress {
         cell: cell.clone(),
         classes,
+        images_sha256: String::new(),
         step: scalars.step,
         config_hash: cell.hash()?,
         updates,

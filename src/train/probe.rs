@@ -110,8 +110,15 @@ pub fn measure(
     let labels: Vec<u8> = picks.iter().map(|&i| images.labels[i as usize]).collect();
     let labels = generator.classes.map(|k| one_hot(&labels, k, DType::F32, &device)).transpose()?;
     let real = Set { x: to_tensor(&pixels, images.side, &device)?, labels };
-    let latents = generator.latents(cell.seed, "probe/latents", 0, n)?;
-    let generated = Set { x: generator.images(&latents, Mode::Batch)?, labels: latents.labels };
+    let (mut x, mut labels) = (Vec::new(), Vec::new());
+    for (batch, _) in (0..n).step_by(cell.eval.batch).enumerate() {
+        let latents = generator.latents(cell.seed, "probe/latents", batch as u64, cell.eval.batch)?;
+        x.push(generator.images(&latents, Mode::Batch)?);
+        labels.extend(latents.labels);
+    }
+    let first = |parts: &[Tensor]| Tensor::cat(parts, 0)?.narrow(0, 0, n)?.contiguous();
+    let labels = if labels.is_empty() { None } else { Some(first(&labels)?) };
+    let generated = Set { x: first(&x)?, labels };
     let share: Vec<f32> = (0..n).map(|_| stream.uniform() as f32).collect();
     let share = Tensor::from_vec(share, n, &device)?;
     let mixed = (scale_images(&real.x, &share, 0.0)? + scale_images(&generated.x, &(1.0 - &share)?, 0.0)?)?;

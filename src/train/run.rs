@@ -140,9 +140,10 @@ pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch
     if let Some(reason) = &run.progress.diverged {
         return Ok(Outcome::Diverged(reason.clone()));
     }
-    if run.progress.step == 0 && run.rows.is_empty() {
+    // A fresh run, or one that began elsewhere.
+    if run.rows.is_empty() {
         run.evaluate(watch)?;
-        run.checkpoint("running")?;
+        run.checkpoint(if run.progress.step < cell.train.steps { "running" } else { "finished" })?;
     }
     run.train(watch)
 }
@@ -177,6 +178,7 @@ impl<'a> Run<'a> {
         let mut progress = Progress {
             cell: cell.clone(),
             classes: bench.train.classes,
+            images_sha256: bench.train.fingerprint().to_owned(),
             step: 0,
             config_hash: hash.clone(),
             updates: [0, 0],
@@ -190,6 +192,13 @@ impl<'a> Run<'a> {
             if progress.config_hash != hash {
                 return Err(Error::content(&checkpoint, "belongs to another configuration than config.json beside it"));
             }
+            let now = bench.train.fingerprint();
+            if !progress.images_sha256.is_empty() && progress.images_sha256 != now {
+                let was = &progress.images_sha256;
+                let what = format!("trained on other images of {} (SHA-256 {was}, now {now})", bench.train.name);
+                return Err(Error::content(&checkpoint, format!("{what}: give it back its data, or use --overwrite")));
+            }
+            now.clone_into(&mut progress.images_sha256);
             let path = folder.join(results::FILE);
             if path.is_file() {
                 rows = results::read(&path)?;

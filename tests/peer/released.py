@@ -41,10 +41,6 @@ def main():
             sample = load_file(file)
             net.load_state_dict(checkpoint[theirs])
             labels = [sample["labels"].argmax(1)] if "labels" in sample else []
-            # The vectors of spectral normalisation move in a training pass; ours stay where they are.
-            for layer in net.modules():
-                if hasattr(layer, "weight_orig"):
-                    layer.eval()
             with torch.no_grad():
                 images = net(sample["z"], *labels)
             print(f"{arch} {theirs}: largest difference of 64 images {(images - sample['images']).abs().max():.1e}")

@@ -36,6 +36,8 @@ pub struct Lmdb {
     path: PathBuf,
     map: Mmap,
     entries: Vec<Entry>,
+    /// Side of images that are bytes, not files.
+    raw: Option<usize>,
 }
 
 /// Reads little-endian numbers of a file whose content nobody vouches for.
@@ -147,7 +149,14 @@ impl Lmdb {
                 ));
             }
         }
-        Ok(Self { path, map, entries })
+        let len = entries[0].1.len();
+        let side = (len / 3).isqrt();
+        let encoded = |at: &std::ops::Range<usize>| {
+            map[at.clone()].starts_with(b"\x89PNG") || map[at.clone()].starts_with(b"\xff\xd8")
+        };
+        let square = side > 0 && side * side * 3 == len && entries.iter().all(|(_, at)| at.len() == len);
+        let raw = (square && !entries.iter().all(|(_, at)| encoded(at))).then_some(side);
+        Ok(Self { path, map, entries, raw })
     }
 }
 
@@ -196,9 +205,7 @@ impl Source for Lmdb {
                 .into_par_iter()
                 .map(|i| {
                     let value = &self.map[self.entries[i].1.clone()];
-                    let side = (value.len() / 3).isqrt();
-                    let encoded = value.starts_with(b"\x89PNG") || value.starts_with(b"\xff\xd8");
-                    if !encoded && side > 0 && side * side * 3 == value.len() {
+                    if let Some(side) = self.raw {
                         return Ok((Picture { pixels: value.to_vec(), size: [side; 2] }, 0));
                     }
                     Ok((decode(value, &|m| Error::invalid(format!("{}: {m}", self.describe(i))))?, 0))

@@ -15,8 +15,8 @@ use crate::data::name_of;
 use crate::error::{AtPath, Error, Result};
 use crate::guard::caught;
 
-const IMAGES: [&str; 2] = ["img", "image"];
-const LABELS: &str = "label";
+pub(super) const IMAGES: [&str; 2] = ["img", "image"];
+pub(super) const LABELS: &str = "label";
 
 /// One file after the other.
 pub struct Parquet {

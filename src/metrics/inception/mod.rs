@@ -51,7 +51,10 @@ impl Inception {
     pub fn from_file(path: &Path, head: Option<&Path>, resize: Resize) -> Result<Self> {
         let (mut tensors, sha256) = weights::read(path)?;
         if let Some(head) = head {
-            tensors.extend(weights::read(head)?.0);
+            let (mut of_head, _) = weights::read(head)?;
+            for name in ["fc.weight", "fc.bias"] {
+                tensors.extend(of_head.remove_entry(name));
+            }
         }
         let bad = |e: candle_core::Error| Error::content(path, e.to_string());
         let mut tensors = Weights::new(tensors);
