@@ -17,5 +17,6 @@ pub mod optim;
 pub mod report;
 pub mod results;
 pub mod rng;
+pub mod statistics;
 pub mod train;
 pub mod weights;

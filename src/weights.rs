@@ -2,34 +2,31 @@
 //! pickle is parsed, never executed.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use pytorch_reader::{DType as Stored, PytorchReader};
-use sha2::Sha256;
 
 use crate::error::{AtPath, Error, Result};
-use crate::files::file_digest;
 
-/// Every tensor of a file by name, and the file's SHA-256.
+/// Every tensor of a file by name.
 ///
 /// # Errors
 /// When the file cannot be read, or is not what its extension says.
-pub fn read(path: &Path) -> Result<(BTreeMap<String, Tensor>, String)> {
-    let sha256 = file_digest::<Sha256>(path)?;
+pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    File::open(path).at("open", path)?;
     let is = |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
-    let tensors = if is("pth") || is("pt") {
-        pickled(path)?
+    if is("pth") || is("pt") {
+        pickled(path)
     } else if is("safetensors") {
         let bytes = std::fs::read(path).at("read", path)?;
-        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-            .map_err(|e| Error::content(path, format!("not a safetensors file: {e}")))?
-            .into_iter()
-            .collect()
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+            .map_err(|e| Error::content(path, format!("not a safetensors file: {e}")))?;
+        Ok(tensors.into_iter().collect())
     } else {
-        return Err(Error::content(path, "weights are a .safetensors, .pth or .pt file"));
-    };
-    Ok((tensors, sha256))
+        Err(Error::content(path, "weights are a .safetensors, .pth or .pt file"))
+    }
 }
 
 fn pickled(path: &Path) -> Result<BTreeMap<String, Tensor>> {

@@ -25,7 +25,7 @@ fn error(path: &Path) -> String {
 
 #[test]
 fn both_containers_hold_the_same() {
-    let (zip, legacy) = (read(&file("zip.pth")).unwrap().0, read(&file("legacy.pth")).unwrap().0);
+    let (zip, legacy) = (read(&file("zip.pth")).unwrap(), read(&file("legacy.pth")).unwrap());
     assert_eq!(zip.keys().collect::<Vec<_>>(), legacy.keys().collect::<Vec<_>>());
     let values = |t: &Tensor| t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
     for (name, a) in &zip {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use candle_core::Device;
 
-use super::progress::bar;
+use super::progress::{bar, followed};
 use crate::config::{Cell, ExtractorKind};
 use crate::data::{Images, Split, load};
 use crate::metrics::Extractor;
@@ -62,12 +62,9 @@ pub(super) fn bench(cell: &Cell, weights: &Weights, device: Device) -> Result<Be
                     train.name
                 );
             }
-            let training = bar("training the feature classifier", 1, "steps");
-            let classifier = Classifier::cached(&train, &mut |step, of| {
-                training.set_length(of);
-                training.set_position(step);
+            let classifier = followed("training the feature classifier", "steps", |progress| {
+                Ok(Classifier::cached(&train, &mut |step, of| progress(step as usize, of as usize))?)
             })?;
-            training.finish_and_clear();
             let accuracy = 100.0 * classifier.accuracy_on(&reference)?;
             eprintln!("extractor {} classifies {accuracy:.1} % of {} rightly", classifier.id(), reference.name);
             Box::new(classifier)
@@ -81,11 +78,6 @@ pub(super) fn bench(cell: &Cell, weights: &Weights, device: Device) -> Result<Be
 
 /// A split of a cell's data set, with a bar while it is decoded.
 pub(super) fn loaded(cell: &Cell, split: Split) -> Result<Arc<Images>> {
-    let decoding = bar(&format!("{}:{split} at {} pixels", cell.dataset.name(), cell.image_size), 1, "images");
-    let images = load(&cell.dataset, split, cell.image_size, &mut |done, of| {
-        decoding.set_length(of as u64);
-        decoding.set_position(done as u64);
-    })?;
-    decoding.finish_and_clear();
-    Ok(images)
+    let what = format!("{}:{split} at {} pixels", cell.dataset.name(), cell.image_size);
+    followed(&what, "images", |progress| Ok(load(&cell.dataset, split, cell.image_size, progress)?))
 }

@@ -8,7 +8,7 @@ use candle_core::Device;
 
 use super::bench::{self, Weights, bench};
 use super::choice;
-use super::progress::bar;
+use super::progress::{bar, followed};
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
 use crate::data::Split;
 use crate::error::AtPath;
@@ -206,14 +206,11 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
     let split = args.split.unwrap_or(cell.split);
     let images = bench::loaded(&cell, split)?;
     let (state, progress) = restore(stored, &device)?;
-    let Some(choice) = methods::find(&cell.method) else { bail!("unknown method {}", cell.method) };
-    let measuring = bar(&format!("critic of {}", cell.name()), 1, "sets");
+    let choice = methods::require(&cell.method)?;
     let n = args.n.min(images.len());
-    let samples = measure(&state, choice.method.as_ref(), &cell, &images, n, &mut |done, of| {
-        measuring.set_length(of as u64);
-        measuring.set_position(done as u64);
+    let samples = followed(&format!("critic of {}", cell.name()), "sets", |progress| {
+        Ok(measure(&state, choice.method.as_ref(), &cell, &images, n, progress)?)
     })?;
-    measuring.finish_and_clear();
     let instrument = Instrument::new(None, &images, &device);
     let eval = Eval { reference: split, batch_norm: Mode::Batch, ..cell.eval.clone() };
     let cell = Cell { eval, ..cell };

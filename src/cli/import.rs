@@ -7,8 +7,7 @@ use candle_core::Device;
 
 use super::cells::Cells;
 use crate::data;
-use crate::files::{create_folder, write_bytes};
-use crate::train::run::{CONFIG, Existing, SAMPLES, check_folder, folder};
+use crate::train::run::{Existing, check_folder, empty_folder, folder};
 use crate::train::{checkpoint, import};
 
 #[derive(clap::Args)]
@@ -37,12 +36,8 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     let classes = data::classes(&cell.dataset, cell.split)?;
     let (state, progress) = import::read(&args.checkpoint, cell, classes, &Device::Cpu)?;
     let folder = folder(&args.output, cell);
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder)?;
-    }
-    create_folder(&folder.join(SAMPLES))?;
+    empty_folder(&folder, cell)?;
     checkpoint::save(&folder.join(checkpoint::FILE), &state, &progress)?;
-    write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())?;
     println!("step {} of {} in {}", progress.step, cell.name(), folder.display());
     println!("`pgn-bench eval {0}`, `sample {0} -o grid.png`; `run … --resume` trains it on", folder.display());
     Ok(())

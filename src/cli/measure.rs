@@ -8,15 +8,15 @@ use serde_json::json;
 
 use super::bench::Weights;
 use super::choice;
-use super::progress::bar;
-use crate::data::source::{self, Decoded, Named, Picture, Source};
+use super::progress::{bar, followed};
+use crate::data::source::{self, Named, Picture};
 use crate::metrics::collect::{Collected, Collector, Needs};
 use crate::metrics::frechet::{Gaussian, Reference};
 use crate::metrics::inception::Inception;
 use crate::metrics::inception::resize::Resize;
 use crate::metrics::inception_score::SPLITS;
 use crate::metrics::{BATCH, Extractor, kid, manifold, npz, reference};
-use crate::train::rows::{INTERVAL, RANK_DEFICIENT};
+use crate::train::rows::{RANK_DEFICIENT, interval};
 
 /// What every measure takes.
 #[derive(clap::Args)]
@@ -60,16 +60,8 @@ impl<'a> Measure<'a> {
 
     /// Opens a collection and checks that it has as many images as asked for.
     fn open(&self, name: &str) -> Result<Collection> {
-        let decoding = bar(name, 1, "images decoded");
-        let images = source::open(name, &mut |done, of| {
-            decoding.set_length(of as u64);
-            decoding.set_position(done as u64);
-        })?;
-        decoding.finish_and_clear();
-        let len = match &images {
-            Named::Split(images) => images.len(),
-            Named::Elsewhere(source) => source.len(),
-        };
+        let images = followed(name, "images decoded", |progress| Ok(source::open(name, progress)?))?;
+        let len = images.source().len();
         let n = self.options.n.unwrap_or(len);
         if n > len {
             bail!("{name} has {len} images, fewer than -n {n}");
@@ -80,16 +72,8 @@ impl<'a> Measure<'a> {
     fn collect(&self, of: &Collection, needs: Needs) -> Result<Collected> {
         let progress = bar(&of.name, of.n as u64, "images");
         let mut collector = Collector::new(of.n, self.inception.dim(), needs)?;
-        let decoded;
-        let source: &dyn Source = match &of.images {
-            Named::Elsewhere(source) => source.as_ref(),
-            Named::Split(images) => {
-                decoded = Decoded(images.clone());
-                &decoded
-            }
-        };
         let mut left = of.n;
-        for batch in source.batches(BATCH) {
+        for batch in of.images.source().batches(BATCH) {
             let mut pictures: Vec<Picture> = batch?.into_iter().map(|(picture, _)| picture).collect();
             pictures.truncate(left);
             if pictures.is_empty() {
@@ -154,9 +138,9 @@ impl<'a> Measure<'a> {
 }
 
 /// A value with its 95 % interval, in text and JSON.
-fn interval(value: f64, error: Option<f64>) -> (String, serde_json::Value) {
+fn with_interval(value: f64, error: Option<f64>) -> (String, serde_json::Value) {
     let Some(error) = error else { return (format!("{value:.6}"), serde_json::Value::Null) };
-    let (low, high) = (value - INTERVAL * error, value + INTERVAL * error);
+    let [low, high] = interval(value, error);
     let text = format!("{value:.6} (95 % interval {low:.6} to {high:.6}, bootstrap)");
     (text, json!({"standard_error": error, "low": low, "high": high}))
 }
@@ -181,7 +165,7 @@ pub(super) fn fid(options: &Options, a: &str, b: &str, bootstrap: usize) -> Resu
     // A foreign npz does not say how many images it was taken from.
     let fewest = [&of_a, &of_b].into_iter().map(|g| g.n).filter(|&n| n > 0).min();
     let warning = fewest.filter(|&n| n <= of_a.mean.len()).map(|_| RANK_DEFICIENT);
-    let (text, interval) = interval(value, error);
+    let (text, interval) = with_interval(value, error);
     let values = json!({"fid": value, "interval": interval, "n": [of_a.n, of_b.n]});
     m.print("fid", &[a, b], values, &format!("FID {text}"), warning);
     Ok(())
@@ -227,7 +211,7 @@ pub(super) fn kernel_distance(options: &Options, a: &str, b: &str, of: &Subsets)
     let all = kid::mmd2(&y, &x)?;
     let error = if bootstrap > 0 { Some(kid::bootstrap(&y, &x, bootstrap, 0)?) } else { None };
     let of = kid::over_subsets(&y, &x, subsets, size, 0)?;
-    let (over_all, interval) = interval(all, error);
+    let (over_all, interval) = with_interval(all, error);
     let values = json!({
         "kid_mean": of.mean, "kid_std": of.std, "kid_all": all, "interval": interval, "subsets": subsets, "size": size,
     });

@@ -31,7 +31,7 @@ enum Command {
     Run(run::Args),
     /// Download a data set or the Inception weights into the Hugging Face cache, checking their SHA-256
     Fetch {
-        /// cifar10 or inception
+        /// cifar10, stl10, celebahq or inception
         what: String,
     },
     /// Fréchet Inception Distance between two collections of images (folder, Parquet file, npz statistics, cifar10:train, …)

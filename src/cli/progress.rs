@@ -19,6 +19,21 @@ pub(super) fn bar(prefix: &str, len: u64, unit: &str) -> ProgressBar {
     ProgressBar::new(len).with_style(style).with_prefix(prefix.to_owned())
 }
 
+/// Shows a bar while `work` tells how much is done, and of how much.
+pub(super) fn followed<T>(
+    prefix: &str,
+    unit: &str,
+    work: impl FnOnce(&mut dyn FnMut(usize, usize)) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let bar = bar(prefix, 1, unit);
+    let done = work(&mut |done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    done
+}
+
 /// Shows one cell.
 pub(super) struct CellBar {
     bar: ProgressBar,

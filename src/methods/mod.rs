@@ -14,6 +14,7 @@ mod wgan;
 
 use candle_core::{Result, Tensor};
 
+use crate::error::{self, Error};
 use crate::losses::Loss;
 
 /// Weight of consistency regularisation in the paper.
@@ -113,6 +114,14 @@ pub fn find(id: &str) -> Option<Choice> {
     };
     let method = ALL.iter().map(|make| make()).find(|m| m.id() == base)?;
     (!consistency || method.takes_cr()).then_some(Choice { method, consistency })
+}
+
+/// The method of an id.
+///
+/// # Errors
+/// When there is none; the message names those there are.
+pub fn require(id: &str) -> error::Result<Choice> {
+    find(id).ok_or_else(|| Error::invalid(format!("unknown method `{id}`; known: {}", ids().join(", "))))
 }
 
 /// f / (n + |f|).

@@ -33,6 +33,11 @@ pub struct Collected {
     pub kept: Option<Tensor>,
 }
 
+/// Whether image `i` of `total` is one of `keep`, evenly spread: where ⌊i·keep/total⌋ steps.
+pub fn keeps(i: usize, keep: usize, total: usize) -> bool {
+    (i + 1) * keep / total > i * keep / total
+}
+
 /// Gathers batch by batch.
 pub struct Collector {
     total: usize,
@@ -77,10 +82,8 @@ impl Collector {
             };
             sums.add(logits)?;
         }
-        // Image i of n is kept where ⌊i·keep/n⌋ steps: `keep` of them, evenly spread.
-        let rank = |i: usize| i * self.needs.keep / self.total;
-        let picks: Vec<u32> =
-            (0..n).filter(|i| rank(self.seen + i + 1) > rank(self.seen + i)).map(|i| i as u32).collect();
+        let is_kept = |i: &usize| keeps(self.seen + i, self.needs.keep, self.total);
+        let picks: Vec<u32> = (0..n).filter(is_kept).map(|i| i as u32).collect();
         if !picks.is_empty() {
             let picks = Tensor::new(picks, &Device::Cpu)?;
             self.kept.push(of.features.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.index_select(&picks, 0)?);

@@ -8,6 +8,7 @@ use faer::{Mat, Side};
 
 use crate::error::{Error, Result};
 use crate::rng::Stream;
+use crate::statistics::mean_and_deviation;
 
 /// Rows widened to f64 at a time.
 const ROWS: usize = 2048;
@@ -152,15 +153,8 @@ impl Reference {
             values.push(self.distance(&sums.finish()?)?);
             progress();
         }
-        Ok(standard_deviation(&values))
+        Ok(mean_and_deviation(&values).1)
     }
-}
-
-/// Standard deviation with N − 1; 0 for fewer than two values.
-pub fn standard_deviation(values: &[f64]) -> f64 {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt()
 }
 
 /// Fréchet distance between two Gaussians.
@@ -218,7 +212,7 @@ mod tests {
         let reference = Reference::new(&gaussian(&(make(1000) * 1.5).unwrap())).unwrap();
         let fresh: Vec<f64> = (0..300).map(|k| reference.distance(&gaussian(&make(k))).unwrap()).collect();
         let got = reference.bootstrap(&make(0), 300, 0, &mut || ()).unwrap();
-        let want = standard_deviation(&fresh);
+        let want = mean_and_deviation(&fresh).1;
         assert!((got / want - 1.0).abs() < 0.25, "{got} against {want}");
         assert_eq!(got, reference.bootstrap(&make(0), 300, 0, &mut || ()).unwrap());
     }

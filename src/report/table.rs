@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::results::{COST, Row};
+use crate::statistics::mean_and_deviation;
 
 /// What must agree for two numbers to stand in one table.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,14 +55,8 @@ struct Run {
     status: String,
 }
 
-fn mean_std(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    (mean, (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt())
-}
-
 fn show(values: &[f64], digits: usize) -> String {
-    let (mean, std) = mean_std(values);
+    let (mean, std) = mean_and_deviation(values);
     if values.len() > 1 { format!("{mean:.digits$} ± {std:.digits$}") } else { format!("{mean:.digits$}") }
 }
 
@@ -155,7 +150,7 @@ fn table(runs: Vec<Run>, metric: &str) -> String {
             let mut status: Vec<&str> = runs.iter().map(|r| r.status.as_str()).collect();
             status.sort_unstable();
             status.dedup();
-            let best = mean_std(&pick(runs, |r| r.best)).0;
+            let best = mean_and_deviation(&pick(runs, |r| r.best)).0;
             let cells = vec![
                 method.clone(),
                 runs.len().to_string(),

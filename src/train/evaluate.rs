@@ -10,7 +10,7 @@ use crate::data::source::pictures;
 use crate::data::{Images, to_bytes};
 use crate::error::{Error, Result};
 use crate::generators::Generator;
-use crate::metrics::collect::{Collected, Collector, KEPT, Needs};
+use crate::metrics::collect::{Collected, Collector, KEPT, Needs, keeps};
 use crate::metrics::frechet::Reference;
 use crate::metrics::inception_score::Score;
 use crate::metrics::kid::{self, Kid};
@@ -182,6 +182,6 @@ fn spread(features: &Tensor, keep: usize) -> Result<Tensor> {
     if n <= keep {
         return Ok(features.clone());
     }
-    let rows: Vec<u32> = (0..keep).map(|k| (((k + 1) * n).div_ceil(keep) - 1) as u32).collect();
+    let rows: Vec<u32> = (0..n).filter(|&i| keeps(i, keep, n)).map(|i| i as u32).collect();
     Ok(features.index_select(&Tensor::new(rows, features.device())?, 0)?)
 }

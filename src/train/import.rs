@@ -30,7 +30,7 @@ struct Scalars {
 /// # Errors
 /// When the file cannot be read, or its networks are not the cell's.
 pub fn read(path: &Path, cell: &Cell, classes: usize, device: &Device) -> Result<(State, Progress)> {
-    let (mut tensors, _) = weights::read(path)?;
+    let mut tensors = weights::read(path)?;
     let (_, mut state) = networks(cell, classes, device)?;
     let bad = |what: String| {
         Error::content(path, format!("not a checkpoint of the released code with {} at this width: {what}", cell.arch))

@@ -6,17 +6,22 @@ use super::evaluate::{Scores, kept};
 use super::probe::Sample;
 use crate::config::{Cell, Weights};
 use crate::data::Images;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::losses::Loss;
 use crate::methods;
 use crate::metrics::Extractor;
 use crate::results::{COST, Row, protocol};
 
 /// Half the width of a 95 % interval in standard errors.
-pub const INTERVAL: f64 = 1.96;
+const INTERVAL: f64 = 1.96;
 /// Fewer images than features leave a covariance without full rank.
 pub const RANK_DEFICIENT: &str =
     "no more images than features: the covariance is rank-deficient and the distance biased upwards";
+
+/// The 95 % interval of a value with this standard error.
+pub fn interval(value: f64, error: f64) -> [f64; 2] {
+    [value - INTERVAL * error, value + INTERVAL * error]
+}
 
 /// What measures, as rows name it.
 #[derive(Clone, Debug)]
@@ -69,10 +74,7 @@ pub struct Origin<'a> {
 /// # Errors
 /// When the method is unknown.
 pub fn loss(cell: &Cell) -> Result<Loss> {
-    let known = || methods::ids().join(", ");
-    let choice = methods::find(&cell.method)
-        .ok_or_else(|| Error::invalid(format!("unknown method `{}`; known: {}", cell.method, known())))?;
-    Ok(choice.method.loss().unwrap_or(cell.train.loss))
+    Ok(methods::require(&cell.method)?.method.loss().unwrap_or(cell.train.loss))
 }
 
 impl Origin<'_> {
@@ -129,16 +131,15 @@ impl Origin<'_> {
         let eval = &self.cell.eval;
         let reference = eval.reference.to_string();
         let reference = Some(reference.as_str());
-        let interval = |row: Row, error: Option<f64>| Row {
-            low: error.map(|e| row.value - INTERVAL * e),
-            high: error.map(|e| row.value + INTERVAL * e),
-            ..row
+        let with_interval = |row: Row, error: Option<f64>| {
+            let ends = error.map(|error| interval(row.value, error));
+            Row { low: ends.map(|e| e[0]), high: ends.map(|e| e[1]), ..row }
         };
         let mut fid = self.row(protocol("fid", eval.images, reference), scores.fid, weights)?;
         if eval.images <= self.instrument.dim {
             RANK_DEFICIENT.clone_into(&mut fid.warning);
         }
-        let mut rows = vec![interval(fid, scores.errors.fid)];
+        let mut rows = vec![with_interval(fid, scores.errors.fid)];
         if let Some(of) = scores.inception {
             let row = self.row(protocol("is", eval.images, None), of.mean, weights)?;
             rows.push(Row { std: Some(of.std), ..row });
@@ -147,7 +148,7 @@ impl Origin<'_> {
         if let Some(of) = scores.kid {
             let row =
                 Row { std: Some(of.std), n: n as u64, ..self.row(protocol("kid", n, reference), of.mean, weights)? };
-            rows.push(interval(row, scores.errors.kid));
+            rows.push(with_interval(row, scores.errors.kid));
         }
         if let Some(of) = scores.manifold {
             for (metric, value) in

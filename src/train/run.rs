@@ -148,14 +148,24 @@ pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch
     run.train(watch)
 }
 
+/// A folder for a run that starts: its configuration, and nothing of what may have been there.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn empty_folder(folder: &Path, cell: &Cell) -> Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).at("empty", folder)?;
+    }
+    create_folder(&folder.join(SAMPLES))?;
+    write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())
+}
+
 /// The untrained networks of a cell over a data set of `classes` classes, with their optimisers.
 ///
 /// # Errors
 /// When the method or architecture is unknown, or makes images of another size.
 pub fn networks(cell: &Cell, classes: usize, device: &Device) -> Result<(Choice, State)> {
-    let Some(choice) = methods::find(&cell.method) else {
-        return Err(Error::invalid(format!("unknown method `{}`; known: {}", cell.method, methods::ids().join(", "))));
-    };
+    let choice = methods::require(&cell.method)?;
     let t = &cell.train;
     let stream = |purpose: &str| Stream::new(cell.seed, purpose, 0);
     let (spectral, dtype) = (choice.method.spectral(), DType::F32);
@@ -215,11 +225,7 @@ impl<'a> Run<'a> {
                 }
             }
         } else {
-            if folder.exists() {
-                std::fs::remove_dir_all(&folder).at("empty", &folder)?;
-            }
-            create_folder(&folder.join(SAMPLES))?;
-            write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())?;
+            empty_folder(&folder, cell)?;
         }
         let loss = rows::loss(cell)?;
         Ok(Self { cell, bench, choice, loss, folder, state, progress, rows })

@@ -71,20 +71,17 @@ pub(super) fn in_ranges<'a>(
     Box::new(ranges.map(read))
 }
 
-/// A split of a data set that is already decoded.
-pub struct Decoded(pub Arc<Images>);
-
-impl Source for Decoded {
+impl Source for Images {
     fn len(&self) -> usize {
-        self.0.len()
+        self.len()
     }
 
     fn classes(&self) -> usize {
-        self.0.classes
+        self.classes
     }
 
     fn describe(&self, index: usize) -> String {
-        format!("image {index} of {}", self.0.name)
+        format!("image {index} of {}", self.name)
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -92,9 +89,9 @@ impl Source for Decoded {
     }
 
     fn batches(&self, size: usize) -> Batches<'_> {
-        let side = [self.0.side; 2];
         in_ranges(self.len(), size, move |range| {
-            Ok(range.map(|i| (Picture { pixels: self.0.image(i).to_vec(), size: side }, self.0.labels[i])).collect())
+            let picture = |i| Picture { pixels: self.image(i).to_vec(), size: [self.side; 2] };
+            Ok(range.map(|i| (picture(i), self.labels[i])).collect())
         })
     }
 }
@@ -105,6 +102,16 @@ pub enum Named {
     Split(Arc<Images>),
     /// Images elsewhere.
     Elsewhere(Box<dyn Source>),
+}
+
+impl Named {
+    /// The images, whichever they are.
+    pub fn source(&self) -> &dyn Source {
+        match self {
+            Self::Split(images) => images.as_ref(),
+            Self::Elsewhere(source) => source.as_ref(),
+        }
+    }
 }
 
 /// Opens a folder, a Parquet file, an LMDB environment, or a split of a data set such as `cifar10:train` or

@@ -8,11 +8,13 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
+use sha2::Sha256;
 
 use super::{Extractor, Features};
 use crate::data::hub::{Kind, Pinned};
 use crate::data::source::Picture;
 use crate::error::{Error, Result};
+use crate::files::file_digest;
 use crate::weights;
 use network::{FEATURES, Network, Weights};
 use resize::{Resize, SIDE};
@@ -49,9 +51,9 @@ impl Inception {
     /// # Errors
     /// When a file cannot be read, or a tensor is missing, misshapen or of no use.
     pub fn from_file(path: &Path, head: Option<&Path>, resize: Resize) -> Result<Self> {
-        let (mut tensors, sha256) = weights::read(path)?;
+        let (mut tensors, sha256) = (weights::read(path)?, file_digest::<Sha256>(path)?);
         if let Some(head) = head {
-            let (mut of_head, _) = weights::read(head)?;
+            let mut of_head = weights::read(head)?;
             for name in ["fc.weight", "fc.bias"] {
                 tensors.extend(of_head.remove_entry(name));
             }

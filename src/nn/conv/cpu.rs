@@ -101,7 +101,7 @@ struct WeightLayout {
 }
 
 /// A gather over every image: `k` input channels to `n` output channels.
-struct Plan {
+pub(super) struct Plan {
     padded: Padded,
     phases: Vec<Phase>,
     out_pixels: usize,
@@ -159,7 +159,7 @@ impl Plan {
         Self { padded, phases, out_pixels: output[0] * output[1], k, n, weight: w }
     }
 
-    fn forward(d: &Dims) -> Self {
+    pub(super) fn forward(d: &Dims) -> Self {
         let s = d.spec.stride;
         let axis = |a: usize| {
             vec![AxisPhase {
@@ -176,7 +176,7 @@ impl Plan {
 
     /// An input position `i` with `q = (i + p) / s`, `r = (i + p) mod s` receives from output `q − t` through kernel
     /// position `r + s·t`: `s` phases an axis, each an ordinary stride-1 gather.
-    fn input_grad(d: &Dims) -> Self {
+    pub(super) fn input_grad(d: &Dims) -> Self {
         let s = d.spec.stride;
         let pad: [Pad; 2] = std::array::from_fn(|a| {
             let most_taps = d.kernel[a].div_ceil(s);
@@ -267,7 +267,7 @@ impl Plan {
     }
 
     /// `finish` gets the outputs of a group of images, which are still in cache, with the index of the first.
-    fn run<T: Real>(
+    pub(super) fn run<T: Real>(
         &self,
         images: &[T],
         weights: &[T],
@@ -378,26 +378,6 @@ fn repeat(pixels: &[Pixel], images: usize, input_len: usize, output_len: usize) 
             pixels.iter().map(move |p| Pixel { input: p.input + g * input_len, output: p.output + g * output_len })
         })
         .collect()
-}
-
-pub(super) fn forward<T: Real>(
-    d: &Dims,
-    x: &[T],
-    w: &[T],
-    bias: Option<&[T]>,
-    finish: impl Fn(usize, &mut [T]) + Sync,
-) -> Vec<T> {
-    Plan::forward(d).run(x, w, bias, d.n, finish)
-}
-
-pub(super) fn input_grad<T: Real>(
-    d: &Dims,
-    dy: &[T],
-    w: &[T],
-    bias: Option<&[T]>,
-    finish: impl Fn(usize, &mut [T]) + Sync,
-) -> Vec<T> {
-    Plan::input_grad(d).run(dy, w, bias, d.n, finish)
 }
 
 /// A block of the weight gradient: kernel rows, some input channels, one panel of output channels.

@@ -190,7 +190,8 @@ impl Forward<'_> {
         Dims::expect("conv2d", "input", x.dims, d.input_dims())?;
         let bias = check_bias("conv2d", bias, d.o)?;
         let dims = d.output_dims();
-        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| cpu::forward(&d, x.data, w.data, bias, finish);
+        let convolve =
+            |finish: &(dyn Fn(usize, &mut [T]) + Sync)| cpu::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish);
         Ok((self.then.run("conv2d", dims, convolve)?, Shape::from(dims.to_vec())))
     }
 }
@@ -230,7 +231,9 @@ impl InputGrad<'_> {
         Dims::expect("conv2d_input_grad", "output gradient", dy.dims, d.output_dims())?;
         let bias = check_bias("conv_transpose2d", bias, d.i)?;
         let dims = d.input_dims();
-        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| cpu::input_grad(&d, dy.data, w.data, bias, finish);
+        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| {
+            cpu::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish)
+        };
         Ok((self.then.run("conv2d_input_grad", dims, convolve)?, Shape::from(dims.to_vec())))
     }
 }
