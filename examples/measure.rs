@@ -15,9 +15,6 @@ use pgn_bench::metrics::inception::Inception;
 use pgn_bench::metrics::inception::resize::Resize;
 use pgn_bench::rng::Stream;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[derive(Parser)]
 struct Args {
     /// inception: features of 50 images of 32×32 pixels; fid: the distance of two sets of 5,000 features of 2,048 dimensions
@@ -33,6 +30,7 @@ const IMAGES: usize = 50;
 const SHAPE: (usize, usize) = (5000, 2048);
 
 fn main() -> Result<()> {
+    pgn_bench::memory::keep_pages();
     let args = Args::parse();
     let mut stream = Stream::new(0, "bench", 0);
     let mut run: Box<dyn FnMut() -> Result<()>> = match (args.what.as_str(), &args.weights) {

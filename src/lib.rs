@@ -10,6 +10,7 @@ pub mod files;
 pub mod generators;
 pub mod guard;
 pub mod losses;
+pub mod memory;
 pub mod methods;
 pub mod metrics;
 pub mod nn;

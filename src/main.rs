@@ -5,12 +5,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use pgn_bench::cli::Cli;
 
-/// Activations of tens of megabytes come and go many times a step: this allocator keeps their pages, where the system's
-/// returns them and pays for each page again.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    pgn_bench::memory::keep_pages();
     match Cli::parse().execute() {
         Ok(code) => code,
         Err(error) => {

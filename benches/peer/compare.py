@@ -1,10 +1,11 @@
 """Alternates a peer and pgn-bench on the same work and prints the ratio of each pair: training updates against PyTorch's
-double backward; with --weights also Inception features against torch-fidelity and the Fréchet distance against scipy.
+double backward, and the cost of a method against no method; with --kernels each convolution against oneDNN; with --weights
+Inception features against torch-fidelity and the Fréchet distance against scipy.
 
-    python compare.py --binaries target/release/examples [--pairs 3] [--only cnn32:pgn:critic] [--weights inception.safetensors]
+    python compare.py --binaries target/release/examples [--pairs 7] [--only cnn32:pgn:critic] [--kernels] [--weights FILE]
 
-Each side runs in a process of its own with the same number of threads. Ratios are pgn-bench's time over the peer's.
-Needs: pip install torch numpy scipy safetensors torch-fidelity
+Each side runs in a process of its own with the same number of threads. Ratios are pgn-bench's time over the peer's; for
+kernels, pgn-bench's rate over the peer's. Needs: pip install torch numpy scipy safetensors torch-fidelity, and cargo.
 """
 
 import argparse
@@ -13,14 +14,16 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 CASES = [
     ("cnn32", "none", "critic"), ("cnn32", "sn", "critic"), ("cnn32", "gn", "critic"), ("cnn32", "pgn", "critic"),
     ("cnn32", "gp1", "critic"), ("cnn32", "pgn", "generator"), ("cnn32", "pgn", "whole"),
-    ("resnet32", "none", "critic"), ("resnet32", "pgn", "critic"), ("resnet32", "pgn", "generator"),
-    ("resnet32", "pgn", "whole"),
+    ("resnet32", "none", "critic"), ("resnet32", "gn", "critic"), ("resnet32", "pgn", "critic"),
+    ("resnet32", "pgn", "generator"), ("resnet32", "pgn", "whole"),
 ]
+METHOD_COST = [("cnn32", "pgn", "none"), ("resnet32", "pgn", "none")]
 
 
 def run(command, threads):
@@ -39,15 +42,44 @@ def compare(name, peer, ours, args):
           f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f}) | {memory} |", flush=True)
 
 
+def kernel_seconds(args):
+    """Of our kernels, by shape and pass."""
+    shapes = json.loads((Path(__file__).parent.with_name("shapes.json")).read_text())
+    with tempfile.TemporaryDirectory() as home:
+        env = dict(os.environ, RAYON_NUM_THREADS=str(args.threads), CRITERION_HOME=home)
+        for bench in ("gradient$", "forward$"):
+            subprocess.run(["cargo", "bench", "--locked", "--quiet", "--bench", "kernels", "--", bench],
+                           check=True, capture_output=True, env=env)
+        return {s["name"]: {name: json.loads((Path(home) / s["name"] / name / "new" / "estimates.json").read_text())
+                            ["median"]["point_estimate"] / 1e9
+                            for name in ("forward", "input gradient", "weight gradient")} for s in shapes}
+
+
+def kernels(args):
+    layouts = {"": [], ", channels last": ["--channels-last"]}
+    script = [sys.executable, str(Path(__file__).with_name("kernels.py")), "--threads", str(args.threads)]
+    pairs = [([run(script + flags, args.threads) for flags in layouts.values()], kernel_seconds(args))
+             for _ in range(args.pairs)]
+    print("\n| rate over oneDNN's | " + " | ".join(f"{name}{layout}" for layout in layouts for name in pairs[0][1]["cnn32 main.2"])
+          + " |\n|---|---|---|---|---|---|---|")
+    for shape, passes in pairs[0][1].items():
+        ratios = [statistics.median(theirs[k][shape][name] / ours[shape][name] for theirs, ours in pairs)
+                  for k in range(len(layouts)) for name in passes]
+        print(f"| {shape} | " + " | ".join(f"{r:.2f}" for r in ratios) + " |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binaries", type=Path, required=True, help="folder of the built examples")
-    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--repeat", type=int, default=3, help="rounds timed in each process")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="ARCH:METHOD:WHAT, inception or fid; any part of it")
     parser.add_argument("--weights", help="Inception weights with pytorch-fid's names (.safetensors)")
+    parser.add_argument("--kernels", action="store_true", help="only the convolution kernels")
     args = parser.parse_args()
+    if args.kernels:
+        return kernels(args)
     cases = [(":".join(case), "step", ["--arch", case[0], "--method", case[1], "--what", case[2]]) for case in CASES]
     if args.weights:
         cases += [("inception", "measure", ["--what", "inception", "--weights", args.weights]),
@@ -59,6 +91,12 @@ def main():
         flags = flags + ["--repeat", str(args.repeat)]
         peer = [sys.executable, str(Path(__file__).with_name(script + ".py")), "--threads", str(args.threads)]
         compare(name, peer + flags, [str(args.binaries / script)] + flags, args)
+    for arch, method, base in METHOD_COST:
+        name = f"{arch}:{method}:critic over {base}"
+        if args.only in name:
+            sides = [[str(args.binaries / "step"), "--arch", arch, "--method", m, "--what", "critic",
+                      "--repeat", str(args.repeat)] for m in (base, method)]
+            compare(name, *sides, args)
 
 
 if __name__ == "__main__":

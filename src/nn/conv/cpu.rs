@@ -13,12 +13,16 @@ use crate::nn::kernel::{Gather, NARROW, Outer, Pixel, Segment, Start, VECTORS};
 use crate::nn::op::fill;
 use crate::nn::real::Real;
 
-/// Elements of padded input a task works on at a time.
+/// Elements of padded input that a task of the gather works on at a time.
+const GATHERED: usize = 1 << 17;
+/// The same of the weight gradient, which keeps the sums in cache beside it.
 const SCRATCH: usize = 1 << 16;
 /// Channels × taps of a weight block: with 64 output channels in f32 this is 32 KiB, which stays in the first cache.
 const BLOCK: usize = 128;
+/// Pixels that the outer-product kernel takes at a time: their output gradients, 16 KiB, stay in the first cache.
+const PIXELS: usize = 128;
 /// Input channels of a weight-gradient task.
-const ROW_BLOCK: usize = 96;
+const ROW_BLOCK: usize = 64;
 
 /// One axis of a padded input: `before` zeros, the data, zeros up to `size`.
 #[derive(Clone, Copy)]
@@ -230,13 +234,15 @@ impl Plan {
         let panels = panels::<T>(self.n, VECTORS);
         let mut packed = vec![T::ZERO; panels.iter().map(|p| rows * p.2 * T::lanes()).sum()];
         packed.par_chunks_mut((rows * width).max(1)).zip(&panels).for_each(|(out, &(first, columns, vectors))| {
-            let mut row = out.chunks_exact_mut(vectors * T::lanes());
-            for &([ky, kx], _) in &phase.taps {
-                let tap = ky * self.weight.kernel[1] + kx;
-                for (k, out) in (0..self.k).zip(&mut row) {
+            let width = vectors * T::lanes();
+            // The taps of a channel lie side by side: they are read together.
+            for k in 0..self.k {
+                for (t, &([ky, kx], _)) in phase.taps.iter().enumerate() {
+                    let tap = ky * self.weight.kernel[1] + kx;
                     let base = tap + k * self.weight.k_stride + first * self.weight.n_stride;
-                    for (j, o) in out[..columns].iter_mut().enumerate() {
-                        *o = weights[base + j * self.weight.n_stride];
+                    let row = &mut out[(t * self.k + k) * width..][..columns];
+                    for (o, &w) in row.iter_mut().zip(weights[base..].iter().step_by(self.weight.n_stride)) {
+                        *o = w;
                     }
                 }
             }
@@ -275,7 +281,7 @@ impl Plan {
         n_images: usize,
         finish: impl Fn(usize, &mut [T]) + Sync,
     ) -> Vec<T> {
-        let group = (SCRATCH / self.padded.len().max(1)).clamp(1, n_images.max(1));
+        let group = (GATHERED / self.padded.len().max(1)).clamp(1, n_images.max(1));
         let out_len = self.out_pixels * self.n;
         let work: Vec<_> = self
             .phases
@@ -389,16 +395,20 @@ struct WeightBlock {
 }
 
 pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
-    let mut blocks = Vec::new();
-    // With few input channels the output gradient is what must be read once: all kernel rows in a block, and narrower
-    // panels to keep the threads busy.
+    // With few input channels the output gradient is what must be read once, and narrower panels keep the threads busy.
     let few = d.i * d.kernel[0] * d.kernel[1] <= ROW_BLOCK;
-    let (vectors, kernel_rows) = if few { (2, d.kernel[0]) } else { (VECTORS, 1) };
+    let vectors = if few { 2 } else { VECTORS };
     let panel_width = vectors * T::lanes();
-    for panel in panels::<T>(d.o, vectors) {
-        for first in (0..d.i).step_by(ROW_BLOCK) {
+    let rows = d.i.div_ceil(d.i.div_ceil(ROW_BLOCK).max(1)).max(1);
+    let panels = panels::<T>(d.o, vectors);
+    // All kernel rows read one padded copy, unless that leaves threads without work. Either way sums are the same.
+    let tasks = panels.len() * d.i.div_ceil(rows);
+    let kernel_rows = if few || tasks >= rayon::current_num_threads() { d.kernel[0] } else { 1 };
+    let mut blocks = Vec::new();
+    for panel in panels {
+        for first in (0..d.i).step_by(rows) {
             for ky in (0..d.kernel[0]).step_by(kernel_rows) {
-                blocks.push(WeightBlock { ky: ky..ky + kernel_rows, first, rows: ROW_BLOCK.min(d.i - first), panel });
+                blocks.push(WeightBlock { ky: ky..ky + kernel_rows, first, rows: rows.min(d.i - first), panel });
             }
         }
     }
@@ -472,17 +482,19 @@ fn weight_block<T: Real>(d: &Dims, block: &WeightBlock, x: &[T], dy: &[T]) -> Ve
             &delta[first..]
         };
         // The taps of a kernel row are consecutive input channels: one call for all of them.
-        for (n, ky) in block.ky.clone().enumerate() {
-            // SAFETY: the largest pixel offset plus the last kernel row ends with the padded image.
-            unsafe {
-                T::outer(&Outer {
-                    input: input.as_ptr().add(ky * pitch),
-                    delta: delta.as_ptr(),
-                    pixels: &pixels[..count * out_pixels],
-                    rows: kernel_row,
-                    vectors,
-                    output: acc.as_mut_ptr().add(n * kernel_row * width),
-                });
+        for pixels in pixels[..count * out_pixels].chunks(PIXELS) {
+            for (n, ky) in block.ky.clone().enumerate() {
+                // SAFETY: the largest pixel offset plus the last kernel row ends with the padded image.
+                unsafe {
+                    T::outer(&Outer {
+                        input: input.as_ptr().add(ky * pitch),
+                        delta: delta.as_ptr(),
+                        pixels,
+                        rows: kernel_row,
+                        vectors,
+                        output: acc.as_mut_ptr().add(n * kernel_row * width),
+                    });
+                }
             }
         }
     }

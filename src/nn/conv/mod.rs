@@ -113,6 +113,17 @@ fn elements<T: Real, R>(name: &str, t: &Tensor, len: usize, read: impl FnOnce(&[
     read(&storage.as_slice::<T>()?[start..end])
 }
 
+/// Inlined by force: it has to be compiled for the vector unit that [`vectorised`] chose.
+#[inline(always)]
+fn scaled_bias_slope<T: Real>(image: &mut [T], y: &[T], c: T, bias: &[T], alpha: T) {
+    for (pixel, y) in image.chunks_exact_mut(bias.len()).zip(y.chunks_exact(bias.len())) {
+        for ((v, &y), &b) in pixel.iter_mut().zip(y).zip(bias) {
+            let w = *v + c * b;
+            *v = if y > T::ZERO { w } else { alpha * w };
+        }
+    }
+}
+
 impl Then<'_> {
     /// Runs a convolution of `len` outputs, given what finishes them.
     fn run<T: Real>(
@@ -146,16 +157,10 @@ impl Then<'_> {
                     elements(name, bias, channels, |bias: &[T]| {
                         let (alpha, image) = (T::from_f64(alpha), (len / images).max(1));
                         Ok(convolve(&|at, out| {
-                            vectorised(|| {
-                                let pixels = out.chunks_exact_mut(channels).zip(y[at..].chunks_exact(channels));
-                                for (n, (out, y)) in pixels.enumerate() {
-                                    let c = c[(at + n * channels) / image];
-                                    for ((v, &y), &b) in out.iter_mut().zip(y).zip(bias) {
-                                        let w = *v + c * b;
-                                        *v = if y > T::ZERO { w } else { alpha * w };
-                                    }
-                                }
-                            });
+                            let images = out.chunks_exact_mut(image).zip(y[at..].chunks_exact(image));
+                            for ((out, y), &c) in images.zip(&c[at / image..]) {
+                                vectorised(|| scaled_bias_slope(out, y, c, bias, alpha));
+                            }
                         }))
                     })
                 })

@@ -1,0 +1,28 @@
+//! The allocator of everything built on this crate.
+//!
+//! Activations of tens of megabytes come and go many times a step. The system's allocator returns their pages and pays for
+//! each page again; this one keeps them, and [`keep_pages`] makes it keep them from one training step to the next.
+
+use libmimalloc_sys::mi_option_set;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// `mi_option_purge_delay` of mimalloc's `mi_option_e`, which the bindings leave out.
+const PURGE_DELAY: i32 = 15;
+/// Longer than a training step of any network on a few cores. Without a limit (−1) mimalloc reuses pages less, as measured.
+const DELAY_MS: std::ffi::c_long = 30_000;
+
+/// Keeps the pages of freed memory for half a minute, not for a second: zeroing them anew was an eighth of a training step.
+pub fn keep_pages() {
+    // SAFETY: sets an integer option, which mimalloc reads atomically at each purge.
+    unsafe { mi_option_set(PURGE_DELAY, DELAY_MS) }
+}
+
+/// Most memory that this process has had resident, in bytes (Linux; zero elsewhere).
+pub fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib =
+        status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
