@@ -2,7 +2,7 @@
 //!
 //! Legend: p pixel, k input channel within a segment, n output channel, NV vectors of LANES output channels.
 //!
-//! * **gather**: `out[p, n] (+)= Σ_segment Σ_k input[base_p + segment + k] · panel[segment, k, n]`. Forward, input
+//! * **gather**: `out[p, n] (+)= Σ_segment Σ_k input[base_p + segment + k] · panel[segment.row + k, n]`. Forward, input
 //!   gradient and transposed convolution are all this sum with other offsets.
 //! * **narrow**: the same sum for at most four output channels, vectorised over k instead of n.
 //! * **outer**: `out[k, n] (+)= Σ_p input[base_p + k] · delta[p, n]`, the weight gradient of one tap.
@@ -24,6 +24,8 @@ pub const VECTORS: usize = 4;
 pub struct Segment {
     /// Elements from the pixel's base.
     pub offset: usize,
+    /// Its first row in the panel of weights.
+    pub row: usize,
     /// Channels.
     pub len: usize,
 }
@@ -31,7 +33,7 @@ pub struct Segment {
 /// Where an output pixel reads from and writes to, in elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Pixel {
-    /// Base in the (padded) input.
+    /// Base in the input.
     pub input: usize,
     /// Base in the output.
     pub output: usize,
@@ -39,7 +41,7 @@ pub struct Pixel {
 
 /// Arguments of the gather kernel: one panel of weights, one block of segments, many pixels.
 pub struct Gather<'a, T> {
-    /// Padded input.
+    /// Input.
     pub input: *const T,
     /// Output, already offset to the panel's first channel.
     pub output: *mut T,
@@ -47,8 +49,10 @@ pub struct Gather<'a, T> {
     pub pixels: &'a [Pixel],
     /// The segments to sum over.
     pub segments: &'a [Segment],
-    /// Weights `[segment, k, vectors · LANES]`, zero beyond `columns`.
+    /// Weights `[row, vectors · LANES]`, zero beyond `columns`; for the narrow kernel `[columns, row]`.
     pub panel: *const T,
+    /// Rows of the panel.
+    pub panel_rows: usize,
     /// Vectors in a panel row, 1 to [`VECTORS`].
     pub vectors: usize,
     /// Channels to write.
@@ -70,7 +74,7 @@ pub enum Start<'a, T> {
 
 /// Arguments of the outer-product kernel: one tap, one panel of output channels, many pixels.
 pub struct Outer<'a, T> {
-    /// Padded input, already offset to the tap and first channel.
+    /// Input, already offset to the tap and first channel.
     pub input: *const T,
     /// Output gradient, already offset to the panel's first channel.
     pub delta: *const T,
@@ -142,8 +146,8 @@ unsafe fn gather_tile<T: Real, S: Simd<T>, const NV: usize>(args: &Gather<T>, pi
                 }
             }
         }
-        let mut panel = args.panel;
         for segment in args.segments {
+            let mut panel = args.panel.add(segment.row * width);
             let rows: [*const T; ROWS] = std::array::from_fn(|i| base[i].add(segment.offset));
             for k in 0..segment.len {
                 let w: [S::V; NV] = std::array::from_fn(|j| S::load(panel.add(j * S::LANES)));
@@ -198,12 +202,12 @@ unsafe fn narrow_tile<T: Real, S: Simd<T>, const N: usize>(args: &Gather<T>, pix
         let last = pixels.len() - 1;
         let base: [*const T; ROWS] = std::array::from_fn(|i| args.input.add(pixels[i.min(last)].input));
         let mut acc = [[S::splat(T::ZERO); N]; ROWS];
-        let mut panel = args.panel;
         for segment in args.segments {
+            let panel = args.panel.add(segment.row);
             let rows: [*const T; ROWS] = std::array::from_fn(|i| base[i].add(segment.offset));
             let mut k = 0;
             while k < segment.len {
-                let w: [S::V; N] = std::array::from_fn(|j| S::load(panel.add(j * segment.len + k)));
+                let w: [S::V; N] = std::array::from_fn(|j| S::load(panel.add(j * args.panel_rows + k)));
                 for i in 0..ROWS {
                     let x = S::load(rows[i].add(k));
                     for j in 0..N {
@@ -212,7 +216,6 @@ unsafe fn narrow_tile<T: Real, S: Simd<T>, const N: usize>(args: &Gather<T>, pix
                 }
                 k += S::LANES;
             }
-            panel = panel.add(N * segment.len);
         }
         for i in 0..ROWS {
             if i > last {
