@@ -3,11 +3,12 @@
 CARGO ?= cargo
 RUN = $(CARGO) run --release --locked --quiet --
 RESULTS ?= results
+REPORT ?= reports/latest
 SCALE ?= full
 PYTHON ?= python3
 INCEPTION = $(if $(WEIGHTS),--weights $(WEIGHTS))
 
-.PHONY: demo test check fmt clippy golden bench bench-peer table reproduce-cifar10 reproduce-stl10 reproduce-celebahq
+.PHONY: demo test check fmt clippy golden bench bench-peer table report gate reproduce-cifar10 reproduce-stl10 reproduce-celebahq
 
 ## The main job in small: four critics on the embedded data set. A second call goes on where the first was stopped.
 demo:
@@ -34,9 +35,9 @@ clippy:
 golden:
 	$(CARGO) test --release --locked --test golden
 
-## Rate of the convolution kernels at the networks' shapes.
+## Rates of the convolution kernels at the networks' shapes, as shares of the matrix product's, and whole updates.
 bench:
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench kernels
 
 ## The same work in PyTorch, torch-fidelity or scipy and here, in turn. The peers go into a throw-away environment.
 ## The metrics need WEIGHTS, a safetensors file of the Inception network.
@@ -45,6 +46,15 @@ bench-peer:
 	  target/peer/bin/pip install torch torchvision numpy scipy safetensors torch-fidelity; }
 	$(CARGO) build --release --locked --examples
 	target/peer/bin/python benches/peer/compare.py --binaries target/release/examples $(INCEPTION)
+	target/peer/bin/python benches/peer/compare.py --binaries target/release/examples --kernels
+
+## The report on everything in RESULTS: tables, claims, curves and pictures, as HTML, Markdown, LaTeX and CSV.
+report:
+	$(RUN) report $(RESULTS) -o $(REPORT)
+
+## The gates of baselines/gates.yaml on the demo's results.
+gate:
+	$(RUN) gate baselines/gates.yaml --results $(RESULTS)
 
 ## The comparison of everything in RESULTS.
 table:

@@ -6,7 +6,7 @@
 mod update;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
@@ -58,11 +58,11 @@ fn bench<R>(c: &mut Criterion, group: &str, name: &str, flops: Option<u64>, mut 
     group.finish();
 }
 
-/// Median seconds of a benchmark that has run.
-fn seconds(home: &Path, group: &str, name: &str) -> Result<Option<f64>> {
+/// Median seconds of a benchmark that has run since `start`: the folder keeps those of earlier runs.
+fn seconds(home: &Path, start: SystemTime, group: &str, name: &str) -> Result<Option<f64>> {
     let safe = |part: &str| part.replace(['?', '"', '/', '\\', '*', '<', '>', ':', '|', '^'], "_");
     let path = home.join(safe(group)).join(safe(name)).join("new/estimates.json");
-    if !path.exists() {
+    if !std::fs::metadata(&path).and_then(|m| m.modified()).is_ok_and(|at| at > start) {
         return Ok(None);
     }
     let estimates: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
@@ -72,6 +72,7 @@ fn seconds(home: &Path, group: &str, name: &str) -> Result<Option<f64>> {
 
 fn main() -> Result<()> {
     pgn_bench::memory::keep_pages();
+    let start = SystemTime::now();
     let shapes: Vec<Shape> = serde_json::from_str(include_str!("shapes.json"))?;
     let mut c = Criterion::default()
         .sample_size(10)
@@ -96,15 +97,17 @@ fn main() -> Result<()> {
         bench(&mut c, &s.name, PASSES[2], Some(n), || conv2d_weight_grad(&x, &dy, spec, s.kernel));
     }
     let name = |&(arch, method, what): &(&str, &str, What)| format!("{arch} {method} {what}");
+    let mut update_flops = Vec::new();
     for case in &UPDATES {
         let mut update = Update::new(case.0, case.1, 1.0, 64)?;
+        update_flops.push(update.flops(case.2)?);
         bench(&mut c, "update", &name(case), None, || update.run(case.2));
     }
     c.final_summary();
 
     let home = std::env::var_os("CRITERION_HOME").map_or_else(|| PathBuf::from("target/criterion"), PathBuf::from);
     let rate = |group: &str, name: &str, flops: u64| -> Result<Option<f64>> {
-        Ok(seconds(&home, group, name)?.map(|s| flops as f64 / s / 1e9))
+        Ok(seconds(&home, start, group, name)?.map(|s| flops as f64 / s / 1e9))
     };
     let Some(peak) = rate("sgemm", "2048³", sgemm_flops)? else { return Ok(()) };
     println!("\nsgemm 2048³: {peak:.0} GFLOP/s with {} threads; shares are of it\n", rayon::current_num_threads());
@@ -119,10 +122,11 @@ fn main() -> Result<()> {
         }
         println!();
     }
-    println!("\n| update | s |\n|---|---|");
-    for case in &UPDATES {
-        if let Some(s) = seconds(&home, "update", &name(case))? {
-            println!("| {} | {s:.3} |", name(case));
+    println!("\n| update | GFLOP | floor s (at sgemm's rate) | s | over floor |\n|---|---|---|---|---|");
+    for (case, &flops) in UPDATES.iter().zip(&update_flops) {
+        if let Some(s) = seconds(&home, start, "update", &name(case))? {
+            let floor = flops as f64 / 1e9 / peak;
+            println!("| {} | {:.0} | {floor:.3} | {s:.3} | {:.2} |", name(case), flops as f64 / 1e9, s / floor);
         }
     }
     Ok(())

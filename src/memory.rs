@@ -19,7 +19,13 @@ pub fn keep_pages() {
     unsafe { mi_option_set(PURGE_DELAY, DELAY_MS) }
 }
 
-/// Most memory that this process has had resident, in bytes (Linux; zero elsewhere).
+/// Forgets the peak, so that [`peak_bytes`] is that of what comes next (Linux; nothing elsewhere).
+pub fn reset_peak() {
+    // Where the system does not let us, the peak stays the whole process's.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Most memory that this process has had resident, in bytes, since [`reset_peak`] (Linux; zero elsewhere).
 pub fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kib =

@@ -331,7 +331,7 @@ fn check_generator(file: &mut File) -> candle_core::Result<()> {
     let pass = generator.forward(&latents, Mode::Train)?;
     file.check("images", &channels_first(&pass.images)?, ROUNDED);
     let gradients = generator.params.zeros_like()?;
-    generator.backward(&pass, &file.images("cotangent"), &gradients)?;
+    generator.backward(pass, &file.images("cotangent"), &gradients)?;
     file.check_state("grad.", &gradients.named()?, ROUNDED);
     file.check_state("after.", &generator.state()?, ROUNDED);
     file.check("images_eval", &channels_first(&generator.images(&latents, Mode::Running)?)?, ROUNDED);

@@ -24,7 +24,11 @@ fn tensors(output: &Path) -> Vec<(String, Vec<u8>)> {
 /// Rows without their times, which no two runs share.
 fn rows(output: &Path) -> Vec<Row> {
     let rows = results::read(&output.join(CELL).join(results::FILE)).unwrap();
-    let timeless = |r: Row| Row { wall_s: 0.0, value: if r.metric == results::COST { 0.0 } else { r.value }, ..r };
+    let timeless = |r: Row| Row {
+        wall_s: 0.0,
+        value: if [results::COST, results::PEAK].contains(&r.metric.as_str()) { 0.0 } else { r.value },
+        ..r
+    };
     rows.into_iter().map(timeless).collect()
 }
 

@@ -72,6 +72,22 @@ impl Update {
         Ok(Self { state, choice, loss, batch, critic_steps, images, labels, round: 0 })
     }
 
+    /// Operations of the convolutions and linear layers that the passes need; not those of a penalty or of consistency.
+    #[allow(dead_code)]
+    pub fn flops(&self, what: What) -> Result<u64> {
+        let side = self.state.generator.side;
+        let critic = self.state.critic.flops([2 * self.batch, side, side, 3])?;
+        let generator = |images: usize| self.state.generator.flops(images);
+        let passes = if self.choice.method.normalisation().is_some() { 4 } else { 3 };
+        // Forward and adjoint through the critic; forward and both gradients of the generator.
+        let generator_update = 2 * critic + 3 * generator(2 * self.batch)?;
+        Ok(match what {
+            What::Critic => passes * critic,
+            What::Generator => generator_update,
+            What::Whole => self.critic_steps as u64 * (passes * critic + generator(self.batch)?) + generator_update,
+        })
+    }
+
     /// Runs it once.
     pub fn run(&mut self, what: What) -> Result<()> {
         self.round += 1;

@@ -10,21 +10,21 @@ use super::bench::{self, Weights, bench};
 use super::choice;
 use super::progress::{bar, followed};
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
-use crate::data::Split;
+use crate::data::{Split, nearest, to_bytes};
 use crate::error::AtPath;
 use crate::files::{create_folder, write_bytes};
 use crate::generators::Mode;
 use crate::methods;
 use crate::metrics::inception::resize::Resize;
 use crate::nn::image::channels_first;
-use crate::report::table::aligned;
+use crate::report::markdown::aligned;
 use crate::results::{self, Row};
 use crate::train::checkpoint::{self, Progress, Stored};
 use crate::train::evaluate::{evaluate as score, generate};
 use crate::train::grid;
 use crate::train::probe::measure;
 use crate::train::rows::{Instrument, Origin};
-use crate::train::run::networks;
+use crate::train::run::{NEIGHBOURS, networks};
 use crate::train::step::State;
 
 #[derive(clap::Args)]
@@ -114,6 +114,24 @@ pub(super) struct ProbeArgs {
     /// Print one JSON object a number
     #[arg(long)]
     json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct NeighboursArgs {
+    /// A run's folder (the picture is left there, as neighbours.png, and reports show it), or its checkpoint.safetensors
+    checkpoint: PathBuf,
+    /// Generated images
+    #[arg(short, long, default_value_t = 8)]
+    n: usize,
+    /// Training images beside each
+    #[arg(short, default_value_t = 7)]
+    k: usize,
+    /// The picture, a name in .png
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Where to compute: cpu
+    #[arg(long, default_value = "cpu")]
+    device: String,
 }
 
 fn open(path: &Path) -> Result<Stored> {
@@ -264,6 +282,34 @@ fn shown(rows: &[Row]) -> String {
     aligned(&head, lines.collect())
 }
 
+pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
+    let device = bench::device(&args.device)?;
+    let (state, progress) = restore(open(&args.checkpoint)?, &device)?;
+    let cell = progress.cell;
+    let Some(output) =
+        args.output.clone().or_else(|| args.checkpoint.is_dir().then(|| args.checkpoint.join(NEIGHBOURS)))
+    else {
+        bail!("name the picture as -o FILE.png, or give the run's folder");
+    };
+    let images = bench::loaded(&cell, cell.split)?;
+    if args.n < 2 || args.k == 0 || args.k > images.len() {
+        bail!("-n {} -k {}: at least two images, and one to {} neighbours", args.n, args.k, images.len());
+    }
+    let generator = state.generator(cell.eval.weights[0]);
+    let latents = generator.latents(cell.seed, "samples/latents", 0, args.n)?;
+    let generated = to_bytes(&generator.images(&latents, Mode::Batch)?)?;
+    let mut tiles = Vec::new();
+    for image in generated.chunks_exact(generator.side * generator.side * 3) {
+        tiles.extend_from_slice(image);
+        for near in nearest(image, &images, args.k) {
+            tiles.extend_from_slice(images.image(near));
+        }
+    }
+    write_bytes(&output, &grid::tile(&tiles, generator.side, args.k + 1, grid::ZOOM)?)?;
+    println!("{}: in each row a generated image, then the {} nearest of {}", output.display(), args.k, images.name);
+    Ok(())
+}
+
 pub(super) fn sample(args: &SampleArgs) -> Result<()> {
     let device = bench::device(&args.device)?;
     let (state, progress) = restore(open(&args.checkpoint)?, &device)?;
@@ -276,7 +322,8 @@ pub(super) fn sample(args: &SampleArgs) -> Result<()> {
         bail!("-n {} --columns {}: at least two images and one column", args.n, args.columns);
     }
     if args.output.extension().is_some_and(|e| e == "png") {
-        return Ok(grid::draw(&args.output, generator, seed, [args.n.div_ceil(args.columns), args.columns], mode)?);
+        let grid = grid::draw(generator, seed, [args.n.div_ceil(args.columns), args.columns], mode)?;
+        return Ok(write_bytes(&args.output, &grid)?);
     }
     if args.output.extension().is_some_and(|e| e == "safetensors") {
         let latents = generator.latents(seed, "samples/latents", 0, args.n)?;

@@ -6,7 +6,9 @@ mod checkpoint;
 mod import;
 mod measure;
 mod progress;
+mod report;
 mod run;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,6 +96,14 @@ enum Command {
     Probe(checkpoint::ProbeArgs),
     /// Draw images from the generator of a checkpoint: a grid (.png), or a folder of PNG files
     Sample(checkpoint::SampleArgs),
+    /// Show generated images of a checkpoint beside the training images nearest to them
+    Neighbours(checkpoint::NeighboursArgs),
+    /// Write the report on a results folder: the paper's tables beside ours, claims, curves, pictures
+    Report(report::ReportArgs),
+    /// Check Fréchet distances against thresholds and baselines: exit code 1 when one fails, 2 when they cannot be compared
+    Gate(report::GateArgs),
+    /// Show the runs of a results folder as they stand
+    Watch(watch::Args),
     /// Print the comparison of what is in a results folder
     Table {
         /// The folder
@@ -109,7 +119,7 @@ fn choice<T: Clone + Send + Sync + 'static>(choices: &'static [(&'static str, T)
 }
 
 impl Cli {
-    /// Runs the command: exit code 0 fine, 1 a run diverged.
+    /// Runs the command: exit code 0 fine, 1 a run diverged or a gate failed.
     ///
     /// # Errors
     /// When the input or the environment is wrong (exit code 2).
@@ -134,6 +144,10 @@ impl Cli {
             Command::Import(args) => import::execute(&args)?,
             Command::Probe(args) => checkpoint::probe(&args)?,
             Command::Sample(args) => checkpoint::sample(&args)?,
+            Command::Neighbours(args) => checkpoint::neighbours(&args)?,
+            Command::Report(args) => report::report(&args)?,
+            Command::Gate(args) => return report::gate(&args),
+            Command::Watch(args) => watch::execute(&args)?,
             Command::Table { results } => {
                 print!("{}", run::comparison(&results)?);
             }

@@ -9,13 +9,15 @@ use candle_core::Device;
 use super::bench::{self, Weights, bench};
 use super::cells::Cells;
 use super::progress::{CellBar, bar};
+use super::report::{last_grid, rows};
 use crate::config::Cell;
+use crate::data;
 use crate::files::{create_folder, write_bytes};
-use crate::report::table::{aligned, comparison as compare};
+use crate::report::markdown::aligned;
+use crate::report::table::comparison as compare;
 use crate::train::cost::{Cost, measure};
 use crate::train::rows::loss;
 use crate::train::run::{Existing, Outcome, check_folder, folder, run};
-use crate::{data, results};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -42,14 +44,7 @@ pub(super) struct Args {
 
 /// The comparison of everything below a results folder.
 pub(super) fn comparison(folder: &Path) -> Result<String> {
-    let mut rows = Vec::new();
-    for path in results::find(folder)? {
-        rows.extend(results::read(&path)?);
-    }
-    if rows.is_empty() {
-        bail!("no results in {}: `pgn-bench run` makes some", folder.display());
-    }
-    Ok(compare(&rows))
+    Ok(compare(&rows(folder)?))
 }
 
 pub(super) fn execute(args: &Args) -> Result<ExitCode> {
@@ -88,16 +83,10 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     print!("{table}");
     println!("Rows, logs and sample grids are in {}; the table is also in table.md there.", group.display());
     for cell in &cells {
-        println!("  {:<20} {}", cell.name(), last_grid(&folder(&args.output, cell))?.display());
+        let run = folder(&args.output, cell);
+        println!("  {:<20} {}", cell.name(), last_grid(&run).unwrap_or(run).display());
     }
     Ok(if diverged > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
-}
-
-fn last_grid(run: &Path) -> Result<PathBuf> {
-    let mut grids: Vec<PathBuf> =
-        std::fs::read_dir(run.join("samples"))?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
-    grids.sort();
-    Ok(grids.pop().unwrap_or_else(|| run.join("samples")))
 }
 
 /// The cells with what they cost.

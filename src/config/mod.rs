@@ -255,6 +255,14 @@ impl Cell {
     pub fn hash(&self) -> Result<String> {
         Ok(sha256(self.json()?.as_bytes())[..16].to_owned())
     }
+
+    /// [`Cell::hash`] without the seed: the same for cells that differ in nothing else.
+    ///
+    /// # Errors
+    /// As for [`Cell::json`].
+    pub fn family(&self) -> Result<String> {
+        Self { seed: 0, ..self.clone() }.hash()
+    }
 }
 
 impl TrainLayer {

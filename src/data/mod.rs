@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{Device, Tensor};
 use memmap2::Mmap;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -217,6 +218,15 @@ pub fn to_tensor(bytes: &[u8], side: usize, device: &Device) -> Result<Tensor> {
 pub fn to_bytes(images: &Tensor) -> Result<Vec<u8>> {
     let values: Vec<f32> = images.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?;
     Ok(values.into_iter().map(to_byte).collect())
+}
+
+/// The `k` images of a data set nearest to one of the same size, by the squared distance of their pixels, nearest first.
+pub fn nearest(image: &[u8], images: &Images, k: usize) -> Vec<usize> {
+    let squared = |a: &[u8], b: &[u8]| -> u64 { a.iter().zip(b).map(|(&a, &b)| u64::from(a.abs_diff(b)).pow(2)).sum() };
+    let mut distances: Vec<(u64, usize)> =
+        (0..images.len()).into_par_iter().map(|i| (squared(image, images.image(i)), i)).collect();
+    distances.sort_unstable();
+    distances.into_iter().take(k).map(|(_, i)| i).collect()
 }
 
 /// Size in pixels that a data set is trained at where nothing else is said.

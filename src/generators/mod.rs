@@ -283,30 +283,32 @@ impl Generator {
     }
 
     /// Adds the gradient of ⟨`cotangent`, images⟩ in every parameter to `gradients`; `pass` must have used the batch's
-    /// statistics.
+    /// statistics. What it kept is freed layer by layer, so that the gradients take its place.
     ///
     /// # Errors
     /// When the cotangent has another shape than the images.
-    pub fn backward(&self, pass: &Forward, cotangent: &Tensor, gradients: &Store) -> Result<()> {
-        self.back(&self.layers, cotangent.clone(), pass, gradients)?;
+    pub fn backward(&self, mut pass: Forward, cotangent: &Tensor, gradients: &Store) -> Result<()> {
+        self.back(&self.layers, cotangent.clone(), &mut pass, gradients)?;
         Ok(())
     }
 
-    fn back(&self, layers: &[Layer], mut dy: Tensor, pass: &Forward, into: &Store) -> Result<Tensor> {
+    fn back(&self, layers: &[Layer], mut dy: Tensor, pass: &mut Forward, into: &Store) -> Result<Tensor> {
         let ones = Tensor::ones(dy.dim(0)?, dy.dtype(), dy.device())?;
         for layer in layers.iter().rev() {
             dy = match layer {
                 Layer::Linear { affine, .. } => {
                     let dy = channels_first(&dy)?.flatten_from(1)?;
                     let (x, weight) = input_and_weight(pass, affine.slot)?;
-                    into.accumulate(affine.weight, &weight.pull_back(&linear_weight_grad(x, &dy)?)?)?;
+                    into.accumulate(affine.weight, &weight.pull_back(&linear_weight_grad(&x, &dy)?)?)?;
                     into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
                     // The latents need no gradient.
                     return Ok(dy);
                 }
                 Layer::BatchNormRelu(norm) => {
-                    let Some(Kept::Norm(x, coefficients)) = &pass.kept[norm.slot] else { bail!("nothing was kept") };
-                    let [dx, mut gamma, mut beta] = batch_norm_relu_grad(&dy, x, coefficients)?;
+                    let Some(Kept::Norm(x, coefficients)) = pass.kept[norm.slot].take() else {
+                        bail!("nothing was kept")
+                    };
+                    let [dx, mut gamma, mut beta] = batch_norm_relu_grad(&dy, &x, &coefficients)?;
                     if norm.conditional {
                         let of_class = classes(&pass.labels)?.t()?;
                         gamma = of_class.matmul(&gamma)?;
@@ -319,7 +321,8 @@ impl Generator {
                 Layer::Conv { affine, spec } => {
                     let (x, weight) = input_and_weight(pass, affine.slot)?;
                     let ((_, _, kh, kw), (_, h, wd, _)) = (weight.w.dims4()?, x.dims4()?);
-                    let dw = conv2d_weight_grad(x, &dy, *spec, [kh, kw])?;
+                    let dw = conv2d_weight_grad(&x, &dy, *spec, [kh, kw])?;
+                    drop(x);
                     into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
                     into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
                     conv2d_input_grad(&dy, &weight.w, *spec, [h, wd])?
@@ -327,21 +330,23 @@ impl Generator {
                 Layer::ConvTranspose { affine, spec } => {
                     let (x, weight) = input_and_weight(pass, affine.slot)?;
                     let (_, _, kh, kw) = weight.w.dims4()?;
-                    let dw = conv_transpose2d_weight_grad(x, &dy, *spec, [kh, kw])?;
+                    let dw = conv_transpose2d_weight_grad(&x, &dy, *spec, [kh, kw])?;
+                    drop(x);
                     into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
                     into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
                     conv_transpose2d_input_grad(&dy, &weight.w, *spec)?
                 }
                 Layer::UpsampleConv { affine } => {
                     let (x, weight) = input_and_weight(pass, affine.slot)?;
-                    let dw = conv_transpose2d_weight_grad(x, &dy, DOUBLING, [4, 4])?;
+                    let dw = conv_transpose2d_weight_grad(&x, &dy, DOUBLING, [4, 4])?;
+                    drop(x);
                     let dw = upsample_then_conv_grad(&dw)?;
                     into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
                     into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
                     conv_transpose2d_input_grad(&dy, &weight.w, DOUBLING)?
                 }
                 Layer::Upsample2 => upsample2_grad(&dy)?,
-                Layer::Tanh { slot } => tanh_grad(&dy, input(pass, *slot)?)?,
+                Layer::Tanh { slot } => tanh_grad(&dy, &input(pass, *slot)?)?,
                 Layer::Residual { main, shortcut } => {
                     let side = self.back(shortcut, dy.clone(), pass, into)?;
                     add(&self.back(main, dy, pass, into)?, &side)?
@@ -411,15 +416,15 @@ fn classes(labels: &Option<Tensor>) -> Result<&Tensor> {
     }
 }
 
-fn input_and_weight(pass: &Forward, slot: usize) -> Result<(&Tensor, &Weight)> {
-    match &pass.kept[slot] {
+fn input_and_weight(pass: &mut Forward, slot: usize) -> Result<(Tensor, Weight)> {
+    match pass.kept[slot].take() {
         Some(Kept::Affine(x, weight)) => Ok((x, weight)),
         _ => bail!("the forward pass kept nothing for slot {slot}"),
     }
 }
 
-fn input(pass: &Forward, slot: usize) -> Result<&Tensor> {
-    match &pass.kept[slot] {
+fn input(pass: &mut Forward, slot: usize) -> Result<Tensor> {
+    match pass.kept[slot].take() {
         Some(Kept::Input(x)) => Ok(x),
         _ => bail!("the forward pass kept nothing for slot {slot}"),
     }

@@ -1,4 +1,14 @@
-//! Reports: pure functions of result rows.
+//! Reports, claims and comparisons: pure functions of rows.
 
 pub mod baselines;
+pub mod claims;
+pub mod content;
+pub mod csv;
+pub mod document;
+pub mod gate;
+pub mod html;
+pub mod latex;
+pub mod markdown;
+pub mod plot;
+pub mod runs;
 pub mod table;

@@ -156,6 +156,8 @@ rows! {
     code_version: String,
     /// Hash of the resolved configuration.
     config_hash: String,
+    /// The same without the seed: runs of one family differ in nothing else.
+    family: String,
     /// Device.
     device: String,
 }
@@ -209,8 +211,13 @@ pub fn protocol(metric: &str, n: usize, reference: Option<&str>) -> String {
     reference.map_or_else(|| format!("{metric}{n}"), |reference| format!("{metric}{n}_{reference}"))
 }
 
-/// Name of the cost of training.
+/// Seconds of training a step.
 pub const COST: &str = "train_s_per_step";
+/// Most memory resident while training, evaluation excluded, in bytes.
+pub const PEAK: &str = "train_peak_bytes";
+/// Means of the log's values over stretches of steps, each ending at the row's step: what curves are drawn from.
+pub const TRACES: [&str; 5] =
+    ["critic_loss", "generator_loss", "input_gradient_norm", "critic_gradient_norm", "generator_gradient_norm"];
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -249,6 +256,7 @@ pub(crate) mod tests {
             status: "finished".into(),
             code_version: "0".into(),
             config_hash: "ef".into(),
+            family: "01".into(),
             device: "cpu".into(),
         }
     }

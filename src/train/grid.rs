@@ -1,36 +1,36 @@
 //! Sample grids.
 
 use std::io::Cursor;
-use std::path::Path;
 
 use crate::data::to_bytes;
 use crate::error::{Error, Result};
-use crate::files::write_bytes;
 use crate::generators::{Generator, Mode};
 use crate::nn::image::one_hot;
 
 /// Pixels between images.
 const GAP: usize = 2;
+/// Pixels of the picture for each pixel of an image.
+pub const ZOOM: usize = 2;
 
-/// Draws `rows`×`columns` images of a generator; those of a conditional one have a column for each class.
+/// `rows`×`columns` images of a generator as the bytes of a PNG file; those of a conditional one have a column for each class.
 ///
 /// # Errors
-/// When the generator fails or the file cannot be written.
-pub fn draw(path: &Path, generator: &Generator, seed: u64, [rows, columns]: [usize; 2], mode: Mode) -> Result<()> {
+/// When the generator fails.
+pub fn draw(generator: &Generator, seed: u64, [rows, columns]: [usize; 2], mode: Mode) -> Result<Vec<u8>> {
     let columns = generator.classes.unwrap_or(columns);
     let mut latents = generator.latents(seed, "samples/latents", 0, rows * columns)?;
     if let Some(labels) = &latents.labels {
         let of_column: Vec<u8> = (0..rows * columns).map(|i| (i % columns) as u8).collect();
         latents.labels = Some(one_hot(&of_column, columns, labels.dtype(), labels.device())?);
     }
-    write(path, &to_bytes(&generator.images(&latents, mode)?)?, generator.side, columns, 2)
+    tile(&to_bytes(&generator.images(&latents, mode)?)?, generator.side, columns, ZOOM)
 }
 
-/// Writes images `[N, side, side, 3]` as a PNG of `columns` columns, each pixel `zoom` pixels wide.
+/// Images `[N, side, side, 3]` as a PNG of `columns` columns, each pixel `zoom` pixels wide.
 ///
 /// # Errors
-/// When the file cannot be written.
-fn write(path: &Path, pixels: &[u8], side: usize, columns: usize, zoom: usize) -> Result<()> {
+/// When it cannot be encoded.
+pub fn tile(pixels: &[u8], side: usize, columns: usize, zoom: usize) -> Result<Vec<u8>> {
     let stride = side * side * 3;
     let count = pixels.len() / stride;
     let pitch = side * zoom + GAP;
@@ -46,7 +46,7 @@ fn write(path: &Path, pixels: &[u8], side: usize, columns: usize, zoom: usize) -
             }
         }
     }
-    write_bytes(path, &png(&canvas)?)
+    png(&canvas)
 }
 
 /// One image `[side, side, 3]` as the bytes of a PNG file.

@@ -42,12 +42,12 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log of a run that goes on from `step`: later lines are dropped.
+    /// Opens the log of a run that goes on from `step`: later lines are dropped. Also gives the lines after `evaluated`.
     ///
     /// # Errors
-    /// When the file cannot be read or written, or a line is not one of ours.
-    pub fn open(path: &Path, step: u64) -> Result<Self> {
-        let mut kept = Vec::new();
+    /// When the file cannot be read or written.
+    pub fn open(path: &Path, step: u64, evaluated: u64) -> Result<(Self, Vec<Line>)> {
+        let (mut kept, mut recent) = (Vec::new(), Vec::new());
         if step > 0 && path.is_file() {
             for line in BufReader::new(File::open(path).at("open", path)?).lines() {
                 let line = line.at("read", path)?;
@@ -57,11 +57,14 @@ impl Log {
                     break;
                 }
                 writeln!(kept, "{line}").at("copy", path)?;
+                if parsed.step > evaluated {
+                    recent.push(parsed);
+                }
             }
         }
         write_bytes(path, &kept)?;
         let file = OpenOptions::new().append(true).open(path).at("open", path)?;
-        Ok(Self { path: path.to_path_buf(), file: BufWriter::new(file) })
+        Ok((Self { path: path.to_path_buf(), file: BufWriter::new(file) }, recent))
     }
 
     /// Adds a line.

@@ -10,3 +10,4 @@ pub mod probe;
 pub mod rows;
 pub mod run;
 pub mod step;
+pub mod tensorboard;

@@ -3,6 +3,7 @@
 use candle_core::Device;
 
 use super::evaluate::{Scores, kept};
+use super::log::Line;
 use super::probe::Sample;
 use crate::config::{Cell, Weights};
 use crate::data::Images;
@@ -10,8 +11,10 @@ use crate::error::Result;
 use crate::losses::Loss;
 use crate::methods;
 use crate::metrics::Extractor;
-use crate::results::{COST, Row, protocol};
+use crate::results::{COST, PEAK, Row, TRACES, protocol};
 
+/// Points of a curve between two evaluations.
+const STRETCHES: u64 = 20;
 /// Half the width of a 95 % interval in standard errors.
 const INTERVAL: f64 = 1.96;
 /// Fewer images than features leave a covariance without full rank.
@@ -111,16 +114,54 @@ impl Origin<'_> {
             status: "running".to_owned(),
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             config_hash: self.config_hash.to_owned(),
+            family: cell.family()?,
             device: instrument.device.clone(),
         })
     }
 
-    /// Seconds of training a step.
+    /// What training cost: seconds a step, and the peak of memory where it is known.
     ///
     /// # Errors
     /// When the cell's method is unknown.
-    pub fn cost(&self) -> Result<Row> {
-        self.row(COST.to_owned(), self.train_s / self.step.max(1) as f64, self.cell.eval.weights[0])
+    pub fn cost(&self, peak_bytes: u64) -> Result<Vec<Row>> {
+        let row = |metric: &str, value: f64| self.row(metric.to_owned(), value, self.cell.eval.weights[0]);
+        let seconds = row(COST, self.train_s / self.step.max(1) as f64)?;
+        let peak = (peak_bytes > 0).then(|| row(PEAK, peak_bytes as f64)).transpose()?;
+        Ok(std::iter::once(seconds).chain(peak).collect())
+    }
+
+    /// The log since the last evaluation as means over [`STRETCHES`] stretches of `every` steps in all.
+    ///
+    /// # Errors
+    /// When the cell's method is unknown.
+    pub fn traces(&self, lines: &[Line]) -> Result<Vec<Row>> {
+        let stretch = (self.cell.eval.every / STRETCHES).max(1) as usize;
+        let mut rows = Vec::new();
+        let seconds = |lines: &[Line]| lines.iter().map(|l| l.step_s).sum::<f64>();
+        let mut wall_s = self.train_s - seconds(lines);
+        for lines in lines.chunks(stretch) {
+            let Some(last) = lines.last() else { continue };
+            let mean = |of: fn(&Line) -> Option<f64>| {
+                let values: Vec<f64> = lines.iter().filter_map(of).collect();
+                (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+            };
+            let values = [
+                mean(|l| Some(l.critic_loss)),
+                mean(|l| Some(l.generator_loss)),
+                mean(|l| l.input_gradient_norm),
+                mean(|l| Some(l.critic_gradient_norm)),
+                mean(|l| Some(l.generator_gradient_norm)),
+            ];
+            wall_s += seconds(lines);
+            let t = &self.cell.train;
+            let images_seen = last.step * t.critic_steps * t.critic_batch as u64;
+            for (metric, value) in TRACES.iter().zip(values) {
+                let Some(value) = value else { continue };
+                let row = self.row((*metric).to_owned(), value, Weights::Raw)?;
+                rows.push(Row { step: last.step, images_seen, wall_s, n: lines.len() as u64, ..row });
+            }
+        }
+        Ok(rows)
     }
 
     /// One row a number.

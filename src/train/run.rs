@@ -11,6 +11,7 @@ use super::grid;
 use super::log::{self, Line, Log};
 use super::rows::{self, Origin};
 use super::step::{CriticBatch, CriticReport, State};
+use super::tensorboard;
 use crate::config::{Cell, Weights};
 use crate::critic::Critic;
 use crate::data::loader::{Loader, Plan};
@@ -18,15 +19,18 @@ use crate::error::{AtPath, Error, Result};
 use crate::files::{create_folder, write_bytes};
 use crate::generators::{Generator, Mode};
 use crate::losses::Loss;
+use crate::memory;
 use crate::methods::{self, Choice};
 use crate::nn::image::one_hot;
-use crate::results::{self, COST, Row};
+use crate::results::{self, COST, PEAK, Row};
 use crate::rng::Stream;
 
 /// Name of a run's resolved configuration in its folder.
 pub const CONFIG: &str = "config.json";
 /// Folder of a run's sample grids.
 pub const SAMPLES: &str = "samples";
+/// Name of a run's picture of generated images and the training images nearest to them.
+pub const NEIGHBOURS: &str = "neighbours.png";
 /// Rows and columns of a sample grid.
 const GRID: [usize; 2] = [8, 8];
 /// Longest time between checkpoints.
@@ -128,6 +132,8 @@ struct Run<'a> {
     state: State,
     progress: Progress,
     rows: Vec<Row>,
+    /// The log since the last evaluation.
+    recent: Vec<Line>,
 }
 
 /// Trains a cell in its folder below `results`.
@@ -193,6 +199,7 @@ impl<'a> Run<'a> {
             config_hash: hash.clone(),
             updates: [0, 0],
             train_s: 0.0,
+            peak_bytes: 0,
             best: None,
             diverged: None,
         };
@@ -228,7 +235,7 @@ impl<'a> Run<'a> {
             empty_folder(&folder, cell)?;
         }
         let loss = rows::loss(cell)?;
-        Ok(Self { cell, bench, choice, loss, folder, state, progress, rows })
+        Ok(Self { cell, bench, choice, loss, folder, state, progress, rows, recent: Vec::new() })
     }
 
     fn train(&mut self, watch: &mut dyn Watch) -> Result<Outcome> {
@@ -240,8 +247,13 @@ impl<'a> Run<'a> {
             augment: self.choice.consistency,
         };
         let loader = Loader::start(plan, self.progress.step * t.critic_steps);
-        let mut log = Log::open(&self.folder.join(log::FILE), self.progress.step)?;
-        let mut saved = Instant::now();
+        let at_checkpoints = [COST, PEAK];
+        let evaluations = self.rows.iter().filter(|r| !at_checkpoints.contains(&r.metric.as_str()));
+        let evaluated = evaluations.map(|r| r.step).max().unwrap_or(0);
+        let (mut log, recent) = Log::open(&self.folder.join(log::FILE), self.progress.step, evaluated)?;
+        self.recent = recent;
+        let (mut saved, mut flushed) = (Instant::now(), Instant::now());
+        memory::reset_peak();
         while self.progress.step < t.steps {
             let start = Instant::now();
             let line = self.step(&loader)?;
@@ -249,21 +261,29 @@ impl<'a> Run<'a> {
             self.progress.train_s += seconds;
             let line = Line { step_s: seconds, ..line };
             log.write(&line)?;
+            // For those who watch.
+            if flushed.elapsed().as_secs_f64() > 1.0 {
+                log.flush()?;
+                flushed = Instant::now();
+            }
             if let Some(fault) = fault(&line) {
                 log.flush()?;
                 return self.diverge(fault);
             }
             self.progress.step = line.step;
             watch.step(&line);
+            self.recent.push(line.clone());
             let last = self.progress.step == t.steps;
             if last || self.progress.step.is_multiple_of(self.cell.eval.every) {
                 log.flush()?;
+                self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes());
                 if !self.evaluate(watch)? {
                     return self
                         .diverge(format!("step {}: the features of generated images are not finite", line.step));
                 }
                 self.checkpoint(if last { "finished" } else { "running" })?;
                 saved = Instant::now();
+                memory::reset_peak();
             } else if saved.elapsed().as_secs_f64() > CHECKPOINT_S {
                 log.flush()?;
                 self.checkpoint("running")?;
@@ -322,6 +342,11 @@ impl<'a> Run<'a> {
 
     /// Scores the generators, adds their rows, and draws a sample grid. False when a score is not finite.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+        let first = self.rows.len();
+        let recent = std::mem::take(&mut self.recent);
+        let traces = self.origin().traces(&recent)?;
+        self.rows.extend(traces);
+        let mut grid = Vec::new();
         for (rank, &weights) in self.cell.eval.weights.iter().enumerate() {
             let generator = self.state.generator(weights);
             let of = self.cell.eval.images;
@@ -336,10 +361,12 @@ impl<'a> Run<'a> {
                     self.progress.best = Some((scores.fid, self.progress.step));
                 }
                 let path = self.folder.join(SAMPLES).join(format!("step-{:07}.png", self.progress.step));
-                grid::draw(&path, generator, self.cell.seed, GRID, Mode::Batch)?;
+                grid = grid::draw(generator, self.cell.seed, GRID, Mode::Batch)?;
+                write_bytes(&path, &grid)?;
             }
             watch.scores(self.progress.step, weights, &scores);
         }
+        tensorboard::write(&self.folder, self.progress.step, &self.rows[first..], &grid)?;
         Ok(true)
     }
 
@@ -362,9 +389,10 @@ impl<'a> Run<'a> {
     }
 
     fn write_rows(&mut self, status: &str) -> Result<()> {
-        self.rows.retain(|r| r.metric != COST);
+        self.rows.retain(|r| r.metric != COST && r.metric != PEAK);
         if self.progress.step > 0 {
-            self.rows.push(self.origin().cost()?);
+            let cost = self.origin().cost(self.progress.peak_bytes)?;
+            self.rows.extend(cost);
         }
         for row in &mut self.rows {
             status.clone_into(&mut row.status);

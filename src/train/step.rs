@@ -289,7 +289,7 @@ impl State {
         let pass = self.generator.forward(latents, Mode::Train)?;
         let labels = latents.labels.as_ref();
         let (value, cotangent) = generator_loss(&self.critic, choice.method.as_ref(), loss, &pass.images, labels)?;
-        self.generator.backward(&pass, &cotangent, &self.generator_gradients)?;
+        self.generator.backward(pass, &cotangent, &self.generator_gradients)?;
         self.generator_adam.step(self.generator.params.flat(), self.generator_gradients.flat(), rate)?;
         Ok(value)
     }

@@ -1,0 +1,410 @@
+//! Gates: thresholds on Fréchet distances, absolute or against a stored baseline, with a tolerance from the variance over seeds.
+//!
+//! A regression gate asks whether m new runs could be from the same population as the n of the baseline: their mean must not
+//! exceed the baseline's by more than the one-sided 99 % prediction bound t₀.₉₉(n − 1) · s · √(1/m + 1/n).
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::runs::{Protocol, Run, protocols, runs, series};
+use crate::error::{AtPath, Error, Result};
+use crate::files::write_bytes;
+use crate::results::Row;
+use crate::statistics::{mean_and_deviation, t_quantile};
+
+/// Share of equally good runs that pass.
+const CONFIDENCE: f64 = 0.99;
+/// Runs below which a baseline has no variance to speak of.
+const SEEDS: usize = 3;
+/// Head of a written file.
+const HEAD: &str =
+    "# Gates on Fréchet distances; `pgn-bench gate` checks them. `gate --update` writes the baselines from results.\n";
+
+/// A file of gates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gates {
+    /// The gates.
+    pub gates: Vec<Gate>,
+}
+
+/// One gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gate {
+    /// What it is called.
+    pub name: String,
+    /// The runs it is about.
+    pub runs: Select,
+    /// Which of a run's evaluations.
+    #[serde(default)]
+    pub at: At,
+    /// The distance that the mean must not exceed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// What the mean must not be worse than.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
+}
+
+/// The runs of a gate, all seeds of one cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Select {
+    pub experiment: String,
+    pub scale: String,
+    pub arch: String,
+    pub method: String,
+    pub metric: String,
+    pub weights: String,
+}
+
+/// An evaluation of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum At {
+    /// That of lowest distance.
+    #[default]
+    Best,
+    /// That at the last step.
+    Last,
+}
+
+/// What earlier runs reached, and how it was measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Baseline {
+    /// Distances, one a seed.
+    pub values: Vec<f64>,
+    /// Their seeds.
+    pub seeds: Vec<u64>,
+    /// Last steps of the runs.
+    pub steps: u64,
+    /// Width of the networks.
+    pub width: f64,
+    /// How distances were measured: what the rows of new runs must agree with.
+    pub protocol: Measurement,
+    /// Version of the program that measured.
+    pub code_version: String,
+    /// Where it ran.
+    pub device: String,
+}
+
+/// The part of a protocol that a gate does not name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Measurement {
+    pub dataset: String,
+    pub split: String,
+    pub image_size: u64,
+    pub extractor: String,
+    pub extractor_sha256: String,
+    pub resize: String,
+    pub reference: String,
+    pub reference_sha256: String,
+    pub batch_norm: String,
+}
+
+impl Measurement {
+    fn of(p: &Protocol) -> Self {
+        Self {
+            dataset: p.dataset.clone(),
+            split: p.split.clone(),
+            image_size: p.image_size,
+            extractor: p.extractor.clone(),
+            extractor_sha256: p.extractor_sha256.clone(),
+            resize: p.resize.clone(),
+            reference: p.reference.clone(),
+            reference_sha256: p.reference_sha256.clone(),
+            batch_norm: p.batch_norm.clone(),
+        }
+    }
+
+    /// Lines `field: baseline …, now …`.
+    fn differences(&self, now: &Self) -> Vec<String> {
+        let sides = [self, now].map(|m| {
+            [
+                ("dataset", m.dataset.clone()),
+                ("split", m.split.clone()),
+                ("image_size", m.image_size.to_string()),
+                ("extractor", m.extractor.clone()),
+                ("extractor_sha256", m.extractor_sha256.clone()),
+                ("resize", m.resize.clone()),
+                ("reference", m.reference.clone()),
+                ("reference_sha256", m.reference_sha256.clone()),
+                ("batch_norm", m.batch_norm.clone()),
+            ]
+        });
+        let pairs = sides[0].iter().zip(&sides[1]).filter(|(a, b)| a != b);
+        pairs.map(|(a, b)| format!("{}: baseline {}, now {}", a.0, a.1, b.1)).collect()
+    }
+}
+
+/// How a gate ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The distance is within its limits.
+    Passed,
+    /// It is not.
+    Failed,
+    /// It cannot be compared.
+    Error,
+}
+
+/// The result of a gate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// The gate's name.
+    pub name: String,
+    /// Its outcome.
+    pub outcome: Outcome,
+    /// Mean distance, where there is one.
+    pub value: Option<f64>,
+    /// Number of runs.
+    pub runs: usize,
+    /// The strictest limit.
+    pub limit: Option<f64>,
+    /// Why, in a sentence.
+    pub message: String,
+}
+
+/// Reads a file of gates.
+///
+/// # Errors
+/// When it cannot be read or is not of this layout.
+pub fn read(path: &Path) -> Result<Gates> {
+    let text = std::fs::read_to_string(path).at("read", path)?;
+    yaml_serde::from_str(&text).map_err(|e| Error::content(path, format!("not a file of gates: {e}")))
+}
+
+/// Writes a file of gates.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write(path: &Path, gates: &Gates) -> Result<()> {
+    let yaml = yaml_serde::to_string(gates).map_err(|e| Error::content(path, format!("cannot serialise: {e}")))?;
+    write_bytes(path, format!("{HEAD}{yaml}").as_bytes())
+}
+
+/// The runs of a gate with their protocol.
+fn select(select: &Select, rows: &[Row]) -> std::result::Result<(Protocol, Vec<Run>), String> {
+    let named = |r: &Row| r.experiment == select.experiment && r.scale == select.scale;
+    let rows: Vec<Row> =
+        rows.iter().filter(|r| named(r) && r.arch == select.arch && r.method == select.method).cloned().collect();
+    let cell = format!("{}-{}/{}-{}", select.experiment, select.scale, select.arch, select.method);
+    if rows.is_empty() {
+        return Err(format!("no run of {cell} in the results"));
+    }
+    let all = protocols(&rows);
+    let here: Vec<&Protocol> =
+        all.iter().filter(|p| p.metric == select.metric && p.weights == select.weights).collect();
+    match here.as_slice() {
+        [] => {
+            let there: Vec<String> = all.iter().map(|p| format!("{} of {} weights", p.metric, p.weights)).collect();
+            Err(format!("{cell} has no {} of {} weights, but {}", select.metric, select.weights, there.join(", ")))
+        }
+        [protocol] => {
+            let runs = runs(&rows, protocol);
+            match series(&runs).len() {
+                1 => Ok(((*protocol).clone(), runs)),
+                several => Err(format!("{cell} was run with {several} configurations: give a folder with one")),
+            }
+        }
+        _ => Err(format!("{cell} was measured under {} protocols: give a folder with one", here.len())),
+    }
+}
+
+fn values(runs: &[Run], at: At) -> Vec<f64> {
+    runs.iter().map(|r| if at == At::Best { r.best().fid } else { r.last().fid }).collect()
+}
+
+/// Checks one gate.
+pub fn check(gate: &Gate, rows: &[Row], file: &str) -> Finding {
+    let error = |runs: usize, message: String| Finding {
+        name: gate.name.clone(),
+        outcome: Outcome::Error,
+        value: None,
+        runs,
+        limit: None,
+        message,
+    };
+    let (protocol, runs) = match select(&gate.runs, rows) {
+        Ok(found) => found,
+        Err(message) => return error(0, message),
+    };
+    if gate.max.is_none() && gate.baseline.is_none() {
+        return error(
+            runs.len(),
+            format!(
+                "neither `max` nor a baseline: `pgn-bench gate {file} --results RESULTS --update` makes one from results"
+            ),
+        );
+    }
+    let mut limits: Vec<(f64, String)> = gate.max.iter().map(|max| (*max, "the absolute limit".to_owned())).collect();
+    if let Some(b) = &gate.baseline {
+        let mut differences = b.protocol.differences(&Measurement::of(&protocol));
+        for run in &runs {
+            if run.last().step != b.steps {
+                differences.push(format!("steps: baseline {}, now {}", b.steps, run.last().step));
+            }
+            if run.width.to_string() != b.width.to_string() {
+                differences.push(format!("width: baseline {}, now {}", b.width, run.width));
+            }
+        }
+        differences.dedup();
+        if !differences.is_empty() {
+            return error(runs.len(), format!("not the baseline's protocol: {}", differences.join("; ")));
+        }
+        if b.values.len() < SEEDS {
+            return error(
+                runs.len(),
+                format!("a baseline of {} runs has no variance: it needs {SEEDS} seeds", b.values.len()),
+            );
+        }
+        let (mean, deviation) = mean_and_deviation(&b.values);
+        let n = b.values.len() as f64;
+        let tolerance = t_quantile(CONFIDENCE, n - 1.0) * deviation * (1.0 / runs.len() as f64 + 1.0 / n).sqrt();
+        limits.push((mean + tolerance, format!("the baseline {mean:.2} ± {deviation:.2} (n {n}) plus {tolerance:.2}")));
+    }
+    let value = mean_and_deviation(&values(&runs, gate.at)).0;
+    let diverged: Vec<u64> = runs.iter().filter(|r| r.status == "diverged").map(|r| r.seed).collect();
+    let Some((limit, what)) = limits.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)) else {
+        return error(runs.len(), "no limit".to_owned());
+    };
+    let (outcome, message) = if !diverged.is_empty() {
+        (Outcome::Failed, format!("seeds {diverged:?} diverged"))
+    } else if value <= limit {
+        (Outcome::Passed, format!("{value:.2} is within {limit:.2}, {what}"))
+    } else {
+        (Outcome::Failed, format!("{value:.2} exceeds {limit:.2}, {what}"))
+    };
+    Finding { name: gate.name.clone(), outcome, value: Some(value), runs: runs.len(), limit: Some(limit), message }
+}
+
+/// The gate with its baseline from rows.
+///
+/// # Errors
+/// When there are no such runs, or not all have finished.
+pub fn updated(gate: &Gate, rows: &[Row]) -> Result<Gate> {
+    let bad = |message: String| Error::invalid(format!("gate `{}`: {message}", gate.name));
+    let (protocol, runs) = select(&gate.runs, rows).map_err(bad)?;
+    let steps = runs[0].last().step;
+    if let Some(run) =
+        runs.iter().find(|r| r.status != "finished" || r.last().step != steps || r.width != runs[0].width)
+    {
+        return Err(bad(format!(
+            "seed {} is {} at step {}: a baseline needs equal, finished runs",
+            run.seed,
+            run.status,
+            run.last().step
+        )));
+    }
+    if runs.len() < SEEDS {
+        return Err(bad(format!("{} runs have no variance: a baseline needs {SEEDS} seeds", runs.len())));
+    }
+    let baseline = Baseline {
+        values: values(&runs, gate.at),
+        seeds: runs.iter().map(|r| r.seed).collect(),
+        steps,
+        width: runs[0].width,
+        protocol: Measurement::of(&protocol),
+        code_version: runs[0].code_version.clone(),
+        device: runs[0].device.clone(),
+    };
+    Ok(Gate { baseline: Some(baseline), ..gate.clone() })
+}
+
+/// The worst outcome.
+pub fn overall(findings: &[Finding]) -> Outcome {
+    let any = |o: Outcome| findings.iter().any(|f| f.outcome == o);
+    if any(Outcome::Error) || findings.is_empty() {
+        Outcome::Error
+    } else if any(Outcome::Failed) {
+        Outcome::Failed
+    } else {
+        Outcome::Passed
+    }
+}
+
+fn xml(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// JUnit's XML, as CI systems read it.
+pub fn junit(findings: &[Finding]) -> String {
+    let count = |o: Outcome| findings.iter().filter(|f| f.outcome == o).count();
+    let mut out = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"pgn-bench gate\" tests=\"{}\" failures=\"{}\" errors=\"{}\">\n",
+        findings.len(),
+        count(Outcome::Failed),
+        count(Outcome::Error)
+    );
+    for f in findings {
+        let message = xml(&f.message);
+        let body = match f.outcome {
+            Outcome::Passed => format!("<system-out>{message}</system-out>"),
+            Outcome::Failed => format!("<failure message=\"{message}\"/>"),
+            Outcome::Error => format!("<error message=\"{message}\"/>"),
+        };
+        out.push_str(&format!("  <testcase classname=\"gate\" name=\"{}\">{body}</testcase>\n", xml(&f.name)));
+    }
+    out.push_str("</testsuite>\n");
+    out
+}
+
+/// Annotations of a GitHub workflow, a line for each gate that did not pass.
+pub fn annotations(findings: &[Finding], file: &str) -> String {
+    let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let lines = findings.iter().filter(|f| f.outcome != Outcome::Passed).map(|f| {
+        format!("::error file={file},title=FID gate {}::{}\n", escape(&f.name).replace(',', "%2C"), escape(&f.message))
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::row;
+
+    fn gate() -> Gate {
+        let text = "name: g\nruns: {experiment: e, scale: smoke, arch: cnn32, method: gn, metric: fid2k_train, weights: raw}\n";
+        yaml_serde::from_str(text).unwrap()
+    }
+
+    fn runs_of(values: &[f64]) -> Vec<Row> {
+        values.iter().enumerate().map(|(s, v)| row("gn", s as u64, 100, "fid2k_train", *v)).collect()
+    }
+
+    #[test]
+    fn the_tolerance_is_the_prediction_bound() {
+        let gate = updated(&gate(), &runs_of(&[10.0, 11.0, 12.0])).unwrap();
+        // scipy.stats.t.ppf(0.99, 2) = 6.964556734283274; times 1 · √(1 + 1/3) on 11.
+        let limit = 11.0 + 6.964556734283274 * (4.0f64 / 3.0).sqrt();
+        let found = check(&gate, &runs_of(&[19.0]), "f");
+        assert_eq!(found.outcome, Outcome::Passed, "{found:?}");
+        assert!((found.limit.unwrap() - limit).abs() < 1e-9);
+        let found = check(&gate, &runs_of(&[19.1]), "f");
+        assert_eq!(found.outcome, Outcome::Failed, "{found:?}");
+        assert!(junit(std::slice::from_ref(&found)).contains("failures=\"1\""));
+        assert!(annotations(&[found], "f").starts_with("::error file=f,title=FID gate g::19.10 exceeds"));
+    }
+
+    #[test]
+    fn what_differs_is_not_compared() {
+        let gate = updated(&gate(), &runs_of(&[10.0, 11.0, 12.0])).unwrap();
+        let mut other = runs_of(&[1.0]);
+        other[0].reference_sha256 = "other".into();
+        let found = check(&gate, &other, "f");
+        assert_eq!((found.outcome, found.value), (Outcome::Error, None));
+        assert!(found.message.contains("reference_sha256: baseline cd, now other"), "{}", found.message);
+        assert!(check(&super::tests::gate(), &runs_of(&[1.0]), "f").message.contains("--update"));
+        assert!(updated(&super::tests::gate(), &runs_of(&[1.0])).is_err());
+        assert_eq!(overall(&[]), Outcome::Error);
+        let text = yaml_serde::to_string(&Gates { gates: vec![gate.clone()] }).unwrap();
+        assert_eq!(yaml_serde::from_str::<Gates>(&text).unwrap().gates, [gate]);
+    }
+}

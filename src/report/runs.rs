@@ -1,0 +1,321 @@
+//! Rows grouped into protocols and runs, and runs into samples over seeds: what every table, plot, claim and gate starts from.
+
+use std::collections::BTreeMap;
+
+use super::plot::order;
+use crate::results::{COST, PEAK, Row};
+use crate::statistics::{half_width, mean_and_deviation};
+
+/// The scale at which an experiment has the paper's settings.
+pub const FULL: &str = "full";
+
+/// What must agree for two Fréchet distances to be compared, the architecture excepted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub struct Protocol {
+    pub experiment: String,
+    pub scale: String,
+    pub dataset: String,
+    pub split: String,
+    pub image_size: u64,
+    pub metric: String,
+    pub extractor: String,
+    pub extractor_sha256: String,
+    pub resize: String,
+    pub reference: String,
+    pub reference_sha256: String,
+    pub batch_norm: String,
+    pub weights: String,
+}
+
+impl Protocol {
+    /// Of a row.
+    pub fn of(row: &Row) -> Self {
+        Self {
+            experiment: row.experiment.clone(),
+            scale: row.scale.clone(),
+            dataset: row.dataset.clone(),
+            split: row.split.clone(),
+            image_size: row.image_size,
+            metric: row.metric.clone(),
+            extractor: row.extractor.clone(),
+            extractor_sha256: row.extractor_sha256.clone(),
+            resize: row.resize.clone(),
+            reference: row.reference.clone(),
+            reference_sha256: row.reference_sha256.clone(),
+            batch_norm: row.batch_norm.clone(),
+            weights: row.weights.clone(),
+        }
+    }
+
+    /// Its fields by name, in order.
+    pub fn fields(&self) -> [(&'static str, String); 13] {
+        [
+            ("experiment", self.experiment.clone()),
+            ("scale", self.scale.clone()),
+            ("dataset", self.dataset.clone()),
+            ("split", self.split.clone()),
+            ("image_size", self.image_size.to_string()),
+            ("metric", self.metric.clone()),
+            ("extractor", self.extractor.clone()),
+            ("extractor_sha256", self.extractor_sha256.clone()),
+            ("resize", self.resize.clone()),
+            ("reference", self.reference.clone()),
+            ("reference_sha256", self.reference_sha256.clone()),
+            ("batch_norm", self.batch_norm.clone()),
+            ("weights", self.weights.clone()),
+        ]
+    }
+
+    /// Whether the experiment has the paper's settings.
+    pub fn is_full(&self) -> bool {
+        self.scale == FULL
+    }
+
+    /// In words, for a caption.
+    pub fn describe(&self) -> String {
+        format!(
+            "{} of {} weights over {} ({}…), resize {}, batch norm: {}, reference {} ({}…)",
+            self.metric,
+            self.weights,
+            self.extractor,
+            short(&self.extractor_sha256),
+            self.resize,
+            self.batch_norm,
+            self.reference,
+            short(&self.reference_sha256)
+        )
+    }
+}
+
+/// The first eight characters of a hash.
+pub fn short(hash: &str) -> String {
+    hash.chars().take(8).collect()
+}
+
+/// The Fréchet protocols of the rows, in order.
+pub fn protocols(rows: &[Row]) -> Vec<Protocol> {
+    let mut protocols: Vec<Protocol> = rows.iter().filter(|r| r.metric.starts_with("fid")).map(Protocol::of).collect();
+    protocols.sort();
+    protocols.dedup();
+    protocols
+}
+
+/// One evaluation of a run under a protocol.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Generator updates made.
+    pub step: u64,
+    /// Seconds of training.
+    pub wall_s: f64,
+    /// Fréchet distance.
+    pub fid: f64,
+    /// Inception Score, and its deviation over splits.
+    pub score: Option<(f64, f64)>,
+}
+
+/// One run under a protocol.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct Run {
+    pub arch: String,
+    pub width: f64,
+    pub method: String,
+    pub loss: String,
+    pub seed: u64,
+    pub config_hash: String,
+    pub family: String,
+    pub status: String,
+    pub device: String,
+    pub code_version: String,
+    /// Evaluations in order of step; at least one.
+    pub points: Vec<Point>,
+    /// Seconds of training a step.
+    pub cost: Option<f64>,
+    /// Most memory resident while training, in bytes.
+    pub peak: Option<f64>,
+    /// What the rows warn of.
+    pub warnings: Vec<String>,
+}
+
+impl Run {
+    /// The evaluation of lowest Fréchet distance.
+    pub fn best(&self) -> &Point {
+        self.points.iter().min_by(|a, b| a.fid.total_cmp(&b.fid)).unwrap_or(self.last())
+    }
+
+    /// The evaluation at the last step.
+    pub fn last(&self) -> &Point {
+        &self.points[self.points.len() - 1]
+    }
+
+    /// The evaluation at the first step.
+    pub fn first(&self) -> &Point {
+        &self.points[0]
+    }
+
+    /// Hours of training.
+    pub fn hours(&self) -> f64 {
+        self.last().wall_s / 3600.0
+    }
+}
+
+/// What tells runs of one experiment apart.
+type Key = (String, String, u64, String);
+
+fn key(row: &Row) -> Key {
+    (row.arch.clone(), row.method.clone(), row.seed, row.config_hash.clone())
+}
+
+/// The runs under a protocol, in order of architecture, method and seed.
+pub fn runs(rows: &[Row], protocol: &Protocol) -> Vec<Run> {
+    let here: Vec<&Row> =
+        rows.iter().filter(|r| r.experiment == protocol.experiment && r.scale == protocol.scale).collect();
+    let mut by_run: BTreeMap<Key, Vec<&Row>> = BTreeMap::new();
+    for row in &here {
+        by_run.entry(key(row)).or_default().push(row);
+    }
+    by_run.into_values().filter_map(|rows| run(&rows, protocol)).collect()
+}
+
+fn run(rows: &[&Row], protocol: &Protocol) -> Option<Run> {
+    // A score is of the same images as a distance if nothing but the metric differs.
+    let same = |row: &Row| Protocol { metric: protocol.metric.clone(), ..Protocol::of(row) } == *protocol;
+    let mut distances: Vec<&Row> = rows.iter().copied().filter(|r| Protocol::of(r) == *protocol).collect();
+    distances.sort_by_key(|r| r.step);
+    distances.dedup_by_key(|r| r.step);
+    let last = *distances.last()?;
+    let score = |at: &Row| {
+        let of = rows.iter().find(|r| r.metric.starts_with("is") && r.step == at.step && r.n == at.n && same(r));
+        of.map(|r| (r.value, r.std.unwrap_or(0.0)))
+    };
+    let points = distances.iter().map(|r| Point { step: r.step, wall_s: r.wall_s, fid: r.value, score: score(r) });
+    let latest = |metric: &str| rows.iter().filter(|r| r.metric == metric).max_by_key(|r| r.step).map(|r| r.value);
+    let mut warnings: Vec<String> =
+        distances.iter().filter(|r| !r.warning.is_empty()).map(|r| r.warning.clone()).collect();
+    warnings.sort_unstable();
+    warnings.dedup();
+    Some(Run {
+        arch: last.arch.clone(),
+        width: last.width,
+        method: last.method.clone(),
+        loss: last.loss.clone(),
+        seed: last.seed,
+        config_hash: last.config_hash.clone(),
+        family: last.family.clone(),
+        status: last.status.clone(),
+        device: last.device.clone(),
+        code_version: last.code_version.clone(),
+        points: points.collect(),
+        cost: latest(COST),
+        peak: latest(PEAK),
+        warnings,
+    })
+}
+
+/// A number over seeds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample(pub Vec<f64>);
+
+impl Sample {
+    /// Of what each run gives; none if no run does.
+    pub fn of(runs: &[&Run], f: impl Fn(&Run) -> Option<f64>) -> Option<Self> {
+        let values: Vec<f64> = runs.iter().filter_map(|r| f(r)).collect();
+        (!values.is_empty()).then_some(Self(values))
+    }
+
+    /// Mean.
+    pub fn mean(&self) -> f64 {
+        mean_and_deviation(&self.0).0
+    }
+
+    /// `mean ± deviation`, or the only value.
+    pub fn show(&self, digits: usize) -> String {
+        let (mean, std) = mean_and_deviation(&self.0);
+        if self.0.len() > 1 { format!("{mean:.digits$} ± {std:.digits$}") } else { format!("{mean:.digits$}") }
+    }
+
+    /// The 95 % interval of the mean over seeds (Student's t).
+    pub fn interval(&self, digits: usize) -> String {
+        let Some(half) = half_width(&self.0) else { return "–".to_owned() };
+        format!("{:.digits$} to {:.digits$}", self.mean() - half, self.mean() + half)
+    }
+}
+
+/// Runs that differ in nothing but the seed.
+#[derive(Clone, Debug)]
+pub struct Series<'a> {
+    /// Architecture.
+    pub arch: String,
+    /// Width.
+    pub width: String,
+    /// Method.
+    pub method: String,
+    /// Loss.
+    pub loss: String,
+    /// Hash of what they share.
+    pub family: String,
+    /// Method, and what tells it from another series of the same method where there is one.
+    pub label: String,
+    /// The runs.
+    pub runs: Vec<&'a Run>,
+}
+
+impl Series<'_> {
+    /// Whether a run ended early, not being able to go on.
+    pub fn diverged(&self) -> bool {
+        self.runs.iter().any(|r| r.status == "diverged")
+    }
+
+    /// Lowest Fréchet distances.
+    pub fn best_fid(&self) -> Option<Sample> {
+        Sample::of(&self.runs, |r| Some(r.best().fid))
+    }
+
+    /// Inception Scores at the lowest Fréchet distances.
+    pub fn best_score(&self) -> Option<Sample> {
+        Sample::of(&self.runs, |r| r.best().score.map(|s| s.0))
+    }
+}
+
+/// Runs grouped over seeds, in order of architecture, width and method.
+pub fn series(runs: &[Run]) -> Vec<Series<'_>> {
+    let mut by: BTreeMap<(&str, String, &str, &str), Vec<&Run>> = BTreeMap::new();
+    for run in runs {
+        by.entry((&run.arch, run.width.to_string(), &run.method, &run.family)).or_default().push(run);
+    }
+    let alone = |arch: &str, width: &String, method: &str| {
+        by.keys().filter(|k| (k.0, &k.1, k.2) == (arch, width, method)).count() == 1
+    };
+    let mut all = Vec::new();
+    for ((arch, width, method, family), runs) in &by {
+        let loss = runs[0].loss.clone();
+        let label = if alone(arch, width, method) {
+            (*method).to_owned()
+        } else {
+            format!("{method} ({loss}, {})", short(family))
+        };
+        all.push(Series {
+            arch: (*arch).to_owned(),
+            width: width.clone(),
+            method: (*method).to_owned(),
+            loss,
+            family: (*family).to_owned(),
+            label,
+            runs: runs.clone(),
+        });
+    }
+    all.sort_by(|a, b| {
+        let key = |s: &Series| (s.arch.clone(), s.width.clone(), order(&s.method), s.label.clone());
+        key(a).cmp(&key(b))
+    });
+    all
+}
+
+/// Each step, or the only one, or the range.
+pub fn steps(runs: &[&Run], f: impl Fn(&Run) -> u64) -> String {
+    let mut steps: Vec<u64> = runs.iter().map(|r| f(r)).collect();
+    steps.sort_unstable();
+    steps.dedup();
+    steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
