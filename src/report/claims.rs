@@ -135,10 +135,10 @@ fn bounded(rows: &[Row]) -> Judgement {
         [
             "C1",
             "PGN's normalised gradient is bounded (by 1)",
-            "largest ‖∇f̂‖ that `probe` measured on any set of images",
+            "largest ‖∇f̂‖ that the probe measured on any set of images",
         ],
         findings,
-        "probe rows: `pgn-bench probe RUN` leaves them beside the run's",
+        "probe rows, which pgn-bench probe RUN leaves beside the run's",
     )
 }
 
@@ -319,7 +319,7 @@ fn losses(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
             "two one-sided Welch tests on the lowest FID of pgn over seeds, margin 5 %",
         ],
         findings,
-        "runs of pgn with loss hinge and with loss bce (`--set train.loss=bce`), 3 seeds each",
+        "runs of pgn with loss hinge and with loss bce (--set train.loss=bce), 3 seeds each",
     )
 }
 

@@ -103,10 +103,11 @@ fn introduction(document: &mut Document, measured: &[Measured], note: &str) {
     }
     let runs: usize = by_experiment(measured).iter().map(|m| m.runs.len()).sum();
     document.text(format!(
-        "{runs} runs under {} protocols. Every number of ours links to the runs it is the mean of, and these to their protocol. A mean is \
+        "{runs} runs under {} protocol{}. Every number of ours links to the runs it is the mean of, and these to their protocol. A mean is \
          shown with the standard deviation over seeds and the 95 % interval (Student's t). Numbers of one protocol and one \
          architecture are compared with each other and with nothing else; the best is in bold.",
-        measured.len()
+        measured.len(),
+        if measured.len() == 1 { "" } else { "s" }
     ));
 }
 
@@ -502,12 +503,13 @@ fn trace(rows: &[Row], s: &Series, metric: &str) -> Curve {
 }
 
 fn pictures(report: &mut Report, pictures: &[Picture]) {
-    let mut by_place: BTreeMap<(&str, &str, &str, &str), Vec<&Picture>> = BTreeMap::new();
+    // Samples first, then neighbours.
+    let mut by_place: BTreeMap<(std::cmp::Reverse<&str>, &str, &str, &str), Vec<&Picture>> = BTreeMap::new();
     for p in pictures {
-        by_place.entry((&p.kind, &p.experiment, &p.scale, &p.arch)).or_default().push(p);
+        by_place.entry((std::cmp::Reverse(&p.kind), &p.experiment, &p.scale, &p.arch)).or_default().push(p);
     }
     let mut kind = "";
-    for ((of, experiment, scale, arch), all) in by_place {
+    for ((std::cmp::Reverse(of), experiment, scale, arch), all) in by_place {
         let Some(seed) = all.iter().map(|p| p.seed).min() else { continue };
         if kind != of {
             let title = if of == "samples" { "Samples" } else { "Nearest training images" };

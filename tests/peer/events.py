@@ -1,7 +1,7 @@
 """Reads a run's event files with TensorBoard's own reader, which checks every record's checksum, and compares the scalars with
 the rows and the picture with the sample grid.
 
-    python tensorboard.py results/demo-smoke/cnn32-sn-s0
+    python events.py results/demo-smoke/cnn32-sn-s0
 
 Needs: pip install tensorboard polars
 """
