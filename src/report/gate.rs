@@ -17,6 +17,8 @@ use crate::statistics::{mean_and_deviation, t_quantile};
 const CONFIDENCE: f64 = 0.99;
 /// Runs below which a baseline has no variance to speak of.
 const SEEDS: usize = 3;
+/// How the names of extractors begin that are trained on the data set at hand.
+const CLASSIFIER: &str = "classifier-";
 /// Head of a written file.
 const HEAD: &str =
     "# Gates on Fréchet distances; `pgn-bench gate` checks them. `gate --update` writes the baselines from results.\n";
@@ -101,7 +103,9 @@ pub struct Measurement {
     pub split: String,
     pub image_size: u64,
     pub extractor: String,
-    pub extractor_sha256: String,
+    /// None of a classifier, which every machine trains for itself and rounds in its own way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extractor_sha256: Option<String>,
     pub resize: String,
     pub reference: String,
     pub reference_sha256: String,
@@ -115,7 +119,7 @@ impl Measurement {
             split: p.split.clone(),
             image_size: p.image_size,
             extractor: p.extractor.clone(),
-            extractor_sha256: p.extractor_sha256.clone(),
+            extractor_sha256: (!p.extractor.starts_with(CLASSIFIER)).then(|| p.extractor_sha256.clone()),
             resize: p.resize.clone(),
             reference: p.reference.clone(),
             reference_sha256: p.reference_sha256.clone(),
@@ -131,7 +135,7 @@ impl Measurement {
                 ("split", m.split.clone()),
                 ("image_size", m.image_size.to_string()),
                 ("extractor", m.extractor.clone()),
-                ("extractor_sha256", m.extractor_sha256.clone()),
+                ("extractor_sha256", m.extractor_sha256.clone().unwrap_or_default()),
                 ("resize", m.resize.clone()),
                 ("reference", m.reference.clone()),
                 ("reference_sha256", m.reference_sha256.clone()),
