@@ -47,7 +47,7 @@ fn random(shape: &[usize]) -> candle_core::Result<Tensor> {
     Tensor::from_vec(Stream::new(0, "bench", 0).normals(shape.iter().product()), shape, &Device::Cpu)
 }
 
-/// Times `run` under `group/name`; the tensors of `run` are made only if the name is asked for.
+/// Times `run` under `group/name`.
 fn bench<R>(c: &mut Criterion, group: &str, name: &str, flops: Option<u64>, mut run: impl FnMut() -> R) {
     let mut group = c.benchmark_group(group);
     group.sampling_mode(SamplingMode::Flat);

@@ -3,7 +3,7 @@
 //! Activations of tens of megabytes come and go many times a step. The system's allocator returns their pages and pays for
 //! each page again; this one keeps them, and [`keep_pages`] makes it keep them from one training step to the next.
 
-use libmimalloc_sys::mi_option_set;
+use libmimalloc_sys::{mi_collect, mi_option_set};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -21,6 +21,8 @@ pub fn keep_pages() {
 
 /// Forgets the peak, so that [`peak_bytes`] is that of what comes next (Linux; nothing elsewhere).
 pub fn reset_peak() {
+    // SAFETY: returns pages that nothing uses, or they would count.
+    unsafe { mi_collect(true) }
     // Where the system does not let us, the peak stays the whole process's.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

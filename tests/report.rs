@@ -58,7 +58,8 @@ fn a_gate_tells_good_runs_from_bad_ones_and_refuses_other_protocols() {
     let (code, stdout, _) = gate(&home.0, &gates, &train("other-seed", &["--set", "seeds=[7]"]), &[]);
     assert!(code == 0 && stdout.contains("| passed"), "{stdout}");
 
-    let worse = train("worse", &["--set", "train.critic_lr=2e-2", "--set", "train.generator_lr=2e-2", "--set", "seeds=[0, 1]"]);
+    let worse =
+        train("worse", &["--set", "train.critic_lr=2e-2", "--set", "train.generator_lr=2e-2", "--set", "seeds=[0, 1]"]);
     let [junit, json] = ["gate.xml", "gate.json"].map(|name| home.join(name));
     let written = ["--junit", junit.to_str().unwrap(), "--json", json.to_str().unwrap()];
     let (code, stdout, _) = gate(&home.0, &gates, &worse, &written);

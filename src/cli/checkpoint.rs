@@ -179,9 +179,11 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
     let origin = Origin {
         cell: &cell,
         config_hash: &progress.config_hash,
+        family: &progress.cell.family()?,
         instrument: &bench.instrument,
         step: progress.step,
         train_s: progress.train_s,
+        untimed: progress.untimed,
     };
     let mut rows = Vec::new();
     for &weights in &cell.eval.weights {
@@ -235,9 +237,11 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
     let origin = Origin {
         cell: &cell,
         config_hash: &progress.config_hash,
+        family: &progress.cell.family()?,
         instrument: &instrument,
         step: progress.step,
         train_s: progress.train_s,
+        untimed: progress.untimed,
     };
     let mut rows = origin.probe_rows(&samples)?;
     rows.iter_mut().for_each(|row| "evaluated".clone_into(&mut row.status));

@@ -106,6 +106,7 @@ fn pictures(folder: &Path) -> Result<Vec<Picture>> {
                 scale: cell.scale.clone(),
                 arch: cell.arch.clone(),
                 method: cell.method.clone(),
+                width: cell.train.width,
                 seed: cell.seed,
                 kind: kind.to_owned(),
                 png: std::fs::read(&path).at("read", &path)?,

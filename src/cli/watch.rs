@@ -46,7 +46,9 @@ pub(super) fn execute(args: &Args) -> Result<()> {
             return Ok(());
         }
         print!("{CLEAR}{table}");
-        if !open {
+        // The next cell of an experiment may be about to start.
+        let written = results::find(&args.results)?.iter().filter_map(|f| silence(f)).min();
+        if !open && written.is_some_and(|s| s > SILENT) {
             println!("Every run has ended.");
             return Ok(());
         }

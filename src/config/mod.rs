@@ -18,6 +18,10 @@ use crate::losses::Loss;
 use crate::metrics::inception::resize::Resize;
 use crate::optim::linear_decay;
 
+/// The scale at which the experiments of this repository have the paper's settings.
+pub const FULL: &str = "full";
+/// What that scale is called once `--set` has changed its settings.
+const MODIFIED: &str = "full-modified";
 /// Extractors by name.
 pub const EXTRACTORS: [(&str, ExtractorKind); 2] =
     [("classifier", ExtractorKind::Classifier), ("inception", ExtractorKind::Inception)];
@@ -84,6 +88,8 @@ pub struct Experiment {
     base: Layer,
     scales: Vec<(String, Layer)>,
     set: Layer,
+    /// Whether `set` changes how networks are trained or evaluated, not only which cells there are.
+    modified: bool,
 }
 
 /// How learning rates move.
@@ -351,7 +357,8 @@ impl Experiment {
                 for &seed in seeds.iter().flatten() {
                     cells.push(Cell {
                         experiment: self.name.clone(),
-                        scale: scale.to_owned(),
+                        // What is called full has the file's settings.
+                        scale: if self.modified && scale == FULL { MODIFIED } else { scale }.to_owned(),
                         dataset: self.dataset.clone(),
                         split: self.split,
                         image_size: self.image_size,

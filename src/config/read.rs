@@ -61,6 +61,8 @@ pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Exper
             faults.say(key, "is missing");
         }
     }
+    let settings = ["train.", "eval.", "architectures."];
+    let modified = set.iter().any(|s| settings.iter().any(|of| s.starts_with(of)));
     let set_value = overlay_value(set, &faults);
     let set_root = Section::new("--set ", &set_value, &faults);
     let set = layer(&set_root, &faults);
@@ -69,7 +71,7 @@ pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Exper
     let faults = faults.into_inner();
     match (name, dataset, image_size, faults.is_empty()) {
         (Some(name), Some(dataset), Some(image_size), true) => {
-            Ok(Experiment { name, title, dataset, split, image_size, base, scales, set })
+            Ok(Experiment { name, title, dataset, split, image_size, base, scales, set, modified })
         }
         _ => Err(Error::Config { file: file.to_owned(), faults }),
     }

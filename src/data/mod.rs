@@ -220,11 +220,16 @@ pub fn to_bytes(images: &Tensor) -> Result<Vec<u8>> {
     Ok(values.into_iter().map(to_byte).collect())
 }
 
-/// The `k` images of a data set nearest to one of the same size, by the squared distance of their pixels, nearest first.
+/// The `k` images of a data set nearest to one of the same size, by the squared distance of their pixels, nearest first. Training
+/// mirrors images, so the nearer of an image and its mirror counts.
 pub fn nearest(image: &[u8], images: &Images, k: usize) -> Vec<usize> {
+    let mirror: Vec<u8> =
+        image.chunks_exact(images.side * 3).flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect();
     let squared = |a: &[u8], b: &[u8]| -> u64 { a.iter().zip(b).map(|(&a, &b)| u64::from(a.abs_diff(b)).pow(2)).sum() };
-    let mut distances: Vec<(u64, usize)> =
-        (0..images.len()).into_par_iter().map(|i| (squared(image, images.image(i)), i)).collect();
+    let mut distances: Vec<(u64, usize)> = (0..images.len())
+        .into_par_iter()
+        .map(|i| (squared(image, images.image(i)).min(squared(&mirror, images.image(i))), i))
+        .collect();
     distances.sort_unstable();
     distances.into_iter().take(k).map(|(_, i)| i).collect()
 }

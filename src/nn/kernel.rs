@@ -72,7 +72,7 @@ pub enum Start<'a, T> {
     Output,
 }
 
-/// Arguments of the outer-product kernel: one tap, one panel of output channels, many pixels.
+/// Arguments of the outer-product kernel: one run of taps, one panel of output channels, many pixels.
 pub struct Outer<'a, T> {
     /// Input, already offset to the tap and first channel.
     pub input: *const T,

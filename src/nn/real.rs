@@ -23,7 +23,7 @@ pub trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum {
     /// Every offset of `args` must lie in the buffers it points into.
     unsafe fn gather(args: &Gather<Self>);
     /// Runs the narrow kernel: at most [`NARROW`](super::kernel::NARROW) columns, every segment a multiple of the lanes
-    /// long, the panel `[segment, n, k]`.
+    /// long, the panel `[columns, row]`.
     ///
     /// # Safety
     /// As for [`Real::gather`].

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::runs::{Protocol, Run, Sample, Series, protocols, runs, series};
+use super::runs::{Protocol, Run, Sample, Series, is_full, protocols, runs, series};
+use crate::config::FULL;
 use crate::results::Row;
 use crate::statistics::Welch;
 
@@ -74,7 +75,7 @@ fn judge([id, claim, test]: [&'static str; 3], findings: Vec<Finding>, nothing: 
         if findings.is_empty() {
             nothing.to_owned()
         } else {
-            "more seeds or longer runs: the difference is within the noise".to_owned()
+            "finished runs of three seeds at least that differ by more than the noise".to_owned()
         }
     });
     Judgement { id, claim, test, verdict, evidence: findings.into_iter().map(|f| f.evidence).collect(), missing }
@@ -82,7 +83,7 @@ fn judge([id, claim, test]: [&'static str; 3], findings: Vec<Finding>, nothing: 
 
 /// All claims at a scale.
 pub fn judgements(rows: &[Row], scale: &str) -> Vec<Judgement> {
-    let rows: Vec<Row> = rows.iter().filter(|r| r.scale == scale).cloned().collect();
+    let rows: Vec<Row> = rows.iter().filter(|r| r.scale == scale && (scale != FULL || is_full(r))).cloned().collect();
     let protocols = protocols(&rows);
     let by_protocol: Vec<(&Protocol, Vec<Run>)> = protocols.iter().map(|p| (p, runs(&rows, p))).collect();
     vec![
@@ -109,7 +110,7 @@ fn bounded(rows: &[Row]) -> Judgement {
     let mut steepest: BTreeMap<(&str, &str, &str), (f64, &str, u64)> = BTreeMap::new();
     for row in rows.iter().filter(|r| r.metric.starts_with("gradient_max_")) {
         let entry = steepest.entry((&row.dataset, &row.arch, &row.method)).or_insert((f64::NEG_INFINITY, "", 0));
-        if row.value > entry.0 {
+        if row.value.total_cmp(&entry.0).is_gt() {
             *entry = (row.value, &row.metric["gradient_max_".len()..], row.n);
         }
     }
@@ -124,7 +125,7 @@ fn bounded(rows: &[Row]) -> Judgement {
                 .collect();
             let beside = if others.is_empty() { String::new() } else { format!("; beside it {}", others.join(", ")) };
             Finding {
-                holds: Some(*value <= BOUND),
+                holds: value.is_finite().then_some(*value <= BOUND),
                 evidence: format!(
                     "{dataset}, {arch}: largest ‖∇f̂‖ of pgn {value:.3} (on {on} images, {n} of each set){beside}"
                 ),
@@ -142,7 +143,8 @@ fn bounded(rows: &[Row]) -> Judgement {
     )
 }
 
-/// Pairs of series of one protocol, architecture and width that `pick` calls first and second.
+/// Pairs of series of one protocol, architecture, width and loss that `pick` calls first and second, and whose runs have all
+/// ended after the same evaluations.
 fn pairs<'a>(
     by_protocol: &'a [(&'a Protocol, Vec<Run>)],
     pick: impl Fn(&Series) -> (bool, bool),
@@ -151,7 +153,11 @@ fn pairs<'a>(
     for (protocol, runs) in by_protocol {
         let all = series(runs);
         for a in all.iter().filter(|s| pick(s).0) {
-            for b in all.iter().filter(|s| pick(s).1 && (&s.arch, &s.width) == (&a.arch, &a.width)) {
+            for b in all
+                .iter()
+                .filter(|s| s.comparable(a))
+                .filter(|s| pick(s).1 && (&s.arch, &s.width, &s.loss) == (&a.arch, &a.width, &a.loss))
+            {
                 out.push((*protocol, a.clone(), b.clone()));
             }
         }
@@ -163,50 +169,55 @@ fn place(protocol: &Protocol, series: &Series) -> String {
     format!("{}, {} ({})", protocol.dataset, series.arch, protocol.weights)
 }
 
-/// Whether the first is below the second.
-fn below(place: &str, what: &str, names: [&str; 2], a: &Sample, b: &Sample) -> Finding {
-    let shown = format!(
-        "{place}: {what} {} {} (n {}), {} {} (n {})",
-        names[0],
-        a.show(2),
-        a.0.len(),
-        names[1],
-        b.show(2),
-        b.0.len()
-    );
+/// Two samples in words and Welch's comparison of them, or why there is none.
+fn compared(
+    place: &str,
+    what: &str,
+    names: [&str; 2],
+    a: &Sample,
+    b: &Sample,
+) -> std::result::Result<(String, Welch), Finding> {
+    let one = |name: &str, s: &Sample| format!("{name} {} (n {})", s.show(2), s.0.len());
+    let shown = format!("{place}: {what} {}, {}", one(names[0], a), one(names[1], b));
     if a.0.len() < SEEDS || b.0.len() < SEEDS {
-        return Finding { holds: None, evidence: format!("{shown}; fewer than {SEEDS} seeds") };
+        return Err(Finding { holds: None, evidence: format!("{shown}; fewer than {SEEDS} seeds") });
     }
-    let Some(welch) = Welch::new(&a.0, &b.0) else { return Finding { holds: None, evidence: shown } };
-    let p = welch.p_below(0.0);
-    let holds = if p < LEVEL {
+    Welch::new(&a.0, &b.0).map_or_else(
+        || Err(Finding { holds: None, evidence: format!("{shown}; no variance to compare by") }),
+        |welch| Ok((shown.clone(), welch)),
+    )
+}
+
+/// True where the test says so, false where it says the opposite.
+fn decide(p: f64) -> Option<bool> {
+    if p < LEVEL {
         Some(true)
     } else if 1.0 - p < LEVEL {
         Some(false)
     } else {
         None
-    };
-    Finding { holds, evidence: format!("{shown}; one-sided p = {p:.3}") }
+    }
+}
+
+/// Whether the first is below the second.
+fn below(place: &str, what: &str, names: [&str; 2], a: &Sample, b: &Sample) -> Finding {
+    match compared(place, what, names, a, b) {
+        Ok((shown, welch)) => {
+            let p = welch.p_below(0.0);
+            Finding { holds: decide(p), evidence: format!("{shown}; one-sided p = {p:.3}") }
+        }
+        Err(finding) => finding,
+    }
 }
 
 /// Whether two means are alike within the margin.
 fn equal(place: &str, names: [&str; 2], a: &Sample, b: &Sample) -> Finding {
-    let shown = format!(
-        "{place}: FID {} {} (n {}), {} {} (n {})",
-        names[0],
-        a.show(2),
-        a.0.len(),
-        names[1],
-        b.show(2),
-        b.0.len()
-    );
-    if a.0.len() < SEEDS || b.0.len() < SEEDS {
-        return Finding { holds: None, evidence: format!("{shown}; fewer than {SEEDS} seeds") };
-    }
-    let Some(welch) = Welch::new(&a.0, &b.0) else { return Finding { holds: None, evidence: shown } };
+    let (shown, welch) = match compared(place, "FID", names, a, b) {
+        Ok(found) => found,
+        Err(finding) => return finding,
+    };
     let margin = MARGIN * b.mean();
-    let [low, high] = [1.0 - welch.p_below(-margin), welch.p_below(margin)];
-    let p = low.max(high);
+    let p = (1.0 - welch.p_below(-margin)).max(welch.p_below(margin));
     let differ = 2.0 * welch.p_below(0.0).min(1.0 - welch.p_below(0.0));
     let holds = if p < LEVEL {
         Some(true)
@@ -223,10 +234,10 @@ fn better(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
     for (protocol, pgn, gn) in pairs(by_protocol, |s| (s.method == "pgn", s.method == "gn")) {
         let place = place(protocol, &pgn);
         if let (Some(a), Some(b)) = (pgn.best_fid(), gn.best_fid()) {
-            findings.push(below(&place, "FID", ["pgn", "gn"], &a, &b));
+            findings.push(below(&place, "FID", [&pgn.label, &gn.label], &a, &b));
         }
         if let (Some(a), Some(b)) = (pgn.best_score(), gn.best_score()) {
-            findings.push(below(&place, "IS", ["gn", "pgn"], &b, &a));
+            findings.push(below(&place, "IS", [&gn.label, &pgn.label], &b, &a));
         }
     }
     judge(
@@ -247,7 +258,7 @@ fn alike(
     pick: impl Fn(&Series) -> (bool, bool),
 ) -> Judgement {
     let findings = pairs(by_protocol, pick).into_iter().filter_map(|(protocol, a, b)| {
-        Some(equal(&place(protocol, &a), [&a.method, &b.method], &a.best_fid()?, &b.best_fid()?))
+        Some(equal(&place(protocol, &a), [&a.label, &b.label], &a.best_fid()?, &b.best_fid()?))
     });
     judge(words, findings.collect(), nothing)
 }
@@ -257,7 +268,7 @@ fn cheap(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
     let mut seen = Vec::new();
     for (protocol, pgn, gn) in pairs(by_protocol, |s| (s.method == "pgn", s.method == "gn")) {
         // A run costs the same under each of its protocols.
-        let here = (protocol.experiment.clone(), pgn.arch.clone(), pgn.width.clone());
+        let here = (protocol.experiment.clone(), pgn.family.clone(), gn.family.clone());
         if seen.contains(&here) {
             continue;
         }
@@ -275,16 +286,9 @@ fn cheap(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
         let (holds, evidence) = match Welch::new(&a.0, &b.0) {
             Some(welch) if a.0.len() >= SEEDS && b.0.len() >= SEEDS => {
                 let p = welch.p_below(MARGIN.ln_1p());
-                let holds = if p < LEVEL {
-                    Some(true)
-                } else if 1.0 - p < LEVEL {
-                    Some(false)
-                } else {
-                    None
-                };
-                (holds, format!("{shown}; at most 5 % more: p = {p:.3}"))
+                (decide(p), format!("{shown}; at most 5 % more: p = {p:.3}"))
             }
-            _ => (None, format!("{shown}; fewer than {SEEDS} seeds")),
+            _ => (None, format!("{shown}; fewer than {SEEDS} seeds, or no variance")),
         };
         findings.push(Finding { holds, evidence });
     }
@@ -305,7 +309,9 @@ fn losses(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
         let all = series(runs);
         let of = |loss: &'static str| all.iter().filter(move |s| s.method == "pgn" && s.loss == loss);
         for hinge in of("hinge") {
-            for bce in of("bce").filter(|s| (&s.arch, &s.width) == (&hinge.arch, &hinge.width)) {
+            for bce in
+                of("bce").filter(|s| s.comparable(hinge)).filter(|s| (&s.arch, &s.width) == (&hinge.arch, &hinge.width))
+            {
                 if let (Some(a), Some(b)) = (hinge.best_fid(), bce.best_fid()) {
                     findings.push(equal(&place(protocol, hinge), ["hinge", "bce"], &a, &b));
                 }
@@ -319,7 +325,7 @@ fn losses(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
             "two one-sided Welch tests on the lowest FID of pgn over seeds, margin 5 %",
         ],
         findings,
-        "runs of pgn with loss hinge and with loss bce (--set train.loss=bce), 3 seeds each",
+        "runs of pgn with loss hinge and with loss bce (--set train.loss=bce, and another -o below the same folder), 3 seeds each",
     )
 }
 
@@ -329,7 +335,7 @@ fn conditional(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
         pairs(by_protocol, |s| (s.arch == "biggan32" && s.method == "pgn", s.arch == "biggan32" && s.method == "sn+cr"))
     {
         if let (Some(a), Some(b)) = (pgn.best_fid(), cr.best_fid()) {
-            findings.push(below(&place(protocol, &pgn), "FID", ["pgn", "sn+cr"], &a, &b));
+            findings.push(below(&place(protocol, &pgn), "FID", [&pgn.label, &cr.label], &a, &b));
         }
     }
     judge(

@@ -22,6 +22,7 @@ pub struct Picture {
     pub scale: String,
     pub arch: String,
     pub method: String,
+    pub width: f64,
     pub seed: u64,
     /// What it shows: `samples` or `neighbours`.
     pub kind: String,
@@ -103,7 +104,7 @@ fn introduction(document: &mut Document, measured: &[Measured], note: &str) {
     }
     let runs: usize = by_experiment(measured).iter().map(|m| m.runs.len()).sum();
     document.text(format!(
-        "{runs} runs under {} protocol{}. Every number of ours links to the runs it is the mean of, and these to their protocol. A mean is \
+        "{runs} runs under {} protocol{}. Scores and distances link to the runs they are the means of, and these to their protocol. A mean is \
          shown with the standard deviation over seeds and the 95 % interval (Student's t). Numbers of one protocol and one \
          architecture are compared with each other and with nothing else; the best is in bold.",
         measured.len(),
@@ -111,18 +112,31 @@ fn introduction(document: &mut Document, measured: &[Measured], note: &str) {
     ));
 }
 
-/// The first protocol of each experiment and scale: where protocols do not matter.
-fn by_experiment(measured: &[Measured]) -> Vec<&Measured> {
-    let mut seen = Vec::new();
-    measured
-        .iter()
-        .filter(|m| {
-            let key = (&m.protocol.experiment, &m.protocol.scale);
-            let new = !seen.contains(&key);
-            seen.push(key);
-            new
-        })
-        .collect()
+/// The runs of each experiment and scale, under the first protocol of each: where protocols do not matter.
+fn by_experiment(measured: &[Measured]) -> Vec<Measured> {
+    let mut all: Vec<Measured> = Vec::new();
+    for m in measured {
+        let place = |p: &Protocol| (p.experiment.clone(), p.scale.clone());
+        let at = match all.iter().position(|a| place(&a.protocol) == place(&m.protocol)) {
+            Some(at) => at,
+            None => {
+                all.push(Measured { name: m.name.clone(), protocol: m.protocol.clone(), runs: Vec::new() });
+                all.len() - 1
+            }
+        };
+        for run in &m.runs {
+            if all[at].runs.iter().all(|r| r.config_hash != run.config_hash) {
+                all[at].runs.push(run.clone());
+            }
+        }
+    }
+    all
+}
+
+/// Where the report lists the runs of a series that [`by_experiment`] gave.
+fn listed(measured: &[Measured], s: &Series) -> Option<String> {
+    let m = measured.iter().find(|m| m.runs.iter().any(|r| r.family == s.family))?;
+    Some(m.link(s))
 }
 
 fn heading(group: &Group) -> String {
@@ -193,12 +207,15 @@ fn warn(document: &mut Document, measured: &Measured) {
     for warning in warnings {
         document.text(format!("Warning: {warning}."));
     }
-    let mut lengths: Vec<u64> = measured.runs.iter().map(|r| r.last().step).collect();
-    lengths.sort_unstable();
-    lengths.dedup();
-    let archs: Vec<&str> = measured.runs.iter().map(|r| r.arch.as_str()).collect();
-    if lengths.len() > 1 && archs.windows(2).all(|w| w[0] == w[1]) {
-        document.text("Warning: the runs have not all made the same number of steps.");
+    let all = series(&measured.runs);
+    for (arch, width) in architectures(&all) {
+        let runs = all.iter().filter(|s| s.arch == arch && s.width == width).flat_map(|s| &s.runs);
+        let mut lengths: Vec<u64> = runs.map(|r| r.last().step).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        if lengths.len() > 1 {
+            document.text(format!("Warning: not all runs of {arch} have made the same number of steps."));
+        }
     }
 }
 
@@ -240,10 +257,11 @@ fn ours(m: &Measured, s: &Series, bests: [Option<f64>; 2]) -> Vec<Cell> {
     ]
 }
 
-/// Highest score and lowest distance among series that did not diverge; nothing where there is one series only.
+/// Highest score and lowest distance among series that have ended after the same evaluations; nothing where fewer than two have.
 fn bests(all: &[&Series]) -> [Option<f64>; 2] {
-    let standing: Vec<&&Series> = all.iter().filter(|s| !s.diverged()).collect();
-    if standing.len() < 2 {
+    let finished: Vec<&&Series> = all.iter().filter(|s| s.finished()).collect();
+    let standing: Vec<&&Series> = finished.iter().copied().filter(|s| s.comparable(finished[0])).collect();
+    if standing.len() < 2 || standing.len() < finished.len() {
         return [None, None];
     }
     let scores = standing.iter().filter_map(|s| s.best_score()).map(|s| s.mean());
@@ -269,15 +287,17 @@ fn beside(group: &Group, m: &Measured, caption: String) -> Table {
     let mut lines = Vec::new();
     let mut blocks: Vec<&str> = group.rows.iter().map(|r| r.architecture.as_str()).collect();
     blocks.dedup();
-    let best_of = |f: fn(&Entry) -> &Published<Value>, lowest: bool| {
-        let values = group.rows.iter().filter(|r| r.label != "Real data").filter_map(|r| match f(r) {
+    let best_of = |block: &str, f: fn(&Entry) -> &Published<Value>, lowest: bool| {
+        let entries = group.rows.iter().filter(|r| r.architecture == block && r.label != "Real data");
+        let values = entries.filter_map(|r| match f(r) {
             Published::Given(v) => Some(v.mean),
             Published::NotGiven => None,
         });
         if lowest { values.min_by(f64::total_cmp) } else { values.max_by(f64::total_cmp) }
     };
-    let published_bests = [best_of(|e| &e.is, false), best_of(|e| &e.fid, true)];
     let published = |entry: &Entry| {
+        let block = entry.architecture.as_str();
+        let published_bests = [best_of(block, |e| &e.is, false), best_of(block, |e| &e.fid, true)];
         [(&entry.is, published_bests[0]), (&entry.fid, published_bests[1])].map(|(v, best)| {
             let is_best = matches!(v, Published::Given(v) if best == Some(v.mean)) && entry.label != "Real data";
             Cell { best: is_best, ..Cell::from(value(v)) }
@@ -355,7 +375,7 @@ fn ours_alone(m: &Measured, caption: String) -> Table {
 fn claims(document: &mut Document, rows: &[Row], measured: &[Measured]) {
     let mut scales: Vec<&str> = measured.iter().map(|m| m.protocol.scale.as_str()).collect();
     // The paper's scale is judged even where no run has it, so that what is missing is said.
-    scales.push(super::runs::FULL);
+    scales.push(crate::config::FULL);
     scales.sort_unstable();
     scales.dedup();
     document.heading(2, "The paper's claims", "claims");
@@ -491,11 +511,13 @@ fn curves(report: &mut Report, rows: &[Row], measured: &[Measured]) {
 
 /// A curve of the log's means, over the seeds of a series.
 fn trace(rows: &[Row], s: &Series, metric: &str) -> Curve {
-    let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    let mut by_step: BTreeMap<u64, BTreeMap<&str, f64>> = BTreeMap::new();
     for row in rows.iter().filter(|r| r.metric == metric && r.family == s.family) {
-        by_step.entry(row.step).or_default().push(row.value);
+        by_step.entry(row.step).or_default().insert(&row.config_hash, row.value);
     }
-    let points = by_step.into_iter().map(|(step, values)| {
+    // Where a seed is missing, a mean would jump.
+    let points = by_step.into_iter().filter(|(_, of)| of.len() == s.runs.len()).map(|(step, of)| {
+        let values: Vec<f64> = of.into_values().collect();
         let (mean, std) = mean_and_deviation(&values);
         [step as f64, mean, mean - std, mean + std]
     });
@@ -504,9 +526,10 @@ fn trace(rows: &[Row], s: &Series, metric: &str) -> Curve {
 
 fn pictures(report: &mut Report, pictures: &[Picture]) {
     // Samples first, then neighbours.
-    let mut by_place: BTreeMap<(std::cmp::Reverse<&str>, &str, &str, &str), Vec<&Picture>> = BTreeMap::new();
+    let mut by_place: BTreeMap<(std::cmp::Reverse<&str>, &str, &str, String), Vec<&Picture>> = BTreeMap::new();
     for p in pictures {
-        by_place.entry((std::cmp::Reverse(&p.kind), &p.experiment, &p.scale, &p.arch)).or_default().push(p);
+        let network = title_of(&p.arch, &p.width.to_string(), None);
+        by_place.entry((std::cmp::Reverse(&p.kind), &p.experiment, &p.scale, network)).or_default().push(p);
     }
     let mut kind = "";
     for ((std::cmp::Reverse(of), experiment, scale, arch), all) in by_place {
@@ -528,7 +551,7 @@ fn pictures(report: &mut Report, pictures: &[Picture]) {
         let mut shown: Vec<&&Picture> = all.iter().filter(|p| p.seed == seed).collect();
         shown.sort_by_key(|p| super::plot::order(&p.method));
         let shown = shown.into_iter().map(|p| (p.method.clone(), p.png.clone()));
-        let file = format!("{}-{}-{arch}-{of}", slug(experiment), slug(scale));
+        let file = format!("{}-{}-{}-{of}", slug(experiment), slug(scale), slug(&arch));
         report.document.blocks.push(super::document::Block::Figure(Figure { file: format!("{file}.png"), caption }));
         report.plots.insert(file, Plot::Pictures(shown.collect()));
     }
@@ -566,7 +589,7 @@ fn cost(report: &mut Report, measured: &[Measured]) {
                     devices.join(", "),
                 ];
                 let mut cells: Vec<Cell> = cells.into_iter().map(Cell::from).collect();
-                cells[1].link = Some(m.link(s));
+                cells[1].link = listed(measured, s);
                 lines.push(Line::Cells { id: None, cells });
             }
             if bars.len() > 1 {
@@ -808,6 +831,7 @@ mod tests {
             scale: "smoke".into(),
             arch: "cnn32".into(),
             method: method.into(),
+            width: 0.25,
             seed: 0,
             kind: "samples".into(),
             png: png.clone(),

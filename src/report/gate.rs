@@ -84,6 +84,8 @@ pub struct Baseline {
     pub seeds: Vec<u64>,
     /// Last steps of the runs.
     pub steps: u64,
+    /// How often each was evaluated: the best of many is lower than the best of few.
+    pub evaluations: usize,
     /// Width of the networks.
     pub width: f64,
     /// How distances were measured: what the rows of new runs must agree with.
@@ -251,7 +253,11 @@ pub fn check(gate: &Gate, rows: &[Row], file: &str) -> Finding {
     let mut limits: Vec<(f64, String)> = gate.max.iter().map(|max| (*max, "the absolute limit".to_owned())).collect();
     if let Some(b) = &gate.baseline {
         let mut differences = b.protocol.differences(&Measurement::of(&protocol));
-        for run in &runs {
+        // A run that diverged ended early; it fails below.
+        for run in runs.iter().filter(|r| r.status != "diverged") {
+            if run.points.len() != b.evaluations {
+                differences.push(format!("evaluations: baseline {}, now {}", b.evaluations, run.points.len()));
+            }
             if run.last().step != b.steps {
                 differences.push(format!("steps: baseline {}, now {}", b.steps, run.last().step));
             }
@@ -298,7 +304,7 @@ pub fn updated(gate: &Gate, rows: &[Row]) -> Result<Gate> {
     let (protocol, runs) = select(&gate.runs, rows).map_err(bad)?;
     let steps = runs[0].last().step;
     if let Some(run) =
-        runs.iter().find(|r| r.status != "finished" || r.last().step != steps || r.width != runs[0].width)
+        runs.iter().find(|r| r.status != "finished" || r.last().step != steps || r.points.len() != runs[0].points.len())
     {
         return Err(bad(format!(
             "seed {} is {} at step {}: a baseline needs equal, finished runs",
@@ -314,6 +320,7 @@ pub fn updated(gate: &Gate, rows: &[Row]) -> Result<Gate> {
         values: values(&runs, gate.at),
         seeds: runs.iter().map(|r| r.seed).collect(),
         steps,
+        evaluations: runs[0].points.len(),
         width: runs[0].width,
         protocol: Measurement::of(&protocol),
         code_version: runs[0].code_version.clone(),

@@ -30,7 +30,7 @@ pub struct Chart {
     pub title: String,
     pub x: String,
     pub y: String,
-    /// Whether the y axis is logarithmic where values span more than a decade.
+    /// Whether the y axis is logarithmic where the highest value is more than [`SPAN`] times the lowest.
     pub log_y: bool,
     pub curves: Vec<Curve>,
 }
@@ -58,15 +58,17 @@ pub struct Bar {
 }
 
 /// Width and height of a figure in pixels.
-const SIZE: (u32, u32) = (900, 480);
+const SIZE: (u32, u32) = (960, 480);
 /// Width of the legend.
-const LEGEND: u32 = 130;
+const LEGEND: u32 = 190;
 /// Height of a picture's name.
 const LABEL: u32 = 28;
 /// Most pixels of a picture's width.
 const WIDEST: u32 = 280;
 /// Pictures in a row.
 const COLUMNS: usize = 4;
+/// Highest over lowest value from which an axis may be logarithmic.
+const SPAN: f64 = 30.0;
 /// Markers on a curve.
 const MARKERS: usize = 8;
 /// Methods in the order of colours and markers; `+cr` has its method's, dashed.
@@ -161,7 +163,7 @@ fn lines<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart) -> Re
         (low, high) = (low.min(*y), high.max(*y));
         positive &= *y > 0.0;
     }
-    let log = chart.log_y && positive && high > 30.0 * low;
+    let log = chart.log_y && positive && high > SPAN * low;
     // Bands count where they do not flatten everything else.
     for [.., bottom, top] in points() {
         if *top < 1.5 * high.abs() {

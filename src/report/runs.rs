@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::plot::order;
+use crate::config::FULL;
 use crate::results::{COST, PEAK, Row};
 use crate::statistics::{half_width, mean_and_deviation};
 
-/// The scale at which an experiment has the paper's settings.
-pub const FULL: &str = "full";
+/// The experiments of this repository, which have the paper's settings at the scale [`FULL`].
+const PAPER: [&str; 5] = ["cifar10", "cifar10-conditional", "stl10", "celebahq128", "celebahq256"];
+
+/// Whether a row's run had the paper's settings.
+pub fn is_full(row: &Row) -> bool {
+    row.scale == FULL && PAPER.contains(&row.experiment.as_str())
+}
 
 /// What must agree for two Fréchet distances to be compared, the architecture excepted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +75,7 @@ impl Protocol {
 
     /// Whether the experiment has the paper's settings.
     pub fn is_full(&self) -> bool {
-        self.scale == FULL
+        self.scale == FULL && PAPER.contains(&self.experiment.as_str())
     }
 
     /// In words, for a caption.
@@ -262,9 +268,21 @@ pub struct Series<'a> {
 }
 
 impl Series<'_> {
-    /// Whether a run ended early, not being able to go on.
-    pub fn diverged(&self) -> bool {
-        self.runs.iter().any(|r| r.status == "diverged")
+    /// Whether every run made all its steps.
+    pub fn finished(&self) -> bool {
+        self.runs.iter().all(|r| r.status == "finished")
+    }
+
+    /// The steps at which every run was evaluated; none where runs differ.
+    pub fn evaluations(&self) -> Option<Vec<u64>> {
+        let of = |r: &Run| r.points.iter().map(|p| p.step).collect::<Vec<u64>>();
+        let first = of(self.runs.first()?);
+        self.runs.iter().all(|r| of(r) == first).then_some(first)
+    }
+
+    /// Whether the best of the one may be compared with the best of the other: both ended, after the same evaluations.
+    pub fn comparable(&self, other: &Self) -> bool {
+        self.finished() && other.finished() && self.evaluations().is_some() && self.evaluations() == other.evaluations()
     }
 
     /// Lowest Fréchet distances.
@@ -312,7 +330,7 @@ pub fn series(runs: &[Run]) -> Vec<Series<'_>> {
     all
 }
 
-/// Each step, or the only one, or the range.
+/// The different steps, in order.
 pub fn steps(runs: &[&Run], f: impl Fn(&Run) -> u64) -> String {
     let mut steps: Vec<u64> = runs.iter().map(|r| f(r)).collect();
     steps.sort_unstable();

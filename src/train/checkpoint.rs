@@ -35,6 +35,9 @@ pub struct Progress {
     pub updates: [u64; 2],
     /// Seconds of training so far, evaluation excluded.
     pub train_s: f64,
+    /// Updates made elsewhere, whose seconds are not known.
+    #[serde(default)]
+    pub untimed: u64,
     /// Most memory resident while training so far, in bytes; 0 where it is not known.
     pub peak_bytes: u64,
     /// Lowest Fréchet distance so far and its step.

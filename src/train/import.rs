@@ -64,6 +64,7 @@ pub fn read(path: &Path, cell: &Cell, classes: usize, device: &Device) -> Result
         config_hash: cell.hash()?,
         updates,
         train_s: 0.0,
+        untimed: scalars.step,
         peak_bytes: 0,
         best: None,
         diverged: None,

@@ -64,12 +64,16 @@ pub struct Origin<'a> {
     pub cell: &'a Cell,
     /// Hash of the configuration it was trained with.
     pub config_hash: &'a str,
+    /// The same without the seed.
+    pub family: &'a str,
     /// What it was measured with.
     pub instrument: &'a Instrument,
     /// Generator updates made.
     pub step: u64,
     /// Seconds of training.
     pub train_s: f64,
+    /// Updates that are not in them.
+    pub untimed: u64,
 }
 
 /// The loss a cell is trained with: its own, unless the method defines one.
@@ -114,7 +118,7 @@ impl Origin<'_> {
             status: "running".to_owned(),
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             config_hash: self.config_hash.to_owned(),
-            family: cell.family()?,
+            family: self.family.to_owned(),
             device: instrument.device.clone(),
         })
     }
@@ -125,9 +129,10 @@ impl Origin<'_> {
     /// When the cell's method is unknown.
     pub fn cost(&self, peak_bytes: u64) -> Result<Vec<Row>> {
         let row = |metric: &str, value: f64| self.row(metric.to_owned(), value, self.cell.eval.weights[0]);
-        let seconds = row(COST, self.train_s / self.step.max(1) as f64)?;
+        let timed = self.step - self.untimed.min(self.step);
+        let seconds = (timed > 0).then(|| row(COST, self.train_s / timed as f64)).transpose()?;
         let peak = (peak_bytes > 0).then(|| row(PEAK, peak_bytes as f64)).transpose()?;
-        Ok(std::iter::once(seconds).chain(peak).collect())
+        Ok(seconds.into_iter().chain(peak).collect())
     }
 
     /// The log since the last evaluation as means over [`STRETCHES`] stretches of `every` steps in all.

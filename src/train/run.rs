@@ -132,6 +132,7 @@ struct Run<'a> {
     state: State,
     progress: Progress,
     rows: Vec<Row>,
+    family: String,
     /// The log since the last evaluation.
     recent: Vec<Line>,
 }
@@ -199,6 +200,7 @@ impl<'a> Run<'a> {
             config_hash: hash.clone(),
             updates: [0, 0],
             train_s: 0.0,
+            untimed: 0,
             peak_bytes: 0,
             best: None,
             diverged: None,
@@ -235,7 +237,18 @@ impl<'a> Run<'a> {
             empty_folder(&folder, cell)?;
         }
         let loss = rows::loss(cell)?;
-        Ok(Self { cell, bench, choice, loss, folder, state, progress, rows, recent: Vec::new() })
+        Ok(Self {
+            cell,
+            bench,
+            choice,
+            loss,
+            folder,
+            state,
+            progress,
+            rows,
+            family: cell.family()?,
+            recent: Vec::new(),
+        })
     }
 
     fn train(&mut self, watch: &mut dyn Watch) -> Result<Outcome> {
@@ -286,6 +299,7 @@ impl<'a> Run<'a> {
                 memory::reset_peak();
             } else if saved.elapsed().as_secs_f64() > CHECKPOINT_S {
                 log.flush()?;
+                self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes());
                 self.checkpoint("running")?;
                 saved = Instant::now();
             }
@@ -375,9 +389,11 @@ impl<'a> Run<'a> {
         Origin {
             cell: self.cell,
             config_hash: &p.config_hash,
+            family: &self.family,
             instrument: &self.bench.instrument,
             step: p.step,
             train_s: p.train_s,
+            untimed: p.untimed,
         }
     }
 

@@ -1,5 +1,5 @@
 //! TensorBoard event files: one for each evaluation, with the curves up to it, its scores and its sample grid, below the run's
-//! folder. A file is whole or absent, and a resumed run writes the same ones again.
+//! folder. A file is whole or absent, and a resumed run writes the same ones again, their clocks apart.
 //!
 //! Format: records of a length, its checksum, a serialised `Event` and its checksum (tensorflow/core/lib/io/record_writer and
 //! tensorflow/core/util/event.proto). The clock of the events is the time spent training.
