@@ -34,6 +34,9 @@ pub enum Error {
     /// A request that cannot be served as it stands.
     #[error("{0}")]
     Invalid(String),
+    /// A signal asked for the end.
+    #[error("interrupted")]
+    Interrupted,
     /// The tensor library refused.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -9,6 +9,7 @@ pub mod error;
 pub mod files;
 pub mod generators;
 pub mod guard;
+pub mod interrupt;
 pub mod losses;
 pub mod memory;
 pub mod methods;

@@ -71,3 +71,91 @@ fn a_killed_run_resumes_bit_for_bit() {
     assert_eq!(log(&whole), log(&killed));
     assert_eq!(log(&whole).len(), 12);
 }
+
+/// A fraction of one, the n-th of a fixed sequence without pattern (Weyl's).
+fn fraction(n: u64) -> f64 {
+    (n as f64 * 0.618_033_988_749_894_9).fract()
+}
+
+#[test]
+fn kills_at_any_moment_lose_nothing() {
+    let kills: u64 = std::env::var("PGN_BENCH_KILLS").map_or(6, |k| k.parse().unwrap());
+    let home = Folder::new("kills");
+    let file = home.write("tiny.yaml", TINY);
+    let whole = home.join("whole");
+    assert_eq!(run(&home.0, &experiment(&file, &whole, &[])).0, 0);
+    // The second run finds the extractor in the cache, as those that are killed do.
+    let start = Instant::now();
+    assert_eq!(run(&home.0, &experiment(&file, &home.join("timed"), &[])).0, 0);
+    let length = start.elapsed();
+
+    let (mut killed, mut round) = (0, 0);
+    while killed < kills {
+        let output = home.join(&format!("round{round}"));
+        round += 1;
+        loop {
+            let more: &[&str] = if output.exists() { &["--resume"] } else { &[] };
+            if killed == kills {
+                assert_eq!(run(&home.0, &experiment(&file, &output, more)).0, 0);
+                break;
+            }
+            let mut child = command(&home.0, &experiment(&file, &output, more)).spawn().unwrap();
+            std::thread::sleep(length.mul_f64(fraction(killed + 1)));
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "{status}");
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            killed += 1;
+        }
+        assert_eq!(tensors(&whole), tensors(&output));
+        assert_eq!(rows(&whole), rows(&output));
+        assert_eq!(log(&whole), log(&output));
+        let left: Vec<_> = std::fs::read_dir(output.join(CELL)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(left.iter().all(|name| !name.to_string_lossy().contains("part")), "{left:?}");
+    }
+}
+
+#[test]
+fn a_run_that_is_asked_to_end_saves_itself_and_says_how_to_go_on() {
+    let home = Folder::new("signals");
+    let file = home.write("tiny.yaml", TINY);
+    let (whole, stopped) = (home.join("whole"), home.join("stopped"));
+    assert_eq!(run(&home.0, &experiment(&file, &whole, &[])).0, 0);
+    for (signal, number) in [("TERM", 15), ("INT", 2), ("USR1", 10)] {
+        let mut resume = vec!["--resume"];
+        if !stopped.exists() {
+            resume.clear();
+        }
+        let mut child = command(&home.0, &experiment(&file, &stopped, &resume))
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lock = stopped.join(CELL).join("lock");
+        let holder = format!("process {} ", child.id());
+        let held = || std::fs::read_to_string(&lock).is_ok_and(|text| text.starts_with(&holder));
+        let start = Instant::now();
+        while !held() {
+            assert!(start.elapsed() < Duration::from_secs(60), "the run never began");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // A second process on the same run is refused.
+        if signal == "TERM" {
+            let (code, _, stderr) = run(&home.0, &experiment(&file, &stopped, &["--resume"]));
+            assert!(code == 2 && stderr.contains("another process works on this run (process"), "{stderr}");
+        }
+        let start = Instant::now();
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+        let status = child.wait().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(10));
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut text).unwrap();
+        assert_eq!(status.code(), Some(128 + number), "{text}");
+        assert!(text.contains("it goes on with: ") && text.contains("--resume"), "{text}");
+    }
+    assert_eq!(run(&home.0, &experiment(&file, &stopped, &["--resume"])).0, 0);
+    assert_eq!(tensors(&whole), tensors(&stopped));
+    assert_eq!(rows(&whole), rows(&stopped));
+}

@@ -13,6 +13,7 @@ use super::report::{last_grid, rows};
 use crate::config::Cell;
 use crate::data;
 use crate::files::{create_folder, write_bytes};
+use crate::interrupt;
 use crate::report::markdown::aligned;
 use crate::report::table::comparison as compare;
 use crate::train::cost::{Cost, measure};
@@ -66,11 +67,16 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };
     let bench = bench(first, &args.weights, device)?;
 
+    interrupt::install()?;
     let mut diverged = 0;
     for (n, cell) in cells.iter().enumerate() {
         let mut watch = CellBar::new(cell, n + 1, cells.len());
         match run(&args.output, cell, &bench, existing, &mut watch)? {
             Outcome::Finished => watch.finish("finished"),
+            Outcome::Interrupted => {
+                watch.finish(&format!("stopped; it goes on with: {}", resume_command()));
+                return Ok(ExitCode::from(128 + interrupt::requested().unwrap_or(0)));
+            }
             Outcome::Diverged(reason) => {
                 diverged += 1;
                 watch.finish(&format!("DIVERGED: {reason}; the last good checkpoint is kept"));
@@ -87,6 +93,12 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
         println!("  {:<20} {}", cell.name(), last_grid(&run).unwrap_or(run).display());
     }
     Ok(if diverged > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// The command that goes on with what this one began.
+fn resume_command() -> String {
+    let words = std::env::args().filter(|a| a != "--overwrite" && a != "--resume");
+    words.chain(["--resume".to_owned()]).collect::<Vec<_>>().join(" ")
 }
 
 /// The cells with what they cost.

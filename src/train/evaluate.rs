@@ -10,6 +10,7 @@ use crate::data::source::pictures;
 use crate::data::{Images, to_bytes};
 use crate::error::{Error, Result};
 use crate::generators::Generator;
+use crate::interrupt;
 use crate::metrics::collect::{Collected, Collector, KEPT, Needs, keeps};
 use crate::metrics::frechet::Reference;
 use crate::metrics::inception_score::Score;
@@ -130,7 +131,7 @@ pub fn generate(generator: &Generator, cell: &Cell, mut each: impl FnMut(&[u8]) 
 /// done.
 ///
 /// # Errors
-/// When the generator or the extractor fails.
+/// When the generator or the extractor fails, or a signal asks for the end.
 pub fn evaluate(
     generator: &Generator,
     cell: &Cell,
@@ -151,6 +152,9 @@ pub fn evaluate(
             collector.add(&bench.extractor.extract(&pictures)?)?;
             done += pictures.len();
             progress(done);
+            if interrupt::requested().is_some() {
+                return Err(Error::Interrupted);
+            }
         }
         Ok(())
     })?;

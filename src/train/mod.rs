@@ -5,6 +5,7 @@ pub mod cost;
 pub mod evaluate;
 pub mod grid;
 pub mod import;
+pub mod lock;
 pub mod log;
 pub mod probe;
 pub mod rows;

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use super::checkpoint::{self, Progress, Stored};
 use super::evaluate::{Bench, Scores, evaluate};
 use super::grid;
+use super::lock::{self, Lock};
 use super::log::{self, Line, Log};
 use super::rows::{self, Origin};
 use super::step::{CriticBatch, CriticReport, State};
@@ -18,6 +19,7 @@ use crate::data::loader::{Loader, Plan};
 use crate::error::{AtPath, Error, Result};
 use crate::files::{create_folder, write_bytes};
 use crate::generators::{Generator, Mode};
+use crate::interrupt;
 use crate::losses::Loss;
 use crate::memory;
 use crate::methods::{self, Choice};
@@ -53,6 +55,8 @@ pub enum Outcome {
     Finished,
     /// It stopped for this reason; the last good checkpoint is kept.
     Diverged(String),
+    /// A signal asked for the end; it goes on from its checkpoint.
+    Interrupted,
 }
 
 /// What to do about a run that is already there.
@@ -143,13 +147,19 @@ struct Run<'a> {
 /// When the folder cannot be used, or a device or file fails. A run that diverges is not an error.
 pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch: &mut dyn Watch) -> Result<Outcome> {
     check_folder(results, cell, existing)?;
-    let mut run = Run::open(folder(results, cell), cell, bench, existing)?;
+    let folder = folder(results, cell);
+    let _lock = Lock::acquire(&folder)?;
+    let mut run = Run::open(folder, cell, bench, existing)?;
     if let Some(reason) = &run.progress.diverged {
         return Ok(Outcome::Diverged(reason.clone()));
     }
     // A fresh run, or one that began elsewhere.
     if run.rows.is_empty() {
-        run.evaluate(watch)?;
+        match run.evaluate(watch) {
+            // Nothing is trained yet that a checkpoint could keep.
+            Err(Error::Interrupted) => return Ok(Outcome::Interrupted),
+            evaluated => evaluated?,
+        };
         run.checkpoint(if run.progress.step < cell.train.steps { "running" } else { "finished" })?;
     }
     run.train(watch)
@@ -160,8 +170,13 @@ pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch
 /// # Errors
 /// When it cannot be written.
 pub fn empty_folder(folder: &Path, cell: &Cell) -> Result<()> {
-    if folder.exists() {
-        std::fs::remove_dir_all(folder).at("empty", folder)?;
+    create_folder(folder)?;
+    for entry in std::fs::read_dir(folder).at("read", folder)? {
+        let path = entry.at("read", folder)?.path();
+        if path.file_name().is_some_and(|name| name == lock::FILE) {
+            continue;
+        }
+        if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }.at("remove", &path)?;
     }
     create_folder(&folder.join(SAMPLES))?;
     write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())
@@ -267,7 +282,18 @@ impl<'a> Run<'a> {
         self.recent = recent;
         let (mut saved, mut flushed) = (Instant::now(), Instant::now());
         memory::reset_peak();
+        // A run that was interrupted in an evaluation makes it now.
+        if self.is_due() && evaluated < self.progress.step {
+            if let Some(outcome) = self.evaluation(&mut log, watch)? {
+                return Ok(outcome);
+            }
+        }
         while self.progress.step < t.steps {
+            if interrupt::requested().is_some() {
+                log.flush()?;
+                self.checkpoint("running")?;
+                return Ok(Outcome::Interrupted);
+            }
             let start = Instant::now();
             let line = self.step(&loader)?;
             let seconds = start.elapsed().as_secs_f64();
@@ -286,17 +312,11 @@ impl<'a> Run<'a> {
             self.progress.step = line.step;
             watch.step(&line);
             self.recent.push(line.clone());
-            let last = self.progress.step == t.steps;
-            if last || self.progress.step.is_multiple_of(self.cell.eval.every) {
-                log.flush()?;
-                self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes());
-                if !self.evaluate(watch)? {
-                    return self
-                        .diverge(format!("step {}: the features of generated images are not finite", line.step));
+            if self.is_due() {
+                if let Some(outcome) = self.evaluation(&mut log, watch)? {
+                    return Ok(outcome);
                 }
-                self.checkpoint(if last { "finished" } else { "running" })?;
                 saved = Instant::now();
-                memory::reset_peak();
             } else if saved.elapsed().as_secs_f64() > CHECKPOINT_S {
                 log.flush()?;
                 self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes());
@@ -305,6 +325,38 @@ impl<'a> Run<'a> {
             }
         }
         Ok(Outcome::Finished)
+    }
+
+    /// Whether the step that was made last is one that is evaluated.
+    fn is_due(&self) -> bool {
+        let step = self.progress.step;
+        step > 0 && (step == self.cell.train.steps || step.is_multiple_of(self.cell.eval.every))
+    }
+
+    /// Evaluates and saves; says how the run ends, if it does.
+    fn evaluation(&mut self, log: &mut Log, watch: &mut dyn Watch) -> Result<Option<Outcome>> {
+        log.flush()?;
+        let step = self.progress.step;
+        self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes());
+        let (rows, best, recent) = (self.rows.len(), self.progress.best, self.recent.clone());
+        match self.evaluate(watch) {
+            Ok(true) => {}
+            Ok(false) => {
+                let fault = format!("step {step}: the features of generated images are not finite");
+                return self.diverge(fault).map(Some);
+            }
+            Err(Error::Interrupted) => {
+                // As if it had not begun: it is made again when the run goes on.
+                self.rows.truncate(rows);
+                (self.progress.best, self.recent) = (best, recent);
+                self.checkpoint("running")?;
+                return Ok(Some(Outcome::Interrupted));
+            }
+            Err(error) => return Err(error),
+        }
+        self.checkpoint(if step == self.cell.train.steps { "finished" } else { "running" })?;
+        memory::reset_peak();
+        Ok(None)
     }
 
     /// n_dis critic updates, one generator update, the moving average.

@@ -1,0 +1,46 @@
+//! SIGINT, SIGTERM and SIGUSR1 ask a run to save itself and end.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+
+use crate::error::{Error, Result};
+
+/// The signal that came, or 0.
+static CAME: std::sync::LazyLock<Arc<AtomicUsize>> = std::sync::LazyLock::new(Arc::default);
+/// A step of a large network may take longer than whoever stops a process waits.
+const PATIENCE: Duration = Duration::from_secs(9);
+
+/// Makes the signals set a mark. A second one, or [`PATIENCE`] without an end, ends the process at once: the last checkpoint
+/// stays.
+///
+/// # Errors
+/// When the system refuses.
+pub fn install() -> Result<()> {
+    let refused = |e: std::io::Error| Error::invalid(format!("cannot handle signals: {e}"));
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(refused)?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if CAME.swap(signal as usize, Ordering::SeqCst) != 0 {
+                std::process::exit(128 + signal);
+            }
+            std::thread::spawn(move || {
+                std::thread::sleep(PATIENCE);
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "pgn-bench: the step takes too long; the last checkpoint stays, --resume goes on from it"
+                );
+                std::process::exit(128 + signal);
+            });
+        }
+    });
+    Ok(())
+}
+
+/// The signal that asked for the end, if one did.
+pub fn requested() -> Option<u8> {
+    u8::try_from(CAME.load(Ordering::SeqCst)).ok().filter(|&signal| signal > 0)
+}
