@@ -305,7 +305,7 @@ fn beside(group: &Group, m: &Measured, caption: String) -> Table {
     };
     let line = |label: &str, entry: Option<&Entry>, s: Option<&Series>, bests: [Option<f64>; 2]| {
         let mut cells = vec![Cell::from(label)];
-        cells.extend(entry.map_or([Cell::from("–"), Cell::from("–")], |e| published(e)));
+        cells.extend(entry.map_or([Cell::from("–"), Cell::from("–")], published));
         cells.extend(s.map_or_else(|| vec![Cell::from("–"); OURS.len()], |s| ours(m, s, bests)));
         Line::Cells { id: None, cells }
     };

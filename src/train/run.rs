@@ -283,10 +283,11 @@ impl<'a> Run<'a> {
         let (mut saved, mut flushed) = (Instant::now(), Instant::now());
         memory::reset_peak();
         // A run that was interrupted in an evaluation makes it now.
-        if self.is_due() && evaluated < self.progress.step {
-            if let Some(outcome) = self.evaluation(&mut log, watch)? {
-                return Ok(outcome);
-            }
+        if self.is_due()
+            && evaluated < self.progress.step
+            && let Some(outcome) = self.evaluation(&mut log, watch)?
+        {
+            return Ok(outcome);
         }
         while self.progress.step < t.steps {
             if interrupt::requested().is_some() {
