@@ -64,6 +64,27 @@ pub fn create_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).at("create folder", path)
 }
 
+/// The files of these names below a folder, in order of path.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn named(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).at("read", &folder)? {
+            let path = entry.at("read", &folder)?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.file_name().is_some_and(|n| names.iter().any(|name| n == *name)) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// Where files are kept that can be made again: `PGN_BENCH_CACHE`, or `pgn-bench` in the user's cache.
 ///
 /// # Errors

@@ -1,8 +1,7 @@
 //! SIGINT, SIGTERM and SIGUSR1 ask a run to save itself and end.
 
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -10,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use crate::error::{Error, Result};
 
 /// The signal that came, or 0.
-static CAME: std::sync::LazyLock<Arc<AtomicUsize>> = std::sync::LazyLock::new(Arc::default);
+static CAME: AtomicU8 = AtomicU8::new(0);
 /// A step of a large network may take longer than whoever stops a process waits.
 const PATIENCE: Duration = Duration::from_secs(9);
 
@@ -24,7 +23,7 @@ pub fn install() -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(refused)?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            if CAME.swap(signal as usize, Ordering::SeqCst) != 0 {
+            if CAME.swap(signal as u8, Ordering::SeqCst) != 0 {
                 std::process::exit(128 + signal);
             }
             std::thread::spawn(move || {
@@ -42,5 +41,5 @@ pub fn install() -> Result<()> {
 
 /// The signal that asked for the end, if one did.
 pub fn requested() -> Option<u8> {
-    u8::try_from(CAME.load(Ordering::SeqCst)).ok().filter(|&signal| signal > 0)
+    Some(CAME.load(Ordering::SeqCst)).filter(|&signal| signal > 0)
 }

@@ -47,9 +47,8 @@ def kernel_seconds(args):
     shapes = json.loads((Path(__file__).parent.with_name("shapes.json")).read_text())
     with tempfile.TemporaryDirectory() as home:
         env = dict(os.environ, RAYON_NUM_THREADS=str(args.threads), CRITERION_HOME=home)
-        for bench in ("gradient$", "forward$"):
-            subprocess.run(["cargo", "bench", "--locked", "--quiet", "--bench", "kernels", "--", bench],
-                           check=True, capture_output=True, env=env)
+        subprocess.run(["cargo", "bench", "--locked", "--quiet", "--bench", "kernels", "--", "(gradient|forward)$"],
+                       check=True, capture_output=True, env=env)
         return {s["name"]: {name: json.loads((Path(home) / s["name"] / name / "new" / "estimates.json").read_text())
                             ["median"]["point_estimate"] / 1e9
                             for name in ("forward", "input gradient", "weight gradient")} for s in shapes}

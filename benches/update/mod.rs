@@ -11,6 +11,7 @@ use pgn_bench::losses::Loss;
 use pgn_bench::methods::{self, Choice};
 use pgn_bench::nn::image::one_hot;
 use pgn_bench::rng::Stream;
+use pgn_bench::train::cost::update_flops;
 use pgn_bench::train::step::{CriticBatch, State};
 
 /// The part of a training step to run.
@@ -72,19 +73,14 @@ impl Update {
         Ok(Self { state, choice, loss, batch, critic_steps, images, labels, round: 0 })
     }
 
-    /// Operations of the convolutions and linear layers that the passes need; not those of a penalty or of consistency.
+    /// Operations of the convolutions and linear layers.
     #[allow(dead_code)]
     pub fn flops(&self, what: What) -> Result<u64> {
-        let side = self.state.generator.side;
-        let critic = self.state.critic.flops([2 * self.batch, side, side, 3])?;
-        let generator = |images: usize| self.state.generator.flops(images);
-        let passes = if self.choice.method.normalisation().is_some() { 4 } else { 3 };
-        // Forward and adjoint through the critic; forward and both gradients of the generator.
-        let generator_update = 2 * critic + 3 * generator(2 * self.batch)?;
+        let [critic, generator] = update_flops(&self.choice, &self.state, [self.batch, 2 * self.batch])?;
         Ok(match what {
-            What::Critic => passes * critic,
-            What::Generator => generator_update,
-            What::Whole => self.critic_steps as u64 * (passes * critic + generator(self.batch)?) + generator_update,
+            What::Critic => critic,
+            What::Generator => generator,
+            What::Whole => self.critic_steps as u64 * (critic + self.state.generator.flops(self.batch)?) + generator,
         })
     }
 

@@ -176,15 +176,7 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
     let device = bench::device(&args.device)?;
     let (state, progress) = restore(stored, &device)?;
     let bench = bench(&cell, &args.weights, device)?;
-    let origin = Origin {
-        cell: &cell,
-        config_hash: &progress.config_hash,
-        family: &progress.cell.family()?,
-        instrument: &bench.instrument,
-        step: progress.step,
-        train_s: progress.train_s,
-        untimed: progress.untimed,
-    };
+    let origin = Origin::new(&progress, &cell, &bench.instrument)?;
     let mut rows = Vec::new();
     for &weights in &cell.eval.weights {
         let progress = bar(&format!("{} ({})", cell.name(), weights.id()), cell.eval.images as u64, "images");
@@ -234,15 +226,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
     let instrument = Instrument::new(None, &images, &device);
     let eval = Eval { reference: split, batch_norm: Mode::Batch, ..cell.eval.clone() };
     let cell = Cell { eval, ..cell };
-    let origin = Origin {
-        cell: &cell,
-        config_hash: &progress.config_hash,
-        family: &progress.cell.family()?,
-        instrument: &instrument,
-        step: progress.step,
-        train_s: progress.train_s,
-        untimed: progress.untimed,
-    };
+    let origin = Origin::new(&progress, &cell, &instrument)?;
     let mut rows = origin.probe_rows(&samples)?;
     rows.iter_mut().for_each(|row| "evaluated".clone_into(&mut row.status));
     if args.checkpoint.is_dir() {

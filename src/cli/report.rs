@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use super::progress::followed;
 use crate::config::Cell;
 use crate::error::AtPath;
-use crate::files::{create_folder, write_bytes};
+use crate::files::{create_folder, named, write_bytes};
 use crate::report::content::{Picture, Sources, build};
 use crate::report::gate::{self, Outcome};
 use crate::report::markdown::aligned;
@@ -67,25 +67,13 @@ pub(super) fn rows(folder: &Path) -> Result<Vec<Row>> {
 /// The folders of runs below a folder, with their cells.
 pub(super) fn run_folders(folder: &Path) -> Result<Vec<(PathBuf, Cell)>> {
     let mut found = Vec::new();
-    let mut open = vec![folder.to_path_buf()];
-    while let Some(folder) = open.pop() {
-        let config = folder.join(CONFIG);
-        if config.is_file() {
-            let text = std::fs::read_to_string(&config).at("read", &config)?;
-            // A configuration of another version has another layout: its rows still count.
-            if let Ok(cell) = serde_json::from_str(&text) {
-                found.push((folder, cell));
-            }
-            continue;
-        }
-        for entry in std::fs::read_dir(&folder).at("read", &folder)? {
-            let path = entry.at("read", &folder)?.path();
-            if path.is_dir() {
-                open.push(path);
-            }
+    for config in named(folder, &[CONFIG])? {
+        let text = std::fs::read_to_string(&config).at("read", &config)?;
+        // A configuration of another version has another layout: its rows still count.
+        if let (Ok(cell), Some(run)) = (serde_json::from_str(&text), config.parent()) {
+            found.push((run.to_path_buf(), cell));
         }
     }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
 }
 

@@ -29,6 +29,17 @@ pub struct Value {
     pub std: Option<f64>,
 }
 
+/// Three decimals where the source gives them, else two.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let number = |x: f64| {
+            if ((100.0 * x).round() - 100.0 * x).abs() > 1e-6 { format!("{x:.3}") } else { format!("{x:.2}") }
+        };
+        f.write_str(&number(self.mean))?;
+        self.std.map_or(Ok(()), |std| write!(f, " ± {}", number(std)))
+    }
+}
+
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]

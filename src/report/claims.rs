@@ -83,22 +83,14 @@ fn judge([id, claim, test]: [&'static str; 3], findings: Vec<Finding>, nothing: 
 
 /// All claims at a scale.
 pub fn judgements(rows: &[Row], scale: &str) -> Vec<Judgement> {
-    let rows: Vec<Row> = rows.iter().filter(|r| r.scale == scale && (scale != FULL || is_full(r))).cloned().collect();
+    let rows: Vec<Row> =
+        rows.iter().filter(|r| r.scale == scale && (scale != FULL || is_full(&r.experiment, scale))).cloned().collect();
     let protocols = protocols(&rows);
     let by_protocol: Vec<(&Protocol, Vec<Run>)> = protocols.iter().map(|p| (p, runs(&rows, p))).collect();
     vec![
         bounded(&rows),
         better(&by_protocol),
-        alike(
-            [
-                "C3",
-                "PGN without CR is about as good as with CR",
-                "two one-sided Welch tests on the lowest FID over seeds, margin 5 %",
-            ],
-            &by_protocol,
-            "runs of pgn and pgn+cr of the same architecture with 3 seeds each",
-            |s| (s.method == "pgn+cr", s.method == "pgn"),
-        ),
+        consistency(&by_protocol),
         cheap(&by_protocol),
         losses(&by_protocol),
         conditional(&by_protocol),
@@ -251,16 +243,20 @@ fn better(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
     )
 }
 
-fn alike(
-    words: [&'static str; 3],
-    by_protocol: &[(&Protocol, Vec<Run>)],
-    nothing: &str,
-    pick: impl Fn(&Series) -> (bool, bool),
-) -> Judgement {
-    let findings = pairs(by_protocol, pick).into_iter().filter_map(|(protocol, a, b)| {
+fn consistency(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
+    let pairs = pairs(by_protocol, |s| (s.method == "pgn+cr", s.method == "pgn"));
+    let findings = pairs.into_iter().filter_map(|(protocol, a, b)| {
         Some(equal(&place(protocol, &a), [&a.label, &b.label], &a.best_fid()?, &b.best_fid()?))
     });
-    judge(words, findings.collect(), nothing)
+    judge(
+        [
+            "C3",
+            "PGN without CR is about as good as with CR",
+            "two one-sided Welch tests on the lowest FID over seeds, margin 5 %",
+        ],
+        findings.collect(),
+        "runs of pgn and pgn+cr of the same architecture with 3 seeds each",
+    )
 }
 
 fn cheap(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::html::escape;
 use super::runs::{Protocol, Run, protocols, runs, series};
 use crate::error::{AtPath, Error, Result};
 use crate::files::write_bytes;
@@ -341,10 +342,6 @@ pub fn overall(findings: &[Finding]) -> Outcome {
     }
 }
 
-fn xml(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 /// JUnit's XML, as CI systems read it.
 pub fn junit(findings: &[Finding]) -> String {
     let count = |o: Outcome| findings.iter().filter(|f| f.outcome == o).count();
@@ -355,13 +352,13 @@ pub fn junit(findings: &[Finding]) -> String {
         count(Outcome::Error)
     );
     for f in findings {
-        let message = xml(&f.message);
+        let message = escape(&f.message);
         let body = match f.outcome {
             Outcome::Passed => format!("<system-out>{message}</system-out>"),
             Outcome::Failed => format!("<failure message=\"{message}\"/>"),
             Outcome::Error => format!("<error message=\"{message}\"/>"),
         };
-        out.push_str(&format!("  <testcase classname=\"gate\" name=\"{}\">{body}</testcase>\n", xml(&f.name)));
+        out.push_str(&format!("  <testcase classname=\"gate\" name=\"{}\">{body}</testcase>\n", escape(&f.name)));
     }
     out.push_str("</testsuite>\n");
     out

@@ -92,6 +92,7 @@ fn inline(file: &str, bytes: &[u8]) -> String {
     format!("<img alt=\"\" src=\"data:image/png;base64,{}\">", STANDARD.encode(bytes))
 }
 
-fn escape(text: &str) -> String {
+/// Text for the inside of an element or attribute, in XML too.
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -10,9 +10,9 @@ use crate::statistics::{half_width, mean_and_deviation};
 /// The experiments of this repository, which have the paper's settings at the scale [`FULL`].
 const PAPER: [&str; 5] = ["cifar10", "cifar10-conditional", "stl10", "celebahq128", "celebahq256"];
 
-/// Whether a row's run had the paper's settings.
-pub fn is_full(row: &Row) -> bool {
-    row.scale == FULL && PAPER.contains(&row.experiment.as_str())
+/// Whether runs of an experiment at a scale had the paper's settings.
+pub fn is_full(experiment: &str, scale: &str) -> bool {
+    scale == FULL && PAPER.contains(&experiment)
 }
 
 /// What must agree for two Fréchet distances to be compared, the architecture excepted.
@@ -75,7 +75,7 @@ impl Protocol {
 
     /// Whether the experiment has the paper's settings.
     pub fn is_full(&self) -> bool {
-        self.scale == FULL && PAPER.contains(&self.experiment.as_str())
+        is_full(&self.experiment, &self.scale)
     }
 
     /// In words, for a caption.
@@ -101,10 +101,7 @@ pub fn short(hash: &str) -> String {
 
 /// The Fréchet protocols of the rows, in order.
 pub fn protocols(rows: &[Row]) -> Vec<Protocol> {
-    let mut protocols: Vec<Protocol> = rows.iter().filter(|r| r.metric.starts_with("fid")).map(Protocol::of).collect();
-    protocols.sort();
-    protocols.dedup();
-    protocols
+    distinct(rows.iter().filter(|r| r.metric.starts_with("fid")).map(Protocol::of))
 }
 
 /// One evaluation of a run under a protocol.
@@ -197,10 +194,7 @@ fn run(rows: &[&Row], protocol: &Protocol) -> Option<Run> {
     };
     let points = distances.iter().map(|r| Point { step: r.step, wall_s: r.wall_s, fid: r.value, score: score(r) });
     let latest = |metric: &str| rows.iter().filter(|r| r.metric == metric).max_by_key(|r| r.step).map(|r| r.value);
-    let mut warnings: Vec<String> =
-        distances.iter().filter(|r| !r.warning.is_empty()).map(|r| r.warning.clone()).collect();
-    warnings.sort_unstable();
-    warnings.dedup();
+    let warnings = distinct(distances.iter().filter(|r| !r.warning.is_empty()).map(|r| r.warning.clone()));
     Some(Run {
         arch: last.arch.clone(),
         width: last.width,
@@ -330,10 +324,66 @@ pub fn series(runs: &[Run]) -> Vec<Series<'_>> {
     all
 }
 
+/// Series of one architecture and width, which stand in one table block and one chart.
+pub struct Network<'a> {
+    /// Architecture.
+    pub arch: &'a str,
+    /// Width.
+    pub width: &'a str,
+    /// The series, in their order.
+    pub series: Vec<&'a Series<'a>>,
+}
+
+impl<'a> Network<'a> {
+    /// Architecture, and the width where it is not the paper's.
+    pub fn title(&self) -> String {
+        network_title(self.arch, self.width)
+    }
+
+    /// All runs.
+    pub fn runs(&self) -> impl Iterator<Item = &'a Run> {
+        self.series.iter().flat_map(|s| s.runs.iter().copied())
+    }
+
+    /// The series in order of their lowest Fréchet distance.
+    pub fn by_lowest(mut self) -> Vec<&'a Series<'a>> {
+        let lowest = |s: &Series| s.best_fid().map_or(f64::INFINITY, |f| f.mean());
+        self.series.sort_by(|a, b| lowest(a).total_cmp(&lowest(b)));
+        self.series
+    }
+}
+
+/// Architecture, and the width where it is not the paper's.
+pub fn network_title(arch: &str, width: &str) -> String {
+    if width == "1" { arch.to_owned() } else { format!("{arch}, width {width}") }
+}
+
+/// Series, which are in order of architecture and width, by these.
+pub fn networks<'a>(all: &'a [Series<'a>]) -> Vec<Network<'a>> {
+    let of =
+        |part: &'a [Series<'a>]| Network { arch: &part[0].arch, width: &part[0].width, series: part.iter().collect() };
+    all.chunk_by(|a, b| (&a.arch, &a.width) == (&b.arch, &b.width)).map(of).collect()
+}
+
+/// Different values in order.
+pub fn distinct<T: Ord>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut values: Vec<T> = values.collect();
+    values.sort_unstable();
+    values.dedup();
+    values
+}
+
+/// What the runs warn of.
+pub fn warnings<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Vec<&'a String> {
+    distinct(runs.into_iter().flat_map(|r| &r.warnings))
+}
+
+/// How the runs stand.
+pub fn statuses(runs: &[&Run]) -> String {
+    distinct(runs.iter().map(|r| r.status.as_str())).join(", ")
+}
+
 /// The different steps, in order.
 pub fn steps(runs: &[&Run], f: impl Fn(&Run) -> u64) -> String {
-    let mut steps: Vec<u64> = runs.iter().map(|r| f(r)).collect();
-    steps.sort_unstable();
-    steps.dedup();
-    steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+    distinct(runs.iter().map(|r| f(r))).iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
 }

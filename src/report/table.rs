@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::markdown::aligned;
-use super::runs::{Sample, Series, protocols, runs, series, short, steps};
+use super::runs::{Sample, Series, networks, protocols, runs, series, short, statuses, steps, warnings};
 use crate::results::Row;
 
 /// Markdown tables of all protocols in `rows`, methods in order of their best Fréchet distance.
@@ -12,9 +12,8 @@ pub fn comparison(rows: &[Row]) -> String {
     for p in protocols(rows) {
         let runs = runs(rows, &p);
         let all = series(&runs);
-        let mut places: Vec<(&str, &str)> = all.iter().map(|s| (s.arch.as_str(), s.width.as_str())).collect();
-        places.dedup();
-        for (arch, width) in places {
+        for network in networks(&all) {
+            let (arch, width) = (network.arch, network.width);
             let _ = writeln!(
                 out,
                 "### {} ({} scale): {arch} on {}, width {width}\n\n{} over {} ({}…), resize {}, {} weights, batch norm: {}\n",
@@ -31,32 +30,23 @@ pub fn comparison(rows: &[Row]) -> String {
             if !p.is_full() {
                 let _ = writeln!(out, "These are {} runs: they show that training works, and rank nothing.\n", p.scale);
             }
-            let here: Vec<&Series> = all.iter().filter(|s| s.arch == arch && s.width == width).collect();
-            let mut warnings: Vec<&String> = here.iter().flat_map(|s| &s.runs).flat_map(|r| &r.warnings).collect();
-            warnings.sort_unstable();
-            warnings.dedup();
-            for warning in warnings {
+            for warning in warnings(network.runs()) {
                 let _ = writeln!(out, "Warning: {warning}.\n");
             }
-            out.push_str(&table(here, &p.metric));
+            out.push_str(&table(&network.by_lowest(), &p.metric));
             out.push('\n');
         }
     }
     out
 }
 
-fn table(mut all: Vec<&Series>, metric: &str) -> String {
-    let lowest = |s: &Series| s.best_fid().map_or(f64::INFINITY, |f| f.mean());
-    all.sort_by(|a, b| lowest(a).total_cmp(&lowest(b)));
+fn table(all: &[&Series], metric: &str) -> String {
     let show = |sample: Option<Sample>, digits: usize| sample.map_or_else(|| "–".to_owned(), |s| s.show(digits));
     let lines = all.iter().map(|s| {
         let score = match s.runs.as_slice() {
             [run] => run.best().score.map_or_else(|| "–".to_owned(), |(mean, std)| format!("{mean:.2} ± {std:.2}")),
             _ => show(s.best_score(), 2),
         };
-        let mut status: Vec<&str> = s.runs.iter().map(|r| r.status.as_str()).collect();
-        status.sort_unstable();
-        status.dedup();
         vec![
             s.label.clone(),
             s.runs.len().to_string(),
@@ -67,7 +57,7 @@ fn table(mut all: Vec<&Series>, metric: &str) -> String {
             steps(&s.runs, |r| r.last().step),
             score,
             show(Sample::of(&s.runs, |r| r.cost), 3),
-            status.join(", "),
+            statuses(&s.runs),
         ]
     });
     let best = format!("best {metric} ↓");

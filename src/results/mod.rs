@@ -9,7 +9,7 @@ use polars_io::parquet::read::ParquetReader;
 use polars_io::parquet::write::ParquetWriter;
 
 use crate::error::{AtPath, Error, Result};
-use crate::files::write_atomic;
+use crate::files::{named, write_atomic};
 use crate::guard::caught;
 
 /// Name of a run's result file in its folder.
@@ -189,20 +189,7 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
 /// # Errors
 /// When a folder cannot be read.
 pub fn find(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut open = vec![folder.to_path_buf()];
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(&folder).at("read", &folder)? {
-            let path = entry.at("read", &folder)?.path();
-            if path.is_dir() {
-                open.push(path);
-            } else if path.file_name().is_some_and(|n| n == FILE || n == PROBE) {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
+    named(folder, &[FILE, PROBE])
 }
 
 /// A metric's name, which is its protocol: `fid50k_train` is the Fréchet distance of 50,000 images to the split `train`.

@@ -37,9 +37,10 @@ pub struct Cost {
 pub fn measure(cell: &Cell, classes: usize, device: &Device) -> Result<Cost> {
     let (choice, mut state) = networks(cell, classes, device)?;
     let parameters = [state.generator.params.len(), state.critic.params.len()];
-    let [critic_flops, generator_flops] = update_flops(cell, &choice, &state)?;
-    let memory_bytes = memory(cell, &choice, &state)?;
     let t = &cell.train;
+    let [critic, generator_flops] = update_flops(&choice, &state, [t.critic_batch, t.generator_batch])?;
+    let critic_flops = critic + state.generator.flops(t.critic_batch)?;
+    let memory_bytes = memory(cell, &choice, &state)?;
     let part = |batch: usize, flops: u64| {
         let images = batch as u64 * CALIBRATION_FLOPS / flops.max(1);
         usize::try_from(images).unwrap_or(batch).clamp(FEWEST.min(batch), batch)
@@ -53,21 +54,23 @@ pub fn measure(cell: &Cell, classes: usize, device: &Device) -> Result<Cost> {
     Ok(Cost { parameters, step_flops, memory_bytes, step_s })
 }
 
-/// Operations of one critic update and one generator update.
-fn update_flops(cell: &Cell, choice: &Choice, state: &State) -> Result<[u64; 2]> {
-    let t = &cell.train;
+/// Operations of one critic update, on as many given images as real ones, and one generator update.
+///
+/// # Errors
+/// Never for networks that fit each other.
+pub fn update_flops(choice: &Choice, state: &State, [critic_batch, generator_batch]: [usize; 2]) -> Result<[u64; 2]> {
     let side = state.generator.side;
     let pass = |images: usize| state.critic.flops([images, side, side, 3]);
     // forward, adjoint (also the image gradient), tangent, weight gradient; without g: forward, adjoint, weight gradient
     let passes = if choice.method.normalisation().is_some() { 4 } else { 3 };
-    let mut critic = passes * pass(2 * t.critic_batch)? + state.generator.flops(t.critic_batch)?;
+    let mut critic = passes * pass(2 * critic_batch)?;
     if choice.consistency {
-        critic += passes * pass(t.critic_batch)?;
+        critic += passes * pass(critic_batch)?;
     }
     if choice.method.penalty().is_some() {
-        critic += 4 * pass(t.critic_batch)?;
+        critic += 4 * pass(critic_batch)?;
     }
-    Ok([critic, 3 * state.generator.flops(t.generator_batch)? + 2 * pass(t.generator_batch)?])
+    Ok([critic, 3 * state.generator.flops(generator_batch)? + 2 * pass(generator_batch)?])
 }
 
 fn memory(cell: &Cell, choice: &Choice, state: &State) -> Result<usize> {

@@ -2,6 +2,7 @@
 
 use candle_core::Device;
 
+use super::checkpoint::Progress;
 use super::evaluate::{Scores, kept};
 use super::log::Line;
 use super::probe::Sample;
@@ -60,20 +61,14 @@ impl Instrument {
 
 /// Where numbers come from.
 pub struct Origin<'a> {
+    /// How the run stands, and what it was trained as.
+    progress: &'a Progress,
+    /// Hash of that without the seed.
+    family: String,
     /// The run, its evaluation as it was made.
-    pub cell: &'a Cell,
-    /// Hash of the configuration it was trained with.
-    pub config_hash: &'a str,
-    /// The same without the seed.
-    pub family: &'a str,
+    cell: &'a Cell,
     /// What it was measured with.
-    pub instrument: &'a Instrument,
-    /// Generator updates made.
-    pub step: u64,
-    /// Seconds of training.
-    pub train_s: f64,
-    /// Updates that are not in them.
-    pub untimed: u64,
+    instrument: &'a Instrument,
 }
 
 /// The loss a cell is trained with: its own, unless the method defines one.
@@ -84,7 +79,15 @@ pub fn loss(cell: &Cell) -> Result<Loss> {
     Ok(methods::require(&cell.method)?.method.loss().unwrap_or(cell.train.loss))
 }
 
-impl Origin<'_> {
+impl<'a> Origin<'a> {
+    /// Of a run that was evaluated as `cell` says, by an instrument.
+    ///
+    /// # Errors
+    /// Never for a resolved cell.
+    pub fn new(progress: &'a Progress, cell: &'a Cell, instrument: &'a Instrument) -> Result<Self> {
+        Ok(Self { progress, family: progress.cell.family()?, cell, instrument })
+    }
+
     fn row(&self, metric: String, value: f64, weights: Weights) -> Result<Row> {
         let (cell, instrument) = (self.cell, self.instrument);
         Ok(Row {
@@ -98,9 +101,9 @@ impl Origin<'_> {
             method: cell.method.clone(),
             loss: loss(cell)?.id().to_owned(),
             seed: cell.seed,
-            step: self.step,
-            images_seen: self.step * cell.train.critic_steps * cell.train.critic_batch as u64,
-            wall_s: self.train_s,
+            step: self.progress.step,
+            images_seen: self.progress.step * cell.train.critic_steps * cell.train.critic_batch as u64,
+            wall_s: self.progress.train_s,
             metric,
             value,
             std: None,
@@ -117,20 +120,21 @@ impl Origin<'_> {
             warning: String::new(),
             status: "running".to_owned(),
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
-            config_hash: self.config_hash.to_owned(),
-            family: self.family.to_owned(),
+            config_hash: self.progress.config_hash.clone(),
+            family: self.family.clone(),
             device: instrument.device.clone(),
         })
     }
 
-    /// What training cost: seconds a step, and the peak of memory where it is known.
+    /// What training cost, where it is known: seconds a step, and the peak of memory.
     ///
     /// # Errors
     /// When the cell's method is unknown.
-    pub fn cost(&self, peak_bytes: u64) -> Result<Vec<Row>> {
+    pub fn cost(&self) -> Result<Vec<Row>> {
+        let Progress { step, untimed, train_s, peak_bytes, .. } = *self.progress;
         let row = |metric: &str, value: f64| self.row(metric.to_owned(), value, self.cell.eval.weights[0]);
-        let timed = self.step - self.untimed.min(self.step);
-        let seconds = (timed > 0).then(|| row(COST, self.train_s / timed as f64)).transpose()?;
+        let timed = step.saturating_sub(untimed);
+        let seconds = (timed > 0).then(|| row(COST, train_s / timed as f64)).transpose()?;
         let peak = (peak_bytes > 0).then(|| row(PEAK, peak_bytes as f64)).transpose()?;
         Ok(seconds.into_iter().chain(peak).collect())
     }
@@ -143,7 +147,7 @@ impl Origin<'_> {
         let stretch = (self.cell.eval.every / STRETCHES).max(1) as usize;
         let mut rows = Vec::new();
         let seconds = |lines: &[Line]| lines.iter().map(|l| l.step_s).sum::<f64>();
-        let mut wall_s = self.train_s - seconds(lines);
+        let mut wall_s = self.progress.train_s - seconds(lines);
         for lines in lines.chunks(stretch) {
             let Some(last) = lines.last() else { continue };
             let mean = |of: fn(&Line) -> Option<f64>| {

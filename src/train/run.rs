@@ -136,7 +136,6 @@ struct Run<'a> {
     state: State,
     progress: Progress,
     rows: Vec<Row>,
-    family: String,
     /// The log since the last evaluation.
     recent: Vec<Line>,
 }
@@ -252,18 +251,7 @@ impl<'a> Run<'a> {
             empty_folder(&folder, cell)?;
         }
         let loss = rows::loss(cell)?;
-        Ok(Self {
-            cell,
-            bench,
-            choice,
-            loss,
-            folder,
-            state,
-            progress,
-            rows,
-            family: cell.family()?,
-            recent: Vec::new(),
-        })
+        Ok(Self { cell, bench, choice, loss, folder, state, progress, rows, recent: Vec::new() })
     }
 
     fn train(&mut self, watch: &mut dyn Watch) -> Result<Outcome> {
@@ -292,6 +280,7 @@ impl<'a> Run<'a> {
         while self.progress.step < t.steps {
             if interrupt::requested().is_some() {
                 log.flush()?;
+                self.note_peak();
                 self.checkpoint("running")?;
                 return Ok(Outcome::Interrupted);
             }
@@ -320,12 +309,16 @@ impl<'a> Run<'a> {
                 saved = Instant::now();
             } else if saved.elapsed().as_secs_f64() > CHECKPOINT_S {
                 log.flush()?;
-                self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes());
+                self.note_peak();
                 self.checkpoint("running")?;
                 saved = Instant::now();
             }
         }
         Ok(Outcome::Finished)
+    }
+
+    fn note_peak(&mut self) {
+        self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes());
     }
 
     /// Whether the step that was made last is one that is evaluated.
@@ -338,8 +331,7 @@ impl<'a> Run<'a> {
     fn evaluation(&mut self, log: &mut Log, watch: &mut dyn Watch) -> Result<Option<Outcome>> {
         log.flush()?;
         let step = self.progress.step;
-        self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes());
-        let (rows, best, recent) = (self.rows.len(), self.progress.best, self.recent.clone());
+        self.note_peak();
         match self.evaluate(watch) {
             Ok(true) => {}
             Ok(false) => {
@@ -347,9 +339,7 @@ impl<'a> Run<'a> {
                 return self.diverge(fault).map(Some);
             }
             Err(Error::Interrupted) => {
-                // As if it had not begun: it is made again when the run goes on.
-                self.rows.truncate(rows);
-                (self.progress.best, self.recent) = (best, recent);
+                // It has left nothing, and is made again when the run goes on.
                 self.checkpoint("running")?;
                 return Ok(Some(Outcome::Interrupted));
             }
@@ -408,24 +398,22 @@ impl<'a> Run<'a> {
     }
 
     /// Scores the generators, adds their rows, and draws a sample grid. False when a score is not finite.
+    /// What is interrupted leaves no trace in the run.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<bool> {
-        let first = self.rows.len();
-        let recent = std::mem::take(&mut self.recent);
-        let traces = self.origin().traces(&recent)?;
-        self.rows.extend(traces);
-        let mut grid = Vec::new();
+        let mut rows = self.origin()?.traces(&self.recent)?;
+        let (mut grid, mut best, mut finite) = (Vec::new(), self.progress.best, true);
         for (rank, &weights) in self.cell.eval.weights.iter().enumerate() {
             let generator = self.state.generator(weights);
             let of = self.cell.eval.images;
             let scores = evaluate(generator, self.cell, self.bench, 0, &mut |done| watch.evaluating(done, of))?;
-            if !scores.fid.is_finite() {
-                return Ok(false);
+            finite = scores.fid.is_finite();
+            if !finite {
+                break;
             }
-            let rows = self.origin().rows(weights, &scores)?;
-            self.rows.extend(rows);
+            rows.extend(self.origin()?.rows(weights, &scores)?);
             if rank == 0 {
-                if self.progress.best.is_none_or(|(best, _)| scores.fid < best) {
-                    self.progress.best = Some((scores.fid, self.progress.step));
+                if best.is_none_or(|(best, _)| scores.fid < best) {
+                    best = Some((scores.fid, self.progress.step));
                 }
                 let path = self.folder.join(SAMPLES).join(format!("step-{:07}.png", self.progress.step));
                 grid = grid::draw(generator, self.cell.seed, GRID, Mode::Batch)?;
@@ -433,21 +421,17 @@ impl<'a> Run<'a> {
             }
             watch.scores(self.progress.step, weights, &scores);
         }
-        tensorboard::write(&self.folder, self.progress.step, &self.rows[first..], &grid)?;
-        Ok(true)
+        if finite {
+            tensorboard::write(&self.folder, self.progress.step, &rows, &grid)?;
+        }
+        self.rows.extend(rows);
+        self.progress.best = best;
+        self.recent.clear();
+        Ok(finite)
     }
 
-    fn origin(&self) -> Origin<'_> {
-        let p = &self.progress;
-        Origin {
-            cell: self.cell,
-            config_hash: &p.config_hash,
-            family: &self.family,
-            instrument: &self.bench.instrument,
-            step: p.step,
-            train_s: p.train_s,
-            untimed: p.untimed,
-        }
+    fn origin(&self) -> Result<Origin<'_>> {
+        Origin::new(&self.progress, self.cell, &self.bench.instrument)
     }
 
     /// Rows first, then the checkpoint: rows later than the checkpoint are dropped when the run goes on.
@@ -460,7 +444,7 @@ impl<'a> Run<'a> {
     fn write_rows(&mut self, status: &str) -> Result<()> {
         self.rows.retain(|r| r.metric != COST && r.metric != PEAK);
         if self.progress.step > 0 {
-            let cost = self.origin().cost(self.progress.peak_bytes)?;
+            let cost = self.origin()?.cost()?;
             self.rows.extend(cost);
         }
         for row in &mut self.rows {

@@ -1,0 +1,307 @@
+//! What a report says: the paper's tables beside ours, claims, costs, curves and pictures, as a function of rows.
+
+mod figures;
+mod listings;
+mod tables;
+
+use std::collections::BTreeMap;
+
+use super::baselines::{Baselines, Group};
+use super::claims::judgements;
+use super::document::{Block, Cell, Document, Figure, Line, Table};
+use super::plot::{Chart, Plot};
+use super::runs::{Network, Protocol, Run, Series, distinct, protocols, runs};
+use crate::config::FULL;
+use crate::results::Row;
+
+/// A picture that a run left.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Picture {
+    pub experiment: String,
+    pub scale: String,
+    pub arch: String,
+    pub method: String,
+    pub width: f64,
+    pub seed: u64,
+    /// What it shows: `samples` or `neighbours`.
+    pub kind: String,
+    /// PNG.
+    pub png: Vec<u8>,
+}
+
+/// Everything a report is made from.
+pub struct Sources<'a> {
+    /// Rows.
+    pub rows: &'a [Row],
+    /// Published numbers: the paper's first, then those of other harnesses.
+    pub baselines: &'a [Baselines],
+    /// Pictures of runs.
+    pub pictures: &'a [Picture],
+    /// What its maker has to say of the runs, in paragraphs; may be empty.
+    pub note: &'a str,
+}
+
+/// A report and what its figures show, by file name without ending.
+pub struct Report {
+    /// Words and tables.
+    pub document: Document,
+    /// Figures to draw.
+    pub plots: BTreeMap<String, Plot>,
+}
+
+impl Report {
+    fn figure(&mut self, file: String, caption: String) {
+        self.document.blocks.push(Block::Figure(Figure { file, caption }));
+    }
+
+    /// Adds a chart of the curves that have more than one point, if there are any.
+    fn lines(&mut self, file: String, caption: String, mut chart: Chart) {
+        chart.curves.retain(|c| c.points.len() > 1);
+        if !chart.curves.is_empty() {
+            self.figure(format!("{file}.svg"), caption);
+            self.plots.insert(file, Plot::Lines(chart));
+        }
+    }
+}
+
+/// A protocol with its runs and the name it has in the report.
+struct Measured {
+    name: String,
+    protocol: Protocol,
+    runs: Vec<Run>,
+}
+
+impl Measured {
+    /// Where the report lists the runs of a series.
+    fn link(&self, s: &Series) -> String {
+        format!("{}-{}-{}-{}", self.name.to_lowercase(), s.arch, slug(&s.width), slug(&s.label))
+    }
+
+    fn is_conditional(&self) -> bool {
+        self.runs.iter().any(|r| r.arch.starts_with("biggan"))
+    }
+
+    /// Experiment, scale and network.
+    fn place(&self, network: &Network) -> String {
+        format!("{} at scale {}, {}", self.protocol.experiment, self.protocol.scale, network.title())
+    }
+
+    /// Start of the names of files about a network of the experiment, whatever the protocol.
+    fn stem(&self, network: &Network) -> String {
+        let Protocol { experiment, scale, .. } = &self.protocol;
+        format!("{}-{}-{}-{}", slug(experiment), slug(scale), network.arch, slug(network.width))
+    }
+
+    fn belongs_to(&self, group: &Group) -> bool {
+        self.protocol.dataset == group.dataset
+            && self.protocol.image_size == group.image_size
+            && self.is_conditional() == group.conditional
+    }
+}
+
+/// The report on some rows.
+pub fn build(sources: &Sources) -> Report {
+    let mut report = Report { document: Document::default(), plots: BTreeMap::new() };
+    let measured: Vec<Measured> = protocols(sources.rows)
+        .into_iter()
+        .enumerate()
+        .map(|(n, protocol)| Measured { name: format!("P{}", n + 1), runs: runs(sources.rows, &protocol), protocol })
+        .collect();
+    introduction(&mut report.document, &measured, sources.note);
+    let groups: Vec<&Group> = sources.baselines.first().map(|b| b.groups.iter().collect()).unwrap_or_default();
+    tables::full_scale(&mut report.document, &groups, &measured);
+    tables::reduced(&mut report.document, &groups, &measured);
+    claims(&mut report.document, sources.rows, &measured);
+    figures::curves(&mut report, sources.rows, &measured);
+    figures::pictures(&mut report, sources.pictures);
+    listings::cost(&mut report, &measured);
+    listings::published(&mut report.document, &groups, sources);
+    listings::provenance(&mut report.document, &measured);
+    report
+}
+
+fn introduction(document: &mut Document, measured: &[Measured], note: &str) {
+    let mut experiments: Vec<&str> = measured.iter().map(|m| m.protocol.experiment.as_str()).collect();
+    experiments.dedup();
+    document.title = format!("Results: {}", experiments.join(", "));
+    for paragraph in note.split("\n\n").filter(|p| !p.trim().is_empty()) {
+        document.text(paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
+    let runs: usize = by_experiment(measured).iter().map(|m| m.runs.len()).sum();
+    document.text(format!(
+        "{runs} runs under {} protocol{}. Scores and distances link to the runs they are the means of, and these to their protocol. A mean is \
+         shown with the standard deviation over seeds and the 95 % interval (Student's t). Numbers of one protocol and one \
+         architecture are compared with each other and with nothing else; the best is in bold.",
+        measured.len(),
+        if measured.len() == 1 { "" } else { "s" }
+    ));
+}
+
+/// The runs of each experiment and scale, under the first protocol of each: where protocols do not matter.
+fn by_experiment(measured: &[Measured]) -> Vec<Measured> {
+    let mut all: Vec<Measured> = Vec::new();
+    for m in measured {
+        let place = |p: &Protocol| (p.experiment.clone(), p.scale.clone());
+        let at = match all.iter().position(|a| place(&a.protocol) == place(&m.protocol)) {
+            Some(at) => at,
+            None => {
+                all.push(Measured { name: m.name.clone(), protocol: m.protocol.clone(), runs: Vec::new() });
+                all.len() - 1
+            }
+        };
+        for run in &m.runs {
+            if all[at].runs.iter().all(|r| r.config_hash != run.config_hash) {
+                all[at].runs.push(run.clone());
+            }
+        }
+    }
+    all
+}
+
+/// Where the report lists the runs of a series that [`by_experiment`] gave.
+fn listed(measured: &[Measured], s: &Series) -> Option<String> {
+    let m = measured.iter().find(|m| m.runs.iter().any(|r| r.family == s.family))?;
+    Some(m.link(s))
+}
+
+fn heading(group: &Group) -> String {
+    if group.table.chars().all(|c| c.is_ascii_digit()) {
+        format!("Table {}: {}", group.table, group.title)
+    } else {
+        group.title.clone()
+    }
+}
+
+fn slug(text: &str) -> String {
+    let dashed: String =
+        text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    dashed.split('-').filter(|p| !p.is_empty()).collect::<Vec<_>>().join("-")
+}
+
+fn claims(document: &mut Document, rows: &[Row], measured: &[Measured]) {
+    // The paper's scale is judged even where no run has it, so that what is missing is said.
+    let scales = distinct(measured.iter().map(|m| m.protocol.scale.as_str()).chain([FULL]));
+    document.heading(2, "The paper's claims", "claims");
+    document.text(
+        "A verdict holds for the scale it was judged at. The claims are about the paper's scale (full): what a reduced scale shows is a \
+         hint. Two means are alike where two one-sided tests say so; not to see a difference is not evidence.",
+    );
+    for scale in scales {
+        let lines = judgements(rows, scale).into_iter().map(|j| {
+            let mut evidence = j.evidence.join(". ");
+            if let Some(missing) = j.missing {
+                let stop = if evidence.is_empty() { "" } else { ". " };
+                evidence.push_str(&format!("{stop}Missing: {missing}"));
+            }
+            let cells = [j.id.to_owned(), j.claim.to_owned(), j.verdict.word().to_owned(), evidence, j.test.to_owned()];
+            Line::Cells { id: None, cells: cells.into_iter().map(Cell::from).collect() }
+        });
+        document.table(Table {
+            id: format!("claims-{}", slug(scale)),
+            caption: format!("The paper's claims at scale {scale}."),
+            head: ["claim", "what the paper says", "verdict", "evidence", "test"].map(str::to_owned).to_vec(),
+            lines: lines.collect(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{baselines, csv, html, latex, markdown, plot};
+    use crate::results::tests::row;
+    use crate::results::{COST, PEAK};
+
+    /// Two experiments: the paper's at full scale and in small, and one that the paper does not have.
+    fn store() -> Vec<Row> {
+        let mut rows = Vec::new();
+        let mut add = |experiment: &str, scale: &str, dataset: &str, width: f64, methods: &[(&str, f64)]| {
+            for (method, level) in methods {
+                for seed in 0..3 {
+                    for step in [0, 500, 1000] {
+                        let fid = level * (2.0 - step as f64 / 1000.0) + seed as f64;
+                        let mut of = |metric: &str, value: f64| {
+                            let row = row(method, seed, step, metric, value);
+                            rows.push(Row {
+                                experiment: experiment.into(),
+                                scale: scale.into(),
+                                dataset: dataset.into(),
+                                width,
+                                family: format!("{experiment}{scale}{method}"),
+                                ..row
+                            });
+                        };
+                        of("fid2k_train", fid);
+                        of("is2k", 100.0 / fid);
+                        of("critic_loss", 0.001 * fid);
+                        if step == 1000 {
+                            of(COST, 0.25 + 0.001 * seed as f64);
+                            of(PEAK, 3e8);
+                        }
+                    }
+                }
+            }
+        };
+        add("cifar10", "full", "cifar10", 1.0, &[("gn", 20.0), ("pgn", 18.0)]);
+        add("cifar10", "smoke", "cifar10", 0.25, &[("none", 60.0), ("gn", 50.0), ("pgn", 55.0), ("gn+cr", 45.0)]);
+        add("demo", "smoke", "shapes", 0.25, &[("none", 70.0), ("sn", 30.0)]);
+        rows.push(row("pgn", 0, 1000, "gradient_max_real", 0.75));
+        rows
+    }
+
+    fn report() -> Report {
+        let png = plot::png(&Plot::Bars { title: String::new(), y: String::new(), bars: Vec::new() }).unwrap();
+        let picture = |method: &str| Picture {
+            experiment: "demo".into(),
+            scale: "smoke".into(),
+            arch: "cnn32".into(),
+            method: method.into(),
+            width: 0.25,
+            seed: 0,
+            kind: "samples".into(),
+            png: png.clone(),
+        };
+        let baselines = baselines::embedded().unwrap();
+        build(&Sources {
+            rows: &store(),
+            baselines: &baselines,
+            pictures: &[picture("none"), picture("sn")],
+            note: "What this is.\n\nWhat it\nis not.",
+        })
+    }
+
+    #[test]
+    fn every_format_of_the_mock_store() {
+        let report = report();
+        insta::assert_snapshot!("markdown", markdown::render(&report.document));
+        insta::assert_snapshot!("latex", latex::render(&report.document));
+        insta::assert_snapshot!("html", html::render(&report.document, &BTreeMap::new()));
+        let table = report.document.tables().next().unwrap();
+        insta::assert_snapshot!("latex_table", latex::table(table));
+        insta::assert_snapshot!("csv", csv::render(table));
+        let figures: Vec<&String> = report.plots.keys().collect();
+        insta::assert_snapshot!("figures", format!("{figures:#?}"));
+    }
+
+    #[test]
+    fn only_one_protocol_is_ranked_and_small_scales_stand_apart() {
+        let text = markdown::render(&report().document);
+        let full = text.find("Table 2: Unconditional CIFAR-10\n").unwrap();
+        let small = text.find("## Reduced scale").unwrap();
+        assert!(full < small);
+        // The best of the full-scale block is pgn's, though other blocks have lower and higher ones.
+        assert!(text[full..small].contains("[**19.00 ± 1.00**](#p1-cnn32-1-pgn)"), "{}", &text[full..small]);
+        assert!(text[small..].contains("at scale smoke"));
+    }
+
+    #[test]
+    fn figures_are_drawn() {
+        for (name, of) in report().plots {
+            assert!(plot::png(&of).unwrap().starts_with(b"\x89PNG"), "{name}");
+            let svg = plot::svg(&of).unwrap();
+            assert_eq!(svg.is_none(), matches!(of, Plot::Pictures(_)));
+            assert!(svg.is_none_or(|s| s.contains("</svg>") && !s.contains("NaN")), "{name}");
+        }
+    }
+}
