@@ -313,7 +313,7 @@ impl Experiment {
         self.scales.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The cells at a scale, architectures outermost, seeds innermost.
+    /// The cells at a scale, seeds outermost and methods innermost: a whole comparison stands before the next seed begins.
     ///
     /// # Errors
     /// When the scale is unknown or a setting is given nowhere.
@@ -339,7 +339,7 @@ impl Experiment {
         }
         let mut eval = EvalLayer::default();
         layers.iter().for_each(|l| eval.overlay(&l.eval));
-        let mut cells = Vec::new();
+        let mut settings = Vec::new();
         for (arch, _) in &self.base.architectures {
             let mut train = TrainLayer::default();
             for layer in layers {
@@ -352,9 +352,14 @@ impl Experiment {
             }
             let train = train.complete(&format!("architectures.{arch}"), &mut missing);
             let eval = eval.clone().complete(train.as_ref(), &mut missing);
-            let (Some(train), Some(eval)) = (train, eval) else { continue };
-            for method in methods.iter().flatten() {
-                for &seed in seeds.iter().flatten() {
+            if let (Some(train), Some(eval)) = (train, eval) {
+                settings.push((arch, train, eval));
+            }
+        }
+        let mut cells = Vec::new();
+        for &seed in seeds.iter().flatten() {
+            for (arch, train, eval) in &settings {
+                for method in methods.iter().flatten() {
                     cells.push(Cell {
                         experiment: self.name.clone(),
                         // What is called full has the file's settings.
@@ -362,7 +367,7 @@ impl Experiment {
                         dataset: self.dataset.clone(),
                         split: self.split,
                         image_size: self.image_size,
-                        arch: arch.clone(),
+                        arch: (*arch).clone(),
                         method: method.clone(),
                         seed,
                         train: train.clone(),
