@@ -56,6 +56,42 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic(path, |file| file.write_all(bytes).at("write", path))
 }
 
+/// A turn at making a file that several processes want: one makes it, the others wait and find it made.
+#[derive(Debug)]
+pub struct Turn {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Turn {
+    /// Waits until no other process has a turn at `path`, whose folder is created if it is not there. Look once more whether the
+    /// file is there before you make it.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn take(path: &Path) -> Result<Self> {
+        if let Some(folder) = path.parent() {
+            create_folder(folder)?;
+        }
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let path = PathBuf::from(name);
+        let file = File::create(&path).at("create", &path)?;
+        match file.lock() {
+            // On a file system without locks each process makes its own; the last stays.
+            Err(e) if e.kind() != std::io::ErrorKind::Unsupported => Err(e).at("lock", &path),
+            _ => Ok(Self { path, _file: file }),
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Those who wait have it open. A lock that stays is in nobody's way.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
 /// Creates a folder and its parents.
 ///
 /// # Errors

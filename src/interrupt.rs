@@ -19,6 +19,25 @@ const PATIENCE: Duration = Duration::from_secs(9);
 /// # Errors
 /// When the system refuses.
 pub fn install() -> Result<()> {
+    handle(|signal| {
+        std::thread::sleep(PATIENCE);
+        let _ = writeln!(
+            std::io::stderr(),
+            "pgn-bench: the step takes too long; the last checkpoint stays, --resume goes on from it"
+        );
+        std::process::exit(128 + signal);
+    })
+}
+
+/// Makes the signals set a mark and no more, for a process that waits for others to end.
+///
+/// # Errors
+/// When the system refuses.
+pub fn mark_only() -> Result<()> {
+    handle(|_| {})
+}
+
+fn handle(after: fn(i32)) -> Result<()> {
     let refused = |e: std::io::Error| Error::invalid(format!("cannot handle signals: {e}"));
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(refused)?;
     std::thread::spawn(move || {
@@ -26,14 +45,7 @@ pub fn install() -> Result<()> {
             if CAME.swap(signal as u8, Ordering::SeqCst) != 0 {
                 std::process::exit(128 + signal);
             }
-            std::thread::spawn(move || {
-                std::thread::sleep(PATIENCE);
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "pgn-bench: the step takes too long; the last checkpoint stays, --resume goes on from it"
-                );
-                std::process::exit(128 + signal);
-            });
+            std::thread::spawn(move || after(signal));
         }
     });
     Ok(())

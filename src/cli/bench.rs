@@ -1,6 +1,6 @@
 //! What measuring starts from: device, extractor, reference.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -27,6 +27,12 @@ pub(super) struct Weights {
 }
 
 impl Weights {
+    /// The files that were given, with the options that name them.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let named = [("--weights", &self.weights), ("--head", &self.head)];
+        named.into_iter().filter_map(|(option, file)| Some((option, file.as_deref()?)))
+    }
+
     pub(super) fn inception(&self, resize: Resize) -> Result<Inception> {
         let weights = match (&self.weights, OFFICIAL.cached()) {
             (Some(file), _) => file.clone(),

@@ -1,6 +1,6 @@
 //! Which cells of an experiment a command is about.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -23,6 +23,18 @@ pub(super) struct Cells {
 }
 
 impl Cells {
+    pub(super) fn file(&self) -> &Path {
+        &self.experiment
+    }
+
+    /// The arguments after the file.
+    pub(super) fn narrowing(&self) -> Vec<String> {
+        let mut words = vec!["--scale".to_owned(), self.scale.clone()];
+        words.extend(self.only.iter().flat_map(|o| ["--only".to_owned(), o.clone()]));
+        words.extend(self.set.iter().flat_map(|s| ["--set".to_owned(), s.clone()]));
+        words
+    }
+
     pub(super) fn resolve(&self) -> Result<Vec<Cell>> {
         let experiment = Experiment::read(&self.experiment, &self.set)?;
         Ok(only(experiment.resolve(&self.scale)?, &self.only)?)

@@ -3,11 +3,16 @@
 mod bench;
 mod cells;
 mod checkpoint;
+mod collect;
 mod import;
 mod measure;
+mod pool;
 mod progress;
 mod report;
 mod run;
+mod slurm;
+mod status;
+mod submit;
 mod watch;
 
 use std::path::PathBuf;
@@ -102,6 +107,12 @@ enum Command {
     Report(report::ReportArgs),
     /// Check Fréchet distances against thresholds and baselines: exit code 1 when one fails, 2 when they cannot be compared
     Gate(report::GateArgs),
+    /// Run the cells of an experiment as the tasks of a Slurm array job, or several at a time on this machine
+    Submit(submit::Args),
+    /// Show the tasks of submissions beside what their runs have reached
+    Status(status::Args),
+    /// Bring the runs of several results folders into one
+    Collect(collect::Args),
     /// Show the runs of a results folder as they stand
     Watch(watch::Args),
     /// Print the comparison of what is in a results folder
@@ -147,6 +158,9 @@ impl Cli {
             Command::Neighbours(args) => checkpoint::neighbours(&args)?,
             Command::Report(args) => report::report(&args)?,
             Command::Gate(args) => return report::gate(&args),
+            Command::Submit(args) => return submit::execute(&args),
+            Command::Status(args) => status::execute(&args)?,
+            Command::Collect(args) => collect::execute(&args)?,
             Command::Watch(args) => watch::execute(&args)?,
             Command::Table { results } => {
                 print!("{}", run::comparison(&results)?);

@@ -70,7 +70,9 @@ pub(super) fn run_folders(folder: &Path) -> Result<Vec<(PathBuf, Cell)>> {
     for config in named(folder, &[CONFIG])? {
         let text = std::fs::read_to_string(&config).at("read", &config)?;
         // A configuration of another version has another layout: its rows still count.
-        if let (Ok(cell), Some(run)) = (serde_json::from_str(&text), config.parent()) {
+        if let (Ok(cell), Some(run)) = (serde_json::from_str::<Cell>(&text), config.parent())
+            && cell.check(&config).is_ok()
+        {
             found.push((run.to_path_buf(), cell));
         }
     }

@@ -26,6 +26,9 @@ pub(super) struct Args {
     cells: Cells,
     #[command(flatten)]
     weights: Weights,
+    /// Only the cell of this number, counted from 0 in the order of --dry-run
+    #[arg(long, value_name = "N")]
+    cell: Option<usize>,
     /// Where to compute: cpu
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -50,7 +53,11 @@ pub(super) fn comparison(folder: &Path) -> Result<String> {
 
 pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let device = bench::device(&args.device)?;
-    let cells = args.cells.resolve()?;
+    let mut cells = args.cells.resolve()?;
+    if let Some(n) = args.cell {
+        let Some(cell) = cells.get(n) else { bail!("--cell {n}: there are {} cells, from 0", cells.len()) };
+        cells = vec![cell.clone()];
+    }
     if args.dry_run {
         print!("{}", plan(&cells, &device)?);
         return Ok(ExitCode::SUCCESS);

@@ -26,6 +26,9 @@ pub(super) struct Args {
     every: u64,
 }
 
+/// Columns of the view.
+pub(super) const HEAD: [&str; 10] =
+    ["run", "", "step", "of", "FID", "lowest", "FIDs so far", "s/step", "ETA", "status"];
 const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Evaluations that a sparkline shows.
 const SHOWN: usize = 24;
@@ -68,16 +71,17 @@ fn view(folder: &Path) -> Result<(String, bool)> {
     if lines.is_empty() {
         return Ok((format!("no runs in {}\n", folder.display()), true));
     }
-    let head = ["run", "", "step", "of", "FID", "lowest", "FIDs so far", "s/step", "ETA", "status"];
-    Ok((aligned(&head.map(str::to_owned), lines), open))
+    Ok((aligned(&HEAD.map(str::to_owned), lines), open))
 }
 
-struct Standing {
-    cells: Vec<String>,
-    ended: bool,
+/// How a run stands.
+pub(super) struct Standing {
+    /// One for each column of [`HEAD`].
+    pub(super) cells: Vec<String>,
+    pub(super) ended: bool,
 }
 
-fn standing(run: &Path, cell: &Cell) -> Result<Standing> {
+pub(super) fn standing(run: &Path, cell: &Cell) -> Result<Standing> {
     let path = run.join(results::FILE);
     let rows = if path.is_file() { results::read(&path)? } else { Vec::new() };
     let weights = cell.eval.weights[0].id();
@@ -92,8 +96,8 @@ fn standing(run: &Path, cell: &Cell) -> Result<Standing> {
     let evaluated = rows.iter().map(|r| r.step).max().unwrap_or(0);
     let step = recent.last().map_or(0, |l| l.step).max(evaluated);
     let seconds = (!recent.is_empty()).then(|| recent.iter().map(|l| l.step_s).sum::<f64>() / recent.len() as f64);
-    let recorded = rows.last().map_or("starting", |r| r.status.as_str());
-    let ended = matches!(recorded, "finished" | "diverged");
+    let recorded = rows.last().map_or(if run.is_dir() { "starting" } else { "waiting" }, |r| r.status.as_str());
+    let ended = results::ended(&rows);
     let silent = silence(&run.join(log::FILE)).is_some_and(|s| s > SILENT);
     let status = if ended || !silent {
         recorded.to_owned()

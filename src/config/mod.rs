@@ -246,6 +246,15 @@ impl Cell {
         format!("{}-{}", self.experiment, self.scale)
     }
 
+    /// Checks a cell that was read from a file.
+    ///
+    /// # Errors
+    /// With all values that no experiment file could have; they are of `file`.
+    pub fn check(&self, file: &Path) -> Result<()> {
+        let faults = read::faults(self).map_err(|e| Error::content(file, e.to_string()))?;
+        if faults.is_empty() { Ok(()) } else { Err(Error::Config { file: file.display().to_string(), faults }) }
+    }
+
     /// Canonical JSON.
     ///
     /// # Errors

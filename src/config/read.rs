@@ -1,9 +1,11 @@
 //! The vocabulary of an experiment file.
 
+use std::ops::RangeInclusive;
+
 use yaml_serde::{Mapping, Value};
 
 use super::reader::{Faults, Section, one_of, pick};
-use super::{EXTRACTORS, EvalLayer, Experiment, Layer, LrDecay, METRICS, MODES, Metric, TrainLayer, WEIGHTS};
+use super::{Cell, EXTRACTORS, EvalLayer, Experiment, Layer, LrDecay, METRICS, MODES, Metric, TrainLayer, WEIGHTS};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::losses::Loss;
@@ -12,13 +14,15 @@ use crate::{critic, data, methods};
 
 const LOSSES: [(&str, Loss); 3] = [("hinge", Loss::Hinge), ("bce", Loss::Bce), ("wasserstein", Loss::Wasserstein)];
 
+const NAME: &str = "a name of letters, digits, - and _";
+const SIDES: RangeInclusive<u64> = 8..=1024;
+
 pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Experiment> {
     let value: Value = yaml_serde::from_str(text)
         .map_err(|e| Error::Config { file: file.to_owned(), faults: vec![format!("  not YAML: {e}")] })?;
     let faults = Faults::default();
     let root = Section::new("", &value, &faults);
-    let name = root
-        .value("name", "a name of letters, digits, - and _", |v| v.as_str().filter(|s| is_name(s)).map(str::to_owned));
+    let name = root.value("name", NAME, |v| v.as_str().filter(|s| is_name(s)).map(str::to_owned));
     let title = root.text("title").unwrap_or_default();
     let known = data::IDS.join(", ");
     let allowed = format!("one of: {known}; or {{folder: PATH}}, {{parquet: PATH}}, {{lmdb: PATH}}");
@@ -28,7 +32,7 @@ pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Exper
         let known: Vec<String> = known.iter().map(Split::to_string).collect();
         faults.say("split", &format!("the data set has no {split}, only {}", known.join(", ")));
     }
-    let image_size = root.size("image_size", 8..=1024);
+    let image_size = root.size("image_size", SIDES);
     let base = layer(&root, &faults);
     let mut scales = Vec::new();
     if let Some(section) = root.section("scales") {
@@ -75,6 +79,28 @@ pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Exper
         }
         _ => Err(Error::Config { file: file.to_owned(), faults }),
     }
+}
+
+/// Faults of a cell that was read from a file: it obeys the rules of an experiment's.
+pub(super) fn faults(cell: &Cell) -> yaml_serde::Result<Vec<String>> {
+    let value = yaml_serde::to_value(cell)?;
+    let faults = Faults::default();
+    let root = Section::new("", &value, &faults);
+    for key in ["experiment", "scale"] {
+        root.value(key, NAME, |v| v.as_str().filter(|s| is_name(s)).map(drop));
+    }
+    root.size("image_size", SIDES);
+    let known = critic::ARCHITECTURES.join(", ");
+    root.value("arch", &known, |v| v.as_str().filter(|s| critic::ARCHITECTURES.contains(s)).map(drop));
+    root.value("method", &methods::ids().join(", "), |v| v.as_str().and_then(|s| methods::require(s).ok()).map(drop));
+    if let Dataset::Known(id) = &cell.dataset
+        && !data::IDS.contains(&id.as_str())
+    {
+        faults.say("dataset", &format!("{id} is not one of: {}", data::IDS.join(", ")));
+    }
+    root.section("train").map(|s| train(&s));
+    root.section("eval").map(|s| eval(&s));
+    Ok(faults.into_inner())
 }
 
 /// A known data set, or where one is.

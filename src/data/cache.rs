@@ -15,7 +15,7 @@ use super::resize::bilinear;
 use super::source::{Labelled, Source};
 use super::{Images, Pixels};
 use crate::error::{AtPath, Error, Result};
-use crate::files::{cache_folder, create_folder, sha256, write_atomic};
+use crate::files::{Turn, cache_folder, sha256, write_atomic};
 
 const BATCH: usize = 250;
 /// Of decoding and resizing: another one makes other files.
@@ -37,8 +37,10 @@ pub(super) fn images(
     let file_name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let path = folder.join(format!("{file_name}-{side}px-{}-v{VERSION}.safetensors", &stamp(files)?[..12]));
     if !path.is_file() {
-        create_folder(&folder)?;
-        build(&path, open()?.as_ref(), side, progress)?;
+        let _turn = Turn::take(&path)?;
+        if !path.is_file() {
+            build(&path, open()?.as_ref(), side, progress)?;
+        }
     }
     read(&path, name, side)
 }

@@ -255,36 +255,55 @@ pub fn load(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Arc<Images>> {
     let name = format!("{}:{split}", dataset.name());
-    if !dataset.splits().contains(&split) {
-        let known: Vec<String> = dataset.splits().iter().map(Split::to_string).collect();
-        return Err(Error::invalid(format!("{name}: no such split; {} has: {}", dataset.name(), known.join(", "))));
-    }
-    let mut cached = |of: ImagesOf, name: &str| cache::images(name, side, &of.files, of.open, progress);
-    let images = match dataset {
-        Dataset::Known(id) => match id.as_str() {
-            "shapes" => shapes::draw(split, side),
-            "cifar10" => cached(cifar10::locate(split)?, &name)?,
-            "stl10" => cached(stl10::locate(split)?, &name)?,
-            "celebahq" => {
-                let all = cached(celebahq::locate(side)?, "celebahq:all")?;
-                let (n, held_out) = (all.len(), all.len() / 10);
-                match split {
-                    Split::Train => all.part(&name, 0..n - held_out),
-                    Split::Test => all.part(&name, n - held_out..n),
-                    _ => all,
-                }
+    let images = match locate(dataset, split, side)? {
+        None => shapes::draw(split, side),
+        Some(of) => {
+            // Files of all splits together are decoded once.
+            let of_all = *dataset == Dataset::Known("celebahq".to_owned());
+            let cached_as = if of_all { "celebahq:all" } else { &name };
+            let all = cache::images(cached_as, side, &of.files, of.open, progress)?;
+            let (n, held_out) = (all.len(), all.len() / 10);
+            match split {
+                Split::Train if of_all => all.part(&name, 0..n - held_out),
+                Split::Test if of_all => all.part(&name, n - held_out..n),
+                _ => all,
             }
-            other => return Err(Error::invalid(format!("unknown data set `{other}`; known: {}", IDS.join(", ")))),
-        },
-        Dataset::Elsewhere { path } => {
-            let source = part_of(path, split)?;
-            cached(ImagesOf { files: source.files(), open: Box::new(|| Ok(source)) }, &name)?
         }
     };
     if images.is_empty() {
         return Err(Error::invalid(format!("{name} holds no image")));
     }
     Ok(Arc::new(images))
+}
+
+/// Finds the files of a split without decoding them.
+///
+/// # Errors
+/// As for [`load`], but for what only decoding shows.
+pub fn check(dataset: &Dataset, split: Split, side: usize) -> Result<()> {
+    locate(dataset, split, side).map(drop)
+}
+
+/// The files of a split; none where the program draws the images.
+fn locate(dataset: &Dataset, split: Split, side: usize) -> Result<Option<ImagesOf>> {
+    if !dataset.splits().contains(&split) {
+        let known: Vec<String> = dataset.splits().iter().map(Split::to_string).collect();
+        let name = dataset.name();
+        return Err(Error::invalid(format!("{name}:{split}: no such split; {name} has: {}", known.join(", "))));
+    }
+    match dataset {
+        Dataset::Known(id) => match id.as_str() {
+            "shapes" => Ok(None),
+            "cifar10" => cifar10::locate(split).map(Some),
+            "stl10" => stl10::locate(split).map(Some),
+            "celebahq" => celebahq::locate(side).map(Some),
+            other => Err(Error::invalid(format!("unknown data set `{other}`; known: {}", IDS.join(", ")))),
+        },
+        Dataset::Elsewhere { path } => {
+            let source = part_of(path, split)?;
+            Ok(Some(ImagesOf { files: source.files(), open: Box::new(|| Ok(source)) }))
+        }
+    }
 }
 
 /// Number of classes of a split; one where it has no labels.

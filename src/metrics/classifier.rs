@@ -10,7 +10,7 @@ use crate::critic::{Critic, layer};
 use crate::data::source::Picture;
 use crate::data::{Images, to_tensor};
 use crate::error::{Error, Result};
-use crate::files::{cache_folder, create_folder, sha256, write_bytes};
+use crate::files::{Turn, cache_folder, sha256, write_bytes};
 use crate::optim::{Adam, linear_decay};
 use crate::rng::Stream;
 
@@ -45,6 +45,7 @@ impl Classifier {
         let path = folder.join(format!("{id}-{}.safetensors", &sha256(learned.as_bytes())[..12]));
         let mut net =
             layer::classifier(CHANNELS, train.classes, &mut Stream::new(0, "classifier/init", 0), &Device::Cpu)?;
+        let turn = if path.is_file() { None } else { Some(Turn::take(&path)?) };
         if path.is_file() {
             let damaged =
                 |e: candle_core::Error| Error::content(&path, format!("{e}; remove the file to train it again"));
@@ -53,9 +54,9 @@ impl Classifier {
             net.params.take_from(&mut tensors, "").map_err(damaged)?;
         } else {
             train_on(&mut net, train, progress)?;
-            create_folder(folder)?;
             write_bytes(&path, &serialise(&net)?)?;
         }
+        drop(turn);
         let sha256 = sha256(&serialise(&net)?);
         Ok(Self { net, id, sha256, classes: train.classes })
     }

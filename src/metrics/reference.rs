@@ -1,14 +1,14 @@
 //! Statistics of a split that generated images are compared with. They are taken once for each (data set, split, size,
 //! number of images, pixels, extractor, resize, version of this program) and kept in the user's cache.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::collect::{Collected, Collector, Needs};
 use super::{BATCH, Extractor, npz};
 use crate::data::Images;
 use crate::data::source::pictures;
 use crate::error::{Error, Result};
-use crate::files::{cache_folder, create_folder};
+use crate::files::{Turn, cache_folder};
 
 /// The Gaussian of the first `n` images of a split and the features of `keep` of them, from the cache if they are there.
 /// `progress` hears of the images done.
@@ -24,13 +24,12 @@ pub fn statistics(
 ) -> Result<Collected> {
     let keep = keep.min(n);
     let path = path(extractor, images, n)?;
-    if path.is_file() {
-        let (gaussian, kept) =
-            npz::read(&path).map_err(|e| Error::invalid(format!("{e}; remove it, and it will be made again")))?;
-        if keep == 0 || kept.as_ref().is_some_and(|k| k.dims()[0] == keep) {
-            let kept = kept.filter(|_| keep > 0);
-            return Ok(Collected { gaussian: Some(gaussian), inception: None, kept });
-        }
+    if let Some(kept) = kept(&path, keep)? {
+        return Ok(kept);
+    }
+    let _turn = Turn::take(&path)?;
+    if let Some(kept) = kept(&path, keep)? {
+        return Ok(kept);
     }
     let mut collector = Collector::new(n, extractor.dim(), Needs { gaussian: true, classes: None, keep })?;
     let mut done = 0;
@@ -47,10 +46,19 @@ pub fn statistics(
     Ok(collected)
 }
 
+/// What the cache has, if it holds as many features.
+fn kept(path: &Path, keep: usize) -> Result<Option<Collected>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let (gaussian, kept) =
+        npz::read(path).map_err(|e| Error::invalid(format!("{e}; remove it, and it will be made again")))?;
+    let enough = keep == 0 || kept.as_ref().is_some_and(|k| k.dims()[0] == keep);
+    Ok(enough.then(|| Collected { gaussian: Some(gaussian), inception: None, kept: kept.filter(|_| keep > 0) }))
+}
+
 fn path(extractor: &dyn Extractor, images: &Images, n: usize) -> Result<PathBuf> {
-    let folder = cache_folder()?.join("statistics");
-    create_folder(&folder)?;
-    Ok(folder.join(format!(
+    Ok(cache_folder()?.join("statistics").join(format!(
         "{}-{}px-{n}-{}-{}-{}-{}-v{}.npz",
         images.name.replace(':', "-"),
         images.side,

@@ -192,6 +192,11 @@ pub fn find(folder: &Path) -> Result<Vec<PathBuf>> {
     named(folder, &[FILE, PROBE])
 }
 
+/// Whether the rows are those of a run that has come to an end of its own.
+pub fn ended(rows: &[Row]) -> bool {
+    rows.last().is_some_and(|r| matches!(r.status.as_str(), "finished" | "diverged"))
+}
+
 /// A metric's name, which is its protocol: `fid50k_train` is the Fréchet distance of 50,000 images to the split `train`.
 pub fn protocol(metric: &str, n: usize, reference: Option<&str>) -> String {
     let n = if n.is_multiple_of(1000) { format!("{}k", n / 1000) } else { n.to_string() };

@@ -17,6 +17,8 @@ use crate::files::write_bytes;
 pub const FILE: &str = "checkpoint.safetensors";
 
 const KEY: &str = "pgn-bench";
+/// More than any data set of labelled images has.
+const CLASSES: usize = 1 << 16;
 
 /// The scalars of a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -93,7 +95,11 @@ impl Stored {
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
         let json =
             header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad(format!("no `{KEY}` metadata")))?;
-        let progress = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
+        let progress: Progress = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
+        progress.cell.check(path)?;
+        if progress.classes > CLASSES {
+            return Err(bad(format!("{} classes", progress.classes)));
+        }
         Ok(Self { path: path.to_path_buf(), bytes, progress })
     }
 

@@ -1,0 +1,96 @@
+//! `pgn-bench collect`: the runs of several results folders, brought into one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use super::report::run_folders;
+use crate::error::AtPath;
+use crate::files::{create_folder, write_atomic};
+use crate::report::markdown::aligned;
+use crate::results;
+use crate::train::checkpoint;
+use crate::train::lock::{self, Lock};
+use crate::train::run::{CONFIG, Existing, check_folder, folder};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Folders of results, such as those that nodes without a common file system have left
+    #[arg(required = true)]
+    sources: Vec<PathBuf>,
+    /// Folder that gets them all
+    #[arg(short, long, default_value = "results")]
+    output: PathBuf,
+}
+
+/// How far a run has come: whether it has ended, and its last step.
+type Reached = (bool, u64);
+
+pub(super) fn execute(args: &Args) -> Result<()> {
+    let mut runs = Vec::new();
+    for source in &args.sources {
+        let found = run_folders(source)?;
+        if found.is_empty() {
+            bail!("no runs in {}", source.display());
+        }
+        runs.extend(found);
+    }
+    for (_, cell) in &runs {
+        check_folder(&args.output, cell, Existing::Resume)?;
+    }
+    let mut lines = Vec::new();
+    for (run, cell) in &runs {
+        let target = folder(&args.output, cell);
+        let (theirs, ours) = (reached(run)?, reached(&target)?);
+        let done = if theirs > ours {
+            copy(run, &target)?;
+            "copied"
+        } else {
+            "left: as far or further here"
+        };
+        let name = format!("{}/{}", cell.group(), cell.name());
+        let step = theirs.map_or_else(|| "–".to_owned(), |(_, step)| step.to_string());
+        lines.push(vec![name, run.display().to_string(), step, done.to_owned()]);
+    }
+    print!("{}", aligned(&["run", "from", "step", "what was done"].map(str::to_owned), lines));
+    Ok(())
+}
+
+fn reached(run: &Path) -> Result<Option<Reached>> {
+    let path = run.join(results::FILE);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let rows = results::read(&path)?;
+    Ok(rows.iter().map(|r| r.step).max().map(|step| (results::ended(&rows), step)))
+}
+
+/// Copies a run that may still go on: the checkpoint first, as rows and log lines later than it are dropped on resume.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let _lock = Lock::acquire(to)?;
+    let mut open = vec![PathBuf::new()];
+    let mut files = Vec::new();
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(from.join(&folder)).at("read", from)? {
+            let entry = entry.at("read", from)?;
+            let path = folder.join(entry.file_name());
+            let kind = entry.file_type().at("read", from)?;
+            if kind.is_dir() {
+                open.push(path);
+            } else if kind.is_file() && entry.file_name() != lock::FILE && path.extension().is_none_or(|e| e != "tmp") {
+                files.push(path);
+            }
+        }
+    }
+    // The configuration comes last: without it a run that was not copied whole is no run.
+    files.sort_by_key(|f| (f.ends_with(CONFIG), !f.ends_with(checkpoint::FILE), f.clone()));
+    for file in files {
+        let (source, target) = (from.join(&file), to.join(&file));
+        if let Some(folder) = target.parent() {
+            create_folder(folder)?;
+        }
+        let mut input = std::fs::File::open(&source).at("open", &source)?;
+        write_atomic(&target, |out| std::io::copy(&mut input, out).map(drop).at("copy", &source))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! `pgn-bench status`: the tasks of submissions beside what their runs have reached.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use super::slurm;
+use super::submit::{Engine, Submission};
+use super::watch::{HEAD, standing};
+use crate::report::markdown::aligned;
+use crate::train::run::folder;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Folder of the results
+    #[arg(default_value = "results")]
+    results: PathBuf,
+}
+
+pub(super) fn execute(args: &Args) -> Result<()> {
+    let submissions = Submission::find(&args.results)?;
+    if submissions.is_empty() {
+        bail!("no submission in {}: `pgn-bench submit` makes one; `watch` shows runs", args.results.display());
+    }
+    for (_, submission) in submissions {
+        let (what, queue) = match &submission.engine {
+            Engine::Slurm(job) => (format!("Slurm job {job}"), slurm::queue(job)?),
+            Engine::Pool(process) => (format!("pool, process {process}"), BTreeMap::new()),
+        };
+        let (mut lines, mut ended) = (Vec::new(), 0);
+        for (task, cell) in submission.cells.iter().enumerate() {
+            let standing = standing(&folder(&args.results, cell), cell)?;
+            ended += usize::from(standing.ended);
+            let queued = queue.get(&task);
+            let word = |of: fn(&slurm::Queued) -> &str| queued.map_or("–", of).to_owned();
+            let mut line = vec![task.to_string(), word(|q| &q.state), word(|q| &q.place)];
+            line.extend(standing.cells);
+            lines.push(line);
+        }
+        println!("{what}: {ended} of {} cells have ended", submission.cells.len());
+        let head = ["task", "queue", "where"].into_iter().chain(HEAD);
+        print!("{}", aligned(&head.map(str::to_owned).collect::<Vec<_>>(), lines));
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! `pgn-bench submit`: an experiment's cells as the tasks of one Slurm array job, or of a pool of processes on this machine. A task
+//! is `run … --cell N --resume`, so whatever ends it, another one goes on.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::bench::{Weights, bench, device};
+use super::cells::Cells;
+use super::{pool, slurm};
+use crate::config::{Cell, ExtractorKind};
+use crate::data;
+use crate::error::{AtPath, Error};
+use crate::files::{create_folder, named, write_bytes};
+use crate::results;
+use crate::train::run::{Existing, check_folder, folder};
+
+/// Name of the file that describes a submission.
+const FILE: &str = "submission.json";
+/// Folder of a submission beside the runs: its description, the experiment as it was, the tasks' output.
+const FOLDER: &str = "submission";
+
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("engine").required(true).args(["slurm", "jobs"])))]
+pub(super) struct Args {
+    #[command(flatten)]
+    cells: Cells,
+    #[command(flatten)]
+    weights: Weights,
+    /// Folder of the results, which all nodes see
+    #[arg(long, short, default_value = "results")]
+    output: PathBuf,
+    /// Submit one array job to Slurm
+    #[arg(long)]
+    slurm: bool,
+    /// Run N cells at a time on this machine, its cores shared out among them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    jobs: Option<u64>,
+    #[command(flatten)]
+    options: slurm::Options,
+    /// Print what would be submitted, and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Where the tasks of a submission are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Engine {
+    /// A Slurm job of this number.
+    Slurm(String),
+    /// A pool of this process.
+    Pool(u32),
+}
+
+/// What was submitted; the position of a cell is its task.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Submission {
+    pub(super) engine: Engine,
+    pub(super) cells: Vec<Cell>,
+}
+
+impl Submission {
+    /// The submissions below a results folder, each with its own.
+    pub(super) fn find(results: &Path) -> Result<Vec<(PathBuf, Self)>> {
+        let mut found = Vec::new();
+        for path in named(results, &[FILE])? {
+            let text = std::fs::read_to_string(&path).at("read", &path)?;
+            let submission: Self = serde_json::from_str(&text)
+                .map_err(|e| Error::content(&path, format!("not a submission of this version: {e}")))?;
+            submission.cells.iter().try_for_each(|cell| cell.check(&path))?;
+            found.push((path, submission));
+        }
+        Ok(found)
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        Ok(write_bytes(&folder.join(FILE), &serde_json::to_vec_pretty(self)?)?)
+    }
+}
+
+/// A task, as both engines start it.
+pub(super) struct Task {
+    /// `pgn-bench run …`, without the number of the cell.
+    pub(super) command: Vec<String>,
+    /// Folder of the submission, where the tasks' output goes.
+    pub(super) folder: PathBuf,
+}
+
+pub(super) fn execute(args: &Args) -> Result<ExitCode> {
+    let cells = args.cells.resolve()?;
+    let Some(first) = cells.first() else { bail!("the experiment has no cell") };
+    for cell in &cells {
+        check_folder(&args.output, cell, Existing::Resume)?;
+    }
+    let device = device("cpu")?;
+    // What a task would stumble over is found before any is submitted.
+    [first.split, first.eval.reference].iter().try_for_each(|&s| data::check(&first.dataset, s, first.image_size))?;
+    if args.slurm && first.eval.extractor == ExtractorKind::Inception {
+        args.weights.inception(first.eval.resize)?;
+    }
+    let mut open = Vec::new();
+    for (n, cell) in cells.iter().enumerate() {
+        if !ended(&folder(&args.output, cell))? {
+            open.push(n);
+        }
+    }
+    if open.is_empty() {
+        println!("All {} cells have ended: `pgn-bench table {}`", cells.len(), args.output.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let output = std::path::absolute(&args.output).at("find", &args.output)?;
+    let submitted = output.join(first.group()).join(FOLDER);
+    let experiment = submitted.join("experiment.yaml");
+    let task = Task { command: command(args, &experiment, &output)?, folder: submitted.clone() };
+    let script = args.slurm.then(|| slurm::script(&task, &args.options, &first.group(), &open)).transpose()?;
+    if args.dry_run {
+        match script {
+            Some(script) => print!("{script}"),
+            None => open.iter().for_each(|n| println!("{} --cell {n}", slurm::quoted(&task.command))),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.slurm {
+        refuse_second(&output.join(first.group()))?;
+    }
+    create_folder(&submitted)?;
+    let text = std::fs::read(args.cells.file()).at("read", args.cells.file())?;
+    write_bytes(&experiment, &text)?;
+    if let Some(script) = script {
+        let path = submitted.join("job.sh");
+        write_bytes(&path, script.as_bytes())?;
+        let job = slurm::submit(&path)?;
+        Submission { engine: Engine::Slurm(job.clone()), cells }.write(&submitted)?;
+        println!("job {job}: {} tasks; `pgn-bench status {}` shows them", open.len(), args.output.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Made once, before the tasks would all wait for it.
+    bench(first, &args.weights, device)?;
+    Submission { engine: Engine::Pool(std::process::id()), cells: cells.clone() }.write(&submitted)?;
+    pool::run(&task, &cells, &open, args.jobs.unwrap_or(1) as usize)
+}
+
+fn ended(run: &Path) -> Result<bool> {
+    let rows = run.join(results::FILE);
+    Ok(rows.is_file() && results::ended(&results::read(&rows)?))
+}
+
+/// An array job whose tasks are still queued would work on the same runs.
+fn refuse_second(group: &Path) -> Result<()> {
+    if !group.is_dir() {
+        return Ok(());
+    }
+    for (path, submission) in Submission::find(group)? {
+        if let Engine::Slurm(job) = &submission.engine
+            && let queued @ 1.. = slurm::queue(job)?.len()
+        {
+            bail!(
+                "{}: job {job} still has {queued} tasks in the queue; wait for it, or `scancel {job}`",
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn command(args: &Args, experiment: &Path, output: &Path) -> Result<Vec<String>> {
+    let program = std::env::current_exe()?;
+    let mut command = vec![text(&program)?, "run".to_owned(), text(experiment)?];
+    command.extend(args.cells.narrowing());
+    for (option, file) in args.weights.files() {
+        command.extend([option.to_owned(), text(&std::path::absolute(file).at("find", file)?)?]);
+    }
+    command.extend(["--resume".to_owned(), "--output".to_owned(), text(output)?]);
+    Ok(command)
+}
+
+fn text(path: &Path) -> Result<String> {
+    let text = path.to_str().filter(|t| !t.contains('\n'));
+    Ok(text.ok_or_else(|| Error::content(path, "a path that is no plain text cannot be given to a task"))?.to_owned())
+}
