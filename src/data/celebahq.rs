@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::hub::{Kind, Repository};
+use super::hub::{Kind, Repository, check_stored};
 use super::locate::{Candidates, candidates};
 use super::source::elsewhere;
 use super::source::parquet::Parquet;
@@ -36,7 +36,11 @@ pub(super) fn locate(side: usize) -> Result<ImagesOf> {
     }
     let parts: Vec<PathBuf> = PARTS.iter().flat_map(|part| REPOSITORY.cached(part)).collect();
     if !parts.is_empty() {
-        return Ok(of_parquet(parts));
+        let of = of_parquet(parts.clone());
+        return Ok(ImagesOf {
+            open: Box::new(move || check_stored(&parts).and_then(|()| (of.open)())),
+            files: of.files,
+        });
     }
     Err(Error::invalid(format!(
         "celebahq is not on this machine (looked in {looked} and the Hugging Face cache); run `pgn-bench fetch celebahq`, or \

@@ -61,8 +61,14 @@ pub(super) fn locate(split: Split) -> Result<ImagesOf> {
         }
         None => {}
     }
-    if let Some(path) = pinned(split).cached() {
-        return Ok(parquet(path));
+    let pinned = pinned(split);
+    if let Some(path) = pinned.cached() {
+        let of = parquet(path.clone());
+        // Whoever downloads may be killed before its check.
+        return Ok(ImagesOf {
+            open: Box::new(move || pinned.check(&path).and_then(|()| (of.open)())),
+            files: of.files,
+        });
     }
     Err(Error::invalid(format!(
         "cifar10 is not on this machine (looked in {looked} and the Hugging Face cache); run `pgn-bench fetch cifar10`, or \

@@ -1,6 +1,6 @@
 //! Files of the Hugging Face Hub at a pinned revision, checked against a pinned SHA-256.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
@@ -8,6 +8,7 @@ use sha2::Sha256;
 
 use crate::error::{AtPath, Error, Result};
 use crate::files::file_digest;
+use crate::guard::caught;
 
 /// A repository at a revision.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,31 @@ fn refuse(path: &Path, found: &str, expected: &str) -> Error {
     Error::content(path, format!("sha256 is {found}, expected {expected}; the file was removed, fetch it again"))
 }
 
+/// Checks the content of a file.
+fn check(path: &Path, expected: &str) -> Result<()> {
+    let found = file_digest::<Sha256>(path)?;
+    if found == expected { Ok(()) } else { Err(refuse(path, &found, expected)) }
+}
+
+/// Checks the content of cached files against the SHA-256 that the Hub stores each under, which is its name in the cache.
+///
+/// # Errors
+/// When one is damaged, or nothing says what its SHA-256 should be.
+pub fn check_stored(paths: &[PathBuf]) -> Result<()> {
+    for path in paths {
+        let stored = std::fs::canonicalize(path).at("resolve", path)?;
+        let expected = stored.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if expected.len() != 64 || !expected.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Error::content(
+                path,
+                "cannot be checked: the cache does not keep it under its SHA-256; remove it and fetch it again, from the Hub itself",
+            ));
+        }
+        check(path, &expected.to_lowercase())?;
+    }
+    Ok(())
+}
+
 /// `…-of-00004.parquet`: four.
 fn parts(path: &Path) -> Option<usize> {
     let name = path.file_name()?.to_str()?;
@@ -110,6 +136,9 @@ impl Repository {
                 let info = self.api(&what, |api| api.info())?;
                 let wanted = info.siblings.iter().filter(|file| file.rfilename.starts_with(prefix.as_str()));
                 for file in wanted {
+                    if !Path::new(&file.rfilename).components().all(|part| matches!(part, Component::Normal(_))) {
+                        return Err(Error::invalid(format!("{what} lists {:?}, no path inside it", file.rfilename)));
+                    }
                     self.api(&file.rfilename, |api| api.download(&file.rfilename))?;
                 }
             }
@@ -117,16 +146,7 @@ impl Repository {
             if cached.is_empty() {
                 return Err(Error::invalid(format!("{what} has no whole set of files {prefix}…")));
             }
-            for path in &cached {
-                let stored = std::fs::canonicalize(path).at("resolve", path)?;
-                let expected = stored.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-                // A copy of the cache without its links no longer says what it should be.
-                let says = expected.len() == 64 && expected.bytes().all(|b| b.is_ascii_hexdigit());
-                let found = file_digest::<Sha256>(path)?;
-                if says && found != expected {
-                    return Err(refuse(path, &found, &expected));
-                }
-            }
+            check_stored(&cached)?;
             files.extend(cached);
         }
         Ok(files)
@@ -137,11 +157,11 @@ impl Repository {
         if offline() {
             return Err(Error::invalid(format!("{what} is not in the cache and HF_HUB_OFFLINE is set")));
         }
-        let mut builder = ApiBuilder::from_env().with_retries(3);
-        if let Ok(token) = std::env::var("HF_TOKEN") {
-            builder = builder.with_token(Some(token));
-        }
-        builder.build().and_then(|api| call(api.repo(self.handle()))).map_err(|e| {
+        // The repositories are public. A token, also one that the client finds by itself, would follow a redirect to any host.
+        let builder = ApiBuilder::from_env().with_token(None).with_retries(3);
+        // The client panics on some answers.
+        let answer = caught(|| builder.build().and_then(|api| call(api.repo(self.handle()))));
+        answer.and_then(|answer| answer.map_err(|e| e.to_string())).map_err(|e| {
             Error::invalid(format!("cannot download {what}: {e}; check the network, or HF_ENDPOINT for a mirror"))
         })
     }
@@ -166,7 +186,15 @@ impl Pinned {
             Some(path) => path,
             None => self.repository().api(self.file, |api| api.download(self.file))?,
         };
-        let found = file_digest::<Sha256>(&path)?;
-        if found == self.sha256 { Ok(path) } else { Err(refuse(&path, &found, self.sha256)) }
+        self.check(&path)?;
+        Ok(path)
+    }
+
+    /// Checks the content of what [`Pinned::cached`] found.
+    ///
+    /// # Errors
+    /// When it is not the pinned file.
+    pub fn check(&self, path: &Path) -> Result<()> {
+        check(path, self.sha256)
     }
 }

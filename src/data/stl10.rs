@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::archive::{Member, Records, check_published};
-use super::hub::{Kind, Repository};
+use super::hub::{Kind, Repository, check_stored};
 use super::locate::{Candidates, candidates};
 use super::source::Source;
 use super::source::parquet::Parquet;
@@ -54,7 +54,8 @@ pub(super) fn locate(split: Split) -> Result<ImagesOf> {
     if !files.is_empty() {
         let classes = (split != Split::Unlabeled).then_some(CLASSES);
         let paths = files.clone();
-        return Ok(ImagesOf { files, open: Box::new(move || Ok(Box::new(Parquet::open(paths, classes)?))) });
+        let open = move || check_stored(&paths).and_then(|()| Parquet::open(paths, classes));
+        return Ok(ImagesOf { files, open: Box::new(move || Ok(Box::new(open()?))) });
     }
     Err(Error::invalid(format!(
         "stl10 is not on this machine (looked in {looked} and the Hugging Face cache); run `pgn-bench fetch stl10`, or set \
