@@ -4,7 +4,7 @@
 //! √Σ₁·Σ₂·√Σ₁, by a self-adjoint eigen-solver, so that no complex part and no regulariser is ever needed.
 
 use candle_core::{DType, Device, Tensor};
-use faer::{Mat, Side};
+use faer::{Mat, Par, Side, set_global_parallelism};
 
 use crate::error::{Error, Result};
 use crate::rng::Stream;
@@ -96,6 +96,9 @@ fn trace(of: &Mat<f64>) -> f64 {
     (0..of.nrows()).map(|i| of[(i, i)]).sum()
 }
 
+/// Parts that the eigen-solver cuts its work into, on however many threads: sums would differ in their last digits otherwise.
+const PARTS: usize = 8;
+
 fn failed(e: impl std::fmt::Debug) -> Error {
     Error::invalid(format!("the eigen-decomposition of a covariance failed: {e:?}"))
 }
@@ -106,6 +109,7 @@ impl Reference {
     /// # Errors
     /// When the eigen-decomposition does not converge.
     pub fn new(of: &Gaussian) -> Result<Self> {
+        set_global_parallelism(Par::rayon(PARTS));
         let eigen = of.covariance.self_adjoint_eigen(Side::Lower).map_err(failed)?;
         let (vectors, values) = (eigen.U(), eigen.S().column_vector());
         let scaled = Mat::from_fn(vectors.nrows(), vectors.ncols(), |i, j| vectors[(i, j)] * values[j].max(0.0).sqrt());
@@ -122,6 +126,7 @@ impl Reference {
             return Err(Error::invalid(format!("features of {d} and {e} dimensions cannot be compared")));
         }
         let means: f64 = self.mean.iter().zip(&to.mean).map(|(x, y)| (x - y).powi(2)).sum();
+        set_global_parallelism(Par::rayon(PARTS));
         let product = &self.root * &to.covariance * &self.root;
         let symmetric = Mat::from_fn(d, d, |i, j| 0.5 * (product[(i, j)] + product[(j, i)]));
         let values = symmetric.self_adjoint_eigenvalues(Side::Lower).map_err(failed)?;

@@ -71,21 +71,19 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pgn-bench-soak-") as folder:
         folder = Path(folder)
-        results, temporary = folder / "results", folder / "tmp"
+        results, temporary, said = folder / "results", folder / "tmp", folder / "stderr"
         temporary.mkdir()
         env = os.environ | {"TMPDIR": str(temporary), "PGN_BENCH_CACHE": str(folder / "cache"),
                             "RAYON_NUM_THREADS": str(args.threads)}
         seeds = ",".join(map(str, range(2000)))
         child = subprocess.Popen(
             [args.binary, "run", HERE / "soak.yaml", "--scale", "smoke", "--set", f"seeds=[{seeds}]", "-o", results],
-            env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        os.set_blocking(child.stderr.fileno(), False)
-        start, samples, said = time.monotonic(), [], ""
+            env=env, stdout=subprocess.DEVNULL, stderr=open(said, "w"))
+        start, samples = time.monotonic(), []
         while (seconds := time.monotonic() - start) < args.hours * 3600:
             time.sleep(EVERY_S)
-            said = (said + (child.stderr.read() or ""))[-4000:]
             if child.poll() is not None:
-                sys.exit(f"it ended after {seconds:.0f} s with {child.returncode}:\n{said}")
+                sys.exit(f"it ended after {seconds:.0f} s with {child.returncode}:\n{said.read_text()[-4000:]}")
             rss, threads = status(child.pid)
             samples.append({
                 "seconds": round(seconds + EVERY_S), "rss_mib": round(rss, 1), "threads": threads,
