@@ -8,6 +8,7 @@ use polars_io::SerReader;
 use polars_io::parquet::read::ParquetReader;
 use polars_io::parquet::write::ParquetWriter;
 
+use crate::data::source::pages;
 use crate::error::{AtPath, Error, Result};
 use crate::files::{named, write_atomic};
 use crate::guard::caught;
@@ -17,6 +18,12 @@ pub const FILE: &str = "rows.parquet";
 
 /// Name of the file with what `probe` measured.
 pub const PROBE: &str = "probe.parquet";
+
+/// Largest file of results that is read, in bytes, and most rows of one: a run has some hundred evaluations.
+const LARGEST: u64 = 1 << 26;
+const MOST_ROWS: usize = 1 << 20;
+/// Most bytes of text in a column.
+const MOST_TEXT: usize = 1 << 26;
 
 /// A column's type, to and from polars.
 trait Cell: Sized {
@@ -33,7 +40,11 @@ impl Cell for String {
         Column::new(name.into(), values)
     }
     fn values(column: &Column) -> PolarsResult<Vec<Option<Self>>> {
-        Ok(column.str()?.iter().map(|v| v.map(str::to_owned)).collect())
+        let column = column.str()?;
+        // The file may have said it once for all rows.
+        let length: usize = column.iter().flatten().map(str::len).sum();
+        polars_ensure!(length <= MOST_TEXT, ComputeError: "column `{}` has {length} bytes of text", column.name());
+        Ok(column.iter().map(|v| v.map(str::to_owned)).collect())
     }
 }
 
@@ -177,11 +188,21 @@ pub fn write(path: &Path, rows: &[Row]) -> Result<()> {
 /// # Errors
 /// When the file cannot be read, or has other columns.
 pub fn read(path: &Path) -> Result<Vec<Row>> {
+    let bad = |what: String| Error::content(path, format!("not a result file of this version: {what}"));
     let file = File::open(path).at("open", path)?;
+    let length = file.metadata().at("read", path)?.len();
+    if length > LARGEST {
+        return Err(bad(format!("it has {length} bytes, more than {LARGEST}")));
+    }
+    pages::check(&file, |_| true).map_err(bad)?;
+    let rows = || {
+        let mut reader = ParquetReader::new(file);
+        let rows = reader.num_rows()?;
+        polars_ensure!(rows <= MOST_ROWS, ComputeError: "it has {rows} rows, more than {MOST_ROWS}");
+        from_frame(&reader.finish()?)
+    };
     // The library may also panic on a damaged file.
-    let rows =
-        caught(|| from_frame(&ParquetReader::new(file).finish()?)).and_then(|rows| rows.map_err(|e| e.to_string()));
-    rows.map_err(|e| Error::content(path, format!("not a result file of this version: {e}")))
+    caught(rows).and_then(|rows| rows.map_err(|e| e.to_string())).map_err(bad)
 }
 
 /// Every result file below a folder, in order of path.

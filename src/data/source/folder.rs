@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::{Batches, Source, decode, in_ranges};
+use super::{Batches, Room, Source, decode, in_ranges};
 use crate::data::name_of;
 use crate::error::{AtPath, Error, Result};
 
@@ -89,11 +89,12 @@ impl Source for Folder {
 
     fn batches(&self, size: usize) -> Batches<'_> {
         in_ranges(self.len(), size, |range| {
+            let room = Room::default();
             self.files[range]
                 .par_iter()
                 .map(|(path, label)| {
                     let bytes = std::fs::read(path).at("read", path)?;
-                    Ok((decode(&bytes, &|m| Error::content(path, m))?, *label))
+                    Ok((decode(&bytes, &room, &|m| Error::content(path, m))?, *label))
                 })
                 .collect()
         })

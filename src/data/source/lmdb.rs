@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
-use super::{Batches, Picture, Source, decode, in_ranges};
+use super::{Batches, Picture, Room, Source, decode, in_ranges};
 use crate::data::name_of;
 use crate::error::{AtPath, Error, Result};
 
@@ -18,6 +18,9 @@ use crate::error::{AtPath, Error, Result};
 pub const FILE: &str = "data.mdb";
 
 const HEADER: usize = 16;
+/// Bytes of a node before its key.
+const NODE: usize = 8;
+const LONGEST_KEY: usize = 511;
 const MAGIC: u64 = 0xBEEF_C0DE;
 const VERSION: u64 = 1;
 const BRANCH: u64 = 0x01;
@@ -87,10 +90,23 @@ impl<'a> Pages<'a> {
         if depth > DEEPEST || flags & (BRANCH | LEAF) == 0 || lower < HEADER || lower > self.size {
             return Err(format!("page {number} is neither a branch nor a leaf"));
         }
+        // Nodes lie side by side in their page.
+        let mut room = self.size - lower;
         for index in 0..(lower - HEADER) / 2 {
-            let node = page + self.number(page + HEADER + 2 * index, 2)? as usize;
+            let place = self.number(page + HEADER + 2 * index, 2)? as usize;
+            let node = page + place;
             let low = self.number(node, 4)?;
             let (flags_of_node, key) = (self.number(node + 4, 2)?, self.number(node + 6, 2)? as usize);
+            let inline = match (flags & BRANCH, flags_of_node & BIG_DATA) {
+                (0, 0) => low as usize,
+                (0, _) => size_of::<u64>(),
+                _ => 0,
+            };
+            let length = NODE + key + inline;
+            let left = room
+                .checked_sub(length)
+                .filter(|_| key <= LONGEST_KEY && place >= lower && place + length <= self.size);
+            room = left.ok_or_else(|| format!("node {index} of page {number} does not fit in it"))?;
             if flags & BRANCH != 0 {
                 self.walk(low | flags_of_node << 32, depth + 1, each)?;
                 continue;
@@ -98,7 +114,7 @@ impl<'a> Pages<'a> {
             if flags_of_node & NESTED != 0 {
                 return Err("it holds more than one database, or keys with several values".to_owned());
             }
-            let after = node + 8 + key;
+            let after = node + NODE + key;
             let start = if flags_of_node & BIG_DATA == 0 {
                 after
             } else {
@@ -106,7 +122,7 @@ impl<'a> Pages<'a> {
                 self.page(number)? + HEADER
             };
             let end = start.saturating_add(low as usize);
-            let key = self.bytes.get(node + 8..after).filter(|_| end <= self.bytes.len());
+            let key = self.bytes.get(node + NODE..after).filter(|_| end <= self.bytes.len());
             each(key.ok_or_else(|| format!("a value of page {number} lies beyond its end"))?, start..end);
         }
         Ok(())
@@ -201,6 +217,7 @@ impl Source for Lmdb {
 
     fn batches(&self, size: usize) -> Batches<'_> {
         in_ranges(self.len(), size, |range| {
+            let room = Room::default();
             range
                 .into_par_iter()
                 .map(|i| {
@@ -208,7 +225,7 @@ impl Source for Lmdb {
                     if let Some(side) = self.raw {
                         return Ok((Picture { pixels: value.to_vec(), size: [side; 2] }, 0));
                     }
-                    Ok((decode(value, &|m| Error::invalid(format!("{}: {m}", self.describe(i))))?, 0))
+                    Ok((decode(value, &room, &|m| Error::invalid(format!("{}: {m}", self.describe(i))))?, 0))
                 })
                 .collect()
         })

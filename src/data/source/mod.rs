@@ -4,11 +4,15 @@
 pub mod folder;
 mod jpeg;
 pub mod lmdb;
-mod pages;
+pub(crate) mod pages;
 pub mod parquet;
 
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use image::{DynamicImage, ImageDecoder, ImageReader};
 
 use super::{Images, Split, load, name_of};
 use crate::error::{Error, Result};
@@ -51,13 +55,43 @@ pub trait Source: Send + Sync {
     fn batches(&self, size: usize) -> Batches<'_>;
 }
 
-/// Decodes a PNG or JPEG.
-pub(super) fn decode(bytes: &[u8], what: &dyn Fn(String) -> Error) -> Result<Picture> {
-    if bytes.starts_with(b"\xff\xd8") {
-        return jpeg::decode(bytes).map_err(|e| what(format!("image cannot be decoded: {e}")));
+/// Most pixels of an image.
+const LARGEST: usize = 1 << 26;
+/// Most pixels of images that are in memory together.
+const TOGETHER: usize = 1 << 30;
+
+/// Room for images that are decoded together: a small file may claim many pixels.
+#[derive(Default)]
+pub(crate) struct Room(AtomicUsize);
+
+impl Room {
+    fn take(&self, width: usize, height: usize) -> Result<(), String> {
+        let pixels = width.saturating_mul(height);
+        if pixels > LARGEST {
+            return Err(format!("it has {width}×{height} pixels, more than {LARGEST}"));
+        }
+        if self.0.fetch_add(pixels, Ordering::Relaxed) + pixels > TOGETHER {
+            return Err(format!(
+                "it has {width}×{height} pixels, and there is no room for so many as large: make them smaller"
+            ));
+        }
+        Ok(())
     }
-    let image = image::load_from_memory(bytes).map_err(|e| what(format!("image cannot be decoded: {e}")))?;
-    let size = [image.height() as usize, image.width() as usize];
+}
+
+/// Decodes a PNG or JPEG.
+pub(crate) fn decode(bytes: &[u8], room: &Room, what: &dyn Fn(String) -> Error) -> Result<Picture> {
+    let decode = if bytes.starts_with(b"\xff\xd8") { jpeg::decode } else { decode_png };
+    decode(bytes, room).map_err(|e| what(format!("image cannot be decoded: {e}")))
+}
+
+fn decode_png(bytes: &[u8], room: &Room) -> Result<Picture, String> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    let decoder = reader.into_decoder().map_err(|e| e.to_string())?;
+    let (width, height) = decoder.dimensions();
+    let size = [height as usize, width as usize];
+    room.take(size[1], size[0])?;
+    let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
     Ok(Picture { pixels: image.into_rgb8().into_raw(), size })
 }
 
@@ -156,4 +190,18 @@ pub fn elsewhere(path: &Path) -> Result<Box<dyn Source>> {
         )));
     }
     Err(Error::content(path, "neither a folder of images, nor a Parquet file, nor an LMDB environment"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_are_large_alone_or_together_are_refused() {
+        let room = Room::default();
+        assert!(room.take(8192, 8193).unwrap_err().contains("8192×8193 pixels, more than"));
+        assert!((0..16).all(|_| room.take(8192, 8192).is_ok()));
+        assert!(room.take(1, 1).unwrap_err().contains("make them smaller"));
+        assert!(Room::default().take(usize::MAX, 2).is_err());
+    }
 }

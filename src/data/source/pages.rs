@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::Cursor;
-use std::path::Path;
 
 use memmap2::Mmap;
 use polars_buffer::Buffer;
@@ -11,30 +10,26 @@ use polars_parquet::parquet::metadata::ColumnChunkMetadata;
 use polars_parquet::parquet::page::CompressedPage;
 use polars_parquet::parquet::read::{get_page_iterator, read_metadata};
 
-use super::parquet::{IMAGES, LABELS};
-use crate::error::{AtPath, Error, Result};
 use crate::guard::caught;
 
 const MAGIC: &[u8] = b"PAR1";
 /// Deepest nesting of the footer's structures.
 const DEEPEST: usize = 32;
-/// More than any compression shrinks a page of images or labels.
-const SHRINK: usize = 1 << 12;
-/// Values that run-length encoding may put in a byte.
-const RUN: usize = 1 << 12;
+/// More than compression shrinks images or result rows.
+const SHRINK: usize = 1 << 6;
+/// What small files may grow by beyond that.
+const SMALL: usize = 1 << 20;
 
-/// Checks sizes and counts of a file.
+/// Checks sizes and counts of a file, in the columns that are wanted: only what is read can do harm.
 ///
 /// # Errors
-/// When one is impossible in a file of this length.
-pub(super) fn check(path: &Path) -> Result<()> {
-    let bad = |what: String| Error::content(path, format!("not a readable Parquet file: {what}"));
-    let file = File::open(path).at("open", path)?;
+/// When the file cannot be mapped, or one is impossible in a file of this length.
+pub(crate) fn check(file: &File, wanted: impl Fn(&str) -> bool) -> Result<(), String> {
     // SAFETY: the map is only read; see `lmdb`.
-    let map = unsafe { Mmap::map(&file) }.at("map", path)?;
-    footer(&map).map_err(bad)?;
-    let pages = Buffer::from_owner(map);
-    caught(|| contents(&pages)).and_then(|checked| checked).map_err(bad)
+    let map = unsafe { Mmap::map(file) }.map_err(|e| e.to_string())?;
+    footer(&map)?;
+    let bytes = Buffer::from_owner(map);
+    caught(|| contents(&bytes, wanted)).and_then(|checked| checked)
 }
 
 fn footer(bytes: &[u8]) -> Result<(), String> {
@@ -71,6 +66,29 @@ impl Thrift<'_> {
             }
         }
         None
+    }
+
+    fn signed(&mut self) -> Option<i64> {
+        self.varint().map(|n| (n >> 1) as i64 ^ -((n & 1) as i64))
+    }
+
+    /// A whole number in a structure, under the ids of the fields that lead to it.
+    fn field(&mut self, path: &[i64]) -> Option<i64> {
+        let (wanted, rest) = path.split_first()?;
+        let mut id = 0;
+        loop {
+            let head = self.byte()?;
+            match head >> 4 {
+                _ if head == 0 => return None,
+                0 => id = self.signed()?,
+                more => id += i64::from(more),
+            }
+            match head & 15 {
+                4..=6 if id == *wanted && rest.is_empty() => return self.signed(),
+                STRUCT if id == *wanted => return self.field(rest),
+                kind => self.skip(kind, 1)?,
+            }
+        }
     }
 
     fn advance(&mut self, n: u64) -> Option<()> {
@@ -117,27 +135,30 @@ impl Thrift<'_> {
     }
 }
 
-fn contents(bytes: &Buffer<u8>) -> Result<(), String> {
+fn contents(bytes: &Buffer<u8>, wanted: impl Fn(&str) -> bool) -> Result<(), String> {
     let metadata = read_metadata(&mut Cursor::new(bytes.as_ref())).map_err(|e| e.to_string())?;
-    let most = bytes.len().saturating_mul(RUN);
     let rows: usize = metadata.row_groups.iter().map(|group| group.num_rows()).fold(0, usize::saturating_add);
-    if rows > most || metadata.num_rows != rows {
+    // None is told by less than a byte.
+    if rows > bytes.len() || metadata.num_rows != rows {
         return Err(format!("it claims {} rows", metadata.num_rows));
     }
+    let mut unpacked = 0usize;
     for group in &metadata.row_groups {
         for column in group.parquet_columns() {
-            // Only what is read can do harm.
             let root = column.descriptor().path_in_schema.first().map(|root| root.as_str());
-            if !root.is_some_and(|root| [IMAGES[0], IMAGES[1], LABELS].contains(&root)) {
-                continue;
+            if root.is_some_and(&wanted) {
+                unpacked = unpacked.saturating_add(self::column(bytes, column, group.num_rows())?);
             }
-            self::column(bytes, column, group.num_rows())?;
         }
+    }
+    if unpacked > bytes.len().saturating_mul(SHRINK).saturating_add(SMALL) {
+        return Err(format!("it claims {unpacked} bytes of content"));
     }
     Ok(())
 }
 
-fn column(bytes: &Buffer<u8>, column: &ColumnChunkMetadata, rows: usize) -> Result<(), String> {
+/// Checks a column and gives its bytes when they are unpacked.
+fn column(bytes: &Buffer<u8>, column: &ColumnChunkMetadata, rows: usize) -> Result<usize, String> {
     let range = column.byte_range();
     let values = usize::try_from(column.num_values()).ok().filter(|&n| n == rows);
     let inside = range.start <= range.end && range.end <= bytes.len() as u64;
@@ -145,17 +166,29 @@ fn column(bytes: &Buffer<u8>, column: &ColumnChunkMetadata, rows: usize) -> Resu
         return Err(format!("a column claims {} values for {rows} rows, in bytes {range:?}", column.num_values()));
     };
     let reader = get_page_iterator(column, Cursor::new(bytes.clone()), Vec::new(), bytes.len());
-    let mut seen = 0usize;
-    for page in reader.map_err(|e| e.to_string())? {
-        // A dictionary's size has four bytes in the file, so it is no danger.
-        let CompressedPage::Data(page) = page.map_err(|e| e.to_string())? else { continue };
-        let (count, unpacked) = (page.num_values(), page.uncompressed_size());
-        seen = seen.saturating_add(count);
-        if seen > values || unpacked > page.compressed_size().saturating_add(16).saturating_mul(SHRINK) {
-            return Err(format!("a page claims {count} values and {unpacked} bytes"));
+    let (mut seen, mut unpacked) = (0usize, 0usize);
+    for (n, page) in reader.map_err(|e| e.to_string())?.enumerate() {
+        match page.map_err(|e| e.to_string())? {
+            CompressedPage::Data(page) => {
+                seen = seen.saturating_add(page.num_values());
+                unpacked = unpacked.saturating_add(page.uncompressed_size());
+                if seen > values {
+                    return Err(format!("a page claims {} values", page.num_values()));
+                }
+            }
+            // Its header, which the library does not show: bytes, and values of which each has one or more.
+            CompressedPage::Dict(_) if n == 0 => {
+                let header = &bytes[range.start as usize..];
+                let claim = |path: &[i64]| usize::try_from(Thrift { bytes: header, at: 0 }.field(path)?).ok();
+                match (claim(&[2]), claim(&[7, 1])) {
+                    (Some(size), Some(count)) if count <= size => unpacked = unpacked.saturating_add(size),
+                    _ => return Err("a dictionary's header is damaged".to_owned()),
+                }
+            }
+            CompressedPage::Dict(_) => return Err("a dictionary comes after values".to_owned()),
         }
     }
-    if seen == values { Ok(()) } else { Err(format!("a column has {seen} of {values} values")) }
+    if seen == values { Ok(unpacked) } else { Err(format!("a column has {seen} of {values} values")) }
 }
 
 #[cfg(test)]
@@ -169,7 +202,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("pgn-bench-pages-{}.parquet", std::process::id()));
         let checked = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            check(&path).map_err(|e| e.to_string())
+            check(&File::open(&path).unwrap(), |_| true)
         };
         checked(FILE).unwrap();
         assert!(checked(&FILE[..40]).unwrap_err().contains("no PAR1"));

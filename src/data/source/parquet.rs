@@ -9,14 +9,13 @@ use polars_io::SerReader;
 use polars_io::parquet::read::ParquetReader;
 use rayon::prelude::*;
 
-use super::pages::check;
-use super::{Batches, Labelled, Source, decode};
+use super::{Batches, Labelled, Room, Source, decode, pages};
 use crate::data::name_of;
 use crate::error::{AtPath, Error, Result};
 use crate::guard::caught;
 
-pub(super) const IMAGES: [&str; 2] = ["img", "image"];
-pub(super) const LABELS: &str = "label";
+const IMAGES: [&str; 2] = ["img", "image"];
+const LABELS: &str = "label";
 
 /// One file after the other.
 pub struct Parquet {
@@ -27,6 +26,12 @@ pub struct Parquet {
 
 fn reader(path: &Path) -> Result<ParquetReader<File>> {
     Ok(ParquetReader::new(File::open(path).at("open", path)?))
+}
+
+fn check(path: &Path) -> Result<()> {
+    let wanted = |column: &str| IMAGES.contains(&column) || column == LABELS;
+    pages::check(&File::open(path).at("open", path)?, wanted)
+        .map_err(|e| Error::content(path, format!("not a readable Parquet file: {e}")))
 }
 
 /// What a library call makes of a file; it may also panic on a damaged one.
@@ -98,6 +103,7 @@ impl Parquet {
             Some(labels) => labels.iter().collect(),
             None => vec![Some(0); encoded.len()],
         };
+        let room = Room::default();
         encoded
             .par_iter()
             .zip(&labels)
@@ -107,7 +113,7 @@ impl Parquet {
                 let label = label.and_then(|l| u8::try_from(l).ok()).filter(|&l| usize::from(l) < self.classes);
                 let most = self.classes - 1;
                 let label = label.ok_or_else(|| fault(format!("the label is not one of 0 to {most}")))?;
-                Ok((decode(encoded.ok_or_else(|| fault("no image".to_owned()))?, &fault)?, label))
+                Ok((decode(encoded.ok_or_else(|| fault("no image".to_owned()))?, &room, &fault)?, label))
             })
             .collect()
     }
