@@ -49,9 +49,11 @@ impl Member {
         let bad = |e: std::io::Error| Error::content(path, format!("not a readable .tar.gz archive: {e}"));
         let file = File::open(path).at("open", path)?;
         let mut archive = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
-        for entry in archive.entries().map_err(bad)? {
+        // Raw: names longer than a header's are of any length, and none is wanted.
+        for entry in archive.entries().map_err(bad)?.raw(true) {
             let mut entry = entry.map_err(bad)?;
-            let here = entry.path().map_err(bad)?.file_name().is_some_and(|n| n == self.name.as_str());
+            let here = entry.header().entry_type().is_file()
+                && entry.path().map_err(bad)?.file_name().is_some_and(|n| n == self.name.as_str());
             if here {
                 let size = entry.size();
                 return read(&mut entry, size);

@@ -59,7 +59,8 @@ fn stamp(files: &[PathBuf]) -> Result<String> {
 
 fn build(path: &Path, source: &dyn Source, side: usize, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
     let n = source.len();
-    let size = n * side * side * 3;
+    let size = n.checked_mul(side * side * 3).filter(|size| size.checked_add(n).is_some());
+    let size = size.ok_or_else(|| Error::invalid(format!("{n} images are announced, more than any file holds")))?;
     let mut header = json!({
         "__metadata__": {"classes": source.classes().to_string()},
         "pixels": {"dtype": "U8", "shape": [n, side, side, 3], "data_offsets": [0, size]},
@@ -72,7 +73,7 @@ fn build(path: &Path, source: &dyn Source, side: usize, progress: &mut dyn FnMut
         let mut put = |bytes: &[u8]| out.write_all(bytes).at("write", path);
         put(&(header.len() as u64).to_le_bytes())?;
         put(header.as_bytes())?;
-        let (mut labels, mut first) = (Vec::with_capacity(n), None);
+        let (mut labels, mut first) = (Vec::new(), None);
         for batch in source.batches(BATCH) {
             let batch = batch?;
             check_sizes(source, &batch, labels.len(), &mut first)?;

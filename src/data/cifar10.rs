@@ -3,11 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_pickle::{DeOptions, HashableValue, Value};
-
 use super::archive::{Member, check_published, interleave};
 use super::hub::{Kind, Pinned};
 use super::locate::{Candidates, candidates};
+use super::pickle::{Pickle, Value};
 use super::source::parquet::Parquet;
 use super::source::{Batches, Picture, Source, in_ranges};
 use super::{ImagesOf, Split};
@@ -130,30 +129,23 @@ fn records(bytes: &[u8], member: &Member) -> Result<Vec<(Vec<u8>, u8)>> {
     bytes.chunks_exact(RECORD).enumerate().map(|(i, r)| labelled(&r[1..], i64::from(r[0]), i, member)).collect()
 }
 
-/// Python's dictionary with a numpy array `data` and a list `labels`. Parsed, never executed: what its pickle would call is
-/// passed over, and an array's state has the bytes last.
+/// Python's dictionary with a numpy array `data`, whose state has the bytes last, and a list `labels`.
 fn pickled(bytes: &[u8], member: &Member) -> Result<Vec<(Vec<u8>, u8)>> {
     let bad = |what: &str| Error::invalid(format!("{} is no batch of CIFAR-10: {what}", member.describe()));
-    let options = DeOptions::new().replace_unresolved_globals();
-    let value = serde_pickle::value_from_slice(bytes, options).map_err(|e| bad(&e.to_string()))?;
-    let Value::Dict(dictionary) = value else { return Err(bad("no dictionary")) };
-    let entry = |key: &str| {
-        let [text, raw] = [HashableValue::String(key.into()), HashableValue::Bytes(key.into())];
-        dictionary.get(&text).or_else(|| dictionary.get(&raw)).ok_or_else(|| bad(&format!("no entry `{key}`")))
+    let pickle = Pickle::parse(bytes).map_err(|e| bad(&e))?;
+    let entry = |key: &str| pickle.entry(key).ok_or_else(|| bad(&format!("no entry `{key}`")));
+    let Value::Object(Some(state)) = entry("data")? else { return Err(bad("`data` is no array")) };
+    let last = match pickle.get(*state) {
+        Value::Items(state) => state.last().map(|place| pickle.get(*place)),
+        _ => None,
     };
-    let planes = match entry("data")? {
-        Value::Tuple(state) => match state.last() {
-            Some(Value::Bytes(planes)) => planes,
-            _ => return Err(bad("`data` is no array of bytes")),
-        },
-        _ => return Err(bad("`data` is no array")),
-    };
-    let Value::List(labels) = entry("labels")? else { return Err(bad("`labels` is no list")) };
+    let Some(Value::Bytes(planes)) = last else { return Err(bad("`data` is no array of bytes")) };
+    let Value::Items(labels) = entry("labels")? else { return Err(bad("`labels` is no list")) };
     if planes.is_empty() || planes.len() != labels.len() * (RECORD - 1) {
         return Err(bad(&format!("{} bytes of pixels for {} labels", planes.len(), labels.len())));
     }
-    let image = |(i, (planes, label)): (usize, (&[u8], &Value))| match label {
-        Value::I64(label) => labelled(planes, *label, i, member),
+    let image = |(i, (planes, label)): (usize, (&[u8], &usize))| match pickle.get(*label) {
+        Value::Int(label) => labelled(planes, *label, i, member),
         _ => Err(bad("a label is no number")),
     };
     planes.chunks_exact(RECORD - 1).zip(labels).enumerate().map(image).collect()

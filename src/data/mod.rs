@@ -7,6 +7,7 @@ pub mod cifar10;
 pub mod hub;
 pub mod loader;
 mod locate;
+mod pickle;
 pub mod resize;
 mod shapes;
 pub mod source;

@@ -84,8 +84,14 @@ fn records(member: Member, split: Split) -> Result<Records> {
             member.describe()
         )));
     }
-    let len = (size / RECORD) as usize;
     let (_, images, md5) = published(split);
+    // A packed size is a claim that nothing has confirmed yet.
+    let Some(len) = usize::try_from(size / RECORD).ok().filter(|&len| len <= images) else {
+        return Err(Error::invalid(format!(
+            "{} has {size} bytes, more than STL-10's {images} images",
+            member.describe()
+        )));
+    };
     let md5 = if member.container.is_dir() { md5 } else { ARCHIVE.1 };
     check_published(&member.file(), len, (images, md5))?;
     let labels = if split == Split::Unlabeled { Vec::new() } else { labels(&member, len)? };
