@@ -21,8 +21,15 @@ pub fn render(table: &Table) -> String {
     out
 }
 
+/// Whether a spreadsheet would compute it.
+fn is_formula(field: &str) -> bool {
+    let numbers = || field.split(' ').all(|word| word.parse::<f64>().is_ok() || ["±", "to"].contains(&word));
+    field.starts_with(['=', '+', '-', '@', '\t', '\r']) && !numbers()
+}
+
 fn write_line<'a>(out: &mut String, fields: impl Iterator<Item = &'a str>) {
     let quoted = fields.map(|f| {
+        let f = if is_formula(f) { &format!("'{f}") } else { f };
         if f.contains([',', '"', '\n', '\r']) { format!("\"{}\"", f.replace('"', "\"\"")) } else { f.to_owned() }
     });
     out.push_str(&quoted.collect::<Vec<_>>().join(","));

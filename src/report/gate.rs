@@ -367,8 +367,10 @@ pub fn junit(findings: &[Finding]) -> String {
 /// Annotations of a GitHub workflow, a line for each gate that did not pass.
 pub fn annotations(findings: &[Finding], file: &str) -> String {
     let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let property = |text: &str| escape(text).replace(':', "%3A").replace(',', "%2C");
     let lines = findings.iter().filter(|f| f.outcome != Outcome::Passed).map(|f| {
-        format!("::error file={file},title=FID gate {}::{}\n", escape(&f.name).replace(',', "%2C"), escape(&f.message))
+        let [file, name] = [file, &f.name].map(property);
+        format!("::error file={file},title=FID gate {name}::{}\n", escape(&f.message))
     });
     lines.collect()
 }
@@ -398,7 +400,16 @@ mod tests {
         let found = check(&gate, &runs_of(&[19.1]), "f");
         assert_eq!(found.outcome, Outcome::Failed, "{found:?}");
         assert!(junit(std::slice::from_ref(&found)).contains("failures=\"1\""));
-        assert!(annotations(&[found], "f").starts_with("::error file=f,title=FID gate g::19.10 exceeds"));
+        assert!(
+            annotations(std::slice::from_ref(&found), "f")
+                .starts_with("::error file=f,title=FID gate g::19.10 exceeds")
+        );
+        let odd = Finding { name: "g::\nh,".into(), message: "50 %\x01\n::error::".into(), ..found };
+        assert_eq!(
+            annotations(std::slice::from_ref(&odd), "a:b,"),
+            "::error file=a%3Ab%2C,title=FID gate g%3A%3A%0Ah%2C::50 %25\x01%0A::error::\n"
+        );
+        assert!(!junit(&[odd]).contains('\x01'));
     }
 
     #[test]

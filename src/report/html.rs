@@ -19,13 +19,15 @@ pub fn render(document: &Document, figures: &BTreeMap<String, Vec<u8>>) -> Strin
     );
     for block in &document.blocks {
         if let Block::Heading { level: 2, text, id } = block {
-            let _ = writeln!(out, "<li><a href=\"#{id}\">{}</a></li>", escape(text));
+            let _ = writeln!(out, "<li><a href=\"#{}\">{}</a></li>", escape(id), escape(text));
         }
     }
     out.push_str("</ul></nav>\n");
     for block in &document.blocks {
         let _ = match block {
-            Block::Heading { level, text, id } => writeln!(out, "<h{level} id=\"{id}\">{}</h{level}>", escape(text)),
+            Block::Heading { level, text, id } => {
+                writeln!(out, "<h{level} id=\"{}\">{}</h{level}>", escape(id), escape(text))
+            }
             Block::Text(text) => writeln!(out, "<p>{}</p>", escape(text)),
             Block::Figure(figure) => {
                 let picture = figures.get(&figure.file).map_or_else(String::new, |bytes| inline(&figure.file, bytes));
@@ -35,7 +37,7 @@ pub fn render(document: &Document, figures: &BTreeMap<String, Vec<u8>>) -> Strin
                 let _ = write!(
                     out,
                     "<div class=\"wide\"><table id=\"{}\">\n<caption>{}</caption>\n<thead><tr>",
-                    table.id,
+                    escape(&table.id),
                     escape(&table.caption)
                 );
                 for head in &table.head {
@@ -51,7 +53,7 @@ pub fn render(document: &Document, figures: &BTreeMap<String, Vec<u8>>) -> Strin
                             escape(text)
                         ),
                         Line::Cells { id, cells } => {
-                            let id = id.as_ref().map_or_else(String::new, |id| format!(" id=\"{id}\""));
+                            let id = id.as_ref().map_or_else(String::new, |id| format!(" id=\"{}\"", escape(id)));
                             let long = |column| if table.is_long(column) { " class=\"long\"" } else { "" };
                             let cells: String = cells
                                 .iter()
@@ -76,7 +78,7 @@ fn cell(cell: &Cell) -> String {
         text = format!("<strong>{text}</strong>");
     }
     match &cell.link {
-        Some(link) => format!("<a href=\"#{link}\">{text}</a>"),
+        Some(link) => format!("<a href=\"#{}\">{text}</a>", escape(link)),
         None => text,
     }
 }
@@ -92,7 +94,13 @@ fn inline(file: &str, bytes: &[u8]) -> String {
     format!("<img alt=\"\" src=\"data:image/png;base64,{}\">", STANDARD.encode(bytes))
 }
 
+/// Whether XML allows a character, escaped or not.
+pub(super) fn is_legal(c: char) -> bool {
+    !matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}')
+}
+
 /// Text for the inside of an element or attribute, in XML too.
 pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let legal: String = text.chars().filter(|&c| is_legal(c)).collect();
+    legal.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

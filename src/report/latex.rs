@@ -90,6 +90,8 @@ fn escape(text: &str) -> String {
     for c in text.chars() {
         match c {
             '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
+            // After a line's end they would be its options.
+            '[' | '*' => out.extend(['{', c, '}']),
             '~' => out.push_str("\\textasciitilde{}"),
             '^' => out.push_str("\\textasciicircum{}"),
             '\\' => out.push_str("\\textbackslash{}"),
@@ -113,7 +115,7 @@ fn escape(text: &str) -> String {
                 let last = out.pop().unwrap_or(' ');
                 let _ = write!(out, "$\\hat{{{last}}}$");
             }
-            c => out.push(c),
+            c => out.push(if c.is_control() { ' ' } else { c }),
         }
     }
     out

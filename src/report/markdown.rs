@@ -6,12 +6,12 @@ use super::document::{Block, Cell, Document, Line};
 
 /// The report; figures are files beside it.
 pub fn render(document: &Document) -> String {
-    let mut out = format!("# {}\n", document.title);
+    let mut out = format!("# {}\n", escape(&document.title));
     for block in &document.blocks {
         out.push('\n');
         let _ = match block {
             Block::Heading { level, text, id } => {
-                writeln!(out, "<a id=\"{id}\"></a>\n\n{} {text}", "#".repeat((*level).into()))
+                writeln!(out, "<a id=\"{id}\"></a>\n\n{} {}", "#".repeat((*level).into()), escape(text))
             }
             Block::Text(text) => writeln!(out, "{}", escape(text)),
             Block::Figure(figure) => {
@@ -58,9 +58,14 @@ fn cell(cell: &Cell) -> String {
     }
 }
 
+/// Text on one line, without what would steer a terminal.
+pub fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
 fn escape(text: &str) -> String {
     let mut out = String::new();
-    for c in text.chars() {
+    for c in plain(text).chars() {
         if matches!(c, '|' | '*' | '_' | '`' | '[' | ']' | '<' | '\\') {
             out.push('\\');
         }
@@ -71,6 +76,7 @@ fn escape(text: &str) -> String {
 
 /// A Markdown table that also reads well as plain text.
 pub fn aligned(head: &[String], rows: Vec<Vec<String>>) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()).collect();
     let width = |column: usize| {
         rows.iter().map(|r| r[column].chars().count()).chain([head[column].chars().count()]).max().unwrap_or(0)
     };

@@ -9,6 +9,8 @@ use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
+use super::html::is_legal;
+use crate::data::source::{Picture, Room, decode};
 use crate::error::{Error, Result};
 
 /// What a figure shows.
@@ -63,8 +65,12 @@ const SIZE: (u32, u32) = (960, 480);
 const LEGEND: u32 = 190;
 /// Height of a picture's name.
 const LABEL: u32 = 28;
-/// Most pixels of a picture's width.
-const WIDEST: u32 = 280;
+/// Most pixels of a picture's width and height.
+const WIDEST: [u32; 2] = [280, 4096];
+/// Most pixels of pictures together.
+const CANVAS: usize = 1 << 28;
+/// Largest coordinate: beyond, differences are no numbers any more.
+const FARTHEST: f64 = 1e30;
 /// Pictures in a row.
 const COLUMNS: usize = 4;
 /// Highest over lowest value from which an axis may be logarithmic.
@@ -82,6 +88,11 @@ const METHODS: [(&str, RGBColor); 8] = [
     ("gp1", RGBColor(0, 158, 115)),
     ("gp0", RGBColor(213, 94, 0)),
 ];
+
+/// Whether a figure can show a number.
+pub fn drawable(x: f64) -> bool {
+    x.abs() <= FARTHEST
+}
 
 /// The place of a method among all: that of its colour, with `+cr` after it.
 pub fn order(method: &str) -> (usize, bool) {
@@ -120,6 +131,7 @@ pub fn svg(plot: &Plot) -> Result<Option<String>> {
     prepare();
     let mut out = String::new();
     draw(&SVGBackend::with_string(&mut out, SIZE).into_drawing_area(), plot)?;
+    out.retain(is_legal);
     Ok(Some(out))
 }
 
@@ -157,13 +169,12 @@ fn draw<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, plot: &Plot) -> Resul
 fn lines<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart) -> Result<()> {
     let points = || chart.curves.iter().flat_map(|c| &c.points);
     let (mut left, mut right) = (f64::INFINITY, f64::NEG_INFINITY);
-    let (mut low, mut high, mut positive) = (f64::INFINITY, f64::NEG_INFINITY, true);
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for [x, y, ..] in points() {
         (left, right) = (left.min(*x), right.max(*x));
         (low, high) = (low.min(*y), high.max(*y));
-        positive &= *y > 0.0;
     }
-    let log = chart.log_y && positive && high > SPAN * low;
+    let log = chart.log_y && low >= 1.0 / FARTHEST && high > SPAN * low;
     // Bands count where they do not flatten everything else.
     for [.., bottom, top] in points() {
         if *top < 1.5 * high.abs() {
@@ -173,6 +184,8 @@ fn lines<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart) -> Re
             low = low.min(*bottom);
         }
     }
+    // Ticks are found by additions, which must move.
+    right = right.max(left + 1e-9 * left.abs().max(1.0));
     let margin = 0.04 * (high - low).max(1e-9 * high.abs()).max(f64::MIN_POSITIVE);
     let mut builder = ChartBuilder::on(root);
     builder
@@ -308,20 +321,26 @@ fn side_by_side(pictures: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let decoded: Vec<(&str, image::RgbImage)> = pictures
         .iter()
         .map(|(name, png)| {
-            let image = image::load_from_memory(png).map_err(failed)?.to_rgb8();
+            let Picture { pixels, size } = decode(png, &Room::default(), &|e| failed(e))?;
+            let [height, width] = size.map(|n| n as u32);
+            let image =
+                image::RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed("picture of another size"))?;
             // By a whole factor: an enlarged sample grid loses nothing.
-            let factor = image.width().div_ceil(WIDEST);
+            let factor = image.width().div_ceil(WIDEST[0]).max(image.height().div_ceil(WIDEST[1]));
             let [width, height] = [image.width(), image.height()].map(|n| (n / factor).max(1));
             Ok((name.as_str(), image::imageops::thumbnail(&image, width, height)))
         })
         .collect::<Result<_>>()?;
     let (width, height) = decoded.iter().fold((0, 0), |(w, h), (_, i)| (w.max(i.width()), h.max(i.height())));
-    let columns = COLUMNS.min(decoded.len()) as u32;
-    let rows = decoded.len().div_ceil(COLUMNS) as u32;
+    let (columns, rows) = (COLUMNS.min(decoded.len()), decoded.len().div_ceil(COLUMNS));
     let pitch = (width + 8, height + LABEL);
-    let size = (columns * pitch.0, rows * pitch.1);
+    let pixels = columns * pitch.0 as usize * rows * pitch.1 as usize;
+    if pixels > CANVAS {
+        return Err(failed(format!("{} pictures have {pixels} pixels together", decoded.len())));
+    }
+    let size = (columns as u32 * pitch.0, rows as u32 * pitch.1);
     let corner = |n: usize| ((n % COLUMNS) as u32 * pitch.0, (n / COLUMNS) as u32 * pitch.1);
-    let mut buffer = vec![0; (size.0 * size.1 * 3) as usize];
+    let mut buffer = vec![0; 3 * pixels];
     {
         let root = BitMapBackend::with_buffer(&mut buffer, size).into_drawing_area();
         root.fill(&WHITE).map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::markdown::aligned;
+use super::markdown::{aligned, plain};
 use super::runs::{Sample, Series, networks, protocols, runs, series, short, statuses, steps, warnings};
 use crate::results::Row;
 
@@ -14,12 +14,9 @@ pub fn comparison(rows: &[Row]) -> String {
         let all = series(&runs);
         for network in networks(&all) {
             let (arch, width) = (network.arch, network.width);
-            let _ = writeln!(
-                out,
-                "### {} ({} scale): {arch} on {}, width {width}\n\n{} over {} ({}…), resize {}, {} weights, batch norm: {}\n",
-                p.experiment,
-                p.scale,
-                p.dataset,
+            let title = format!("### {} ({} scale): {arch} on {}, width {width}", p.experiment, p.scale, p.dataset);
+            let protocol = format!(
+                "{} over {} ({}…), resize {}, {} weights, batch norm: {}",
                 p.metric,
                 p.extractor,
                 short(&p.extractor_sha256),
@@ -27,11 +24,16 @@ pub fn comparison(rows: &[Row]) -> String {
                 p.weights,
                 p.batch_norm
             );
+            let _ = writeln!(out, "{}\n\n{}\n", plain(&title), plain(&protocol));
             if !p.is_full() {
-                let _ = writeln!(out, "These are {} runs: they show that training works, and rank nothing.\n", p.scale);
+                let _ = writeln!(
+                    out,
+                    "These are {} runs: they show that training works, and rank nothing.\n",
+                    plain(&p.scale)
+                );
             }
             for warning in warnings(network.runs()) {
-                let _ = writeln!(out, "Warning: {warning}.\n");
+                let _ = writeln!(out, "Warning: {}.\n", plain(warning));
             }
             out.push_str(&table(&network.by_lowest(), &p.metric));
             out.push('\n');

@@ -46,7 +46,7 @@ pub(super) fn curves(report: &mut Report, rows: &[Row], measured: &[Measured]) {
     for m in measured {
         for network in networks(&series(&m.runs)) {
             let place = m.place(&network);
-            let stem = format!("{}-{}-{}", m.name.to_lowercase(), network.arch, slug(network.width));
+            let stem = format!("{}-{}-{}", m.name.to_lowercase(), slug(network.arch), slug(network.width));
             let mut add = |metric: &str, y: &str, log_y: bool, value: fn(&Point) -> Option<f64>| {
                 let axes: [Axis; 2] =
                     [("steps", STEPS, |p| p.step as f64), ("time", "minutes of training", |p| p.wall_s / 60.0)];

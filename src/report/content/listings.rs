@@ -3,7 +3,7 @@
 use super::{Measured, Report, Sources, by_experiment, heading, listed, slug};
 use crate::report::baselines::Group;
 use crate::report::document::{Cell, Document, Line, Table};
-use crate::report::plot::{Bar, Plot};
+use crate::report::plot::{Bar, Plot, drawable};
 use crate::report::runs::{Point, Sample, Series, distinct, networks, series, short};
 
 pub(super) fn cost(report: &mut Report, measured: &[Measured]) {
@@ -19,7 +19,9 @@ pub(super) fn cost(report: &mut Report, measured: &[Measured]) {
                 let peak = Sample::of(&s.runs, |r| r.peak.map(|p| p / f64::from(1 << 30)));
                 let hours = Sample::of(&s.runs, |r| Some(r.hours()));
                 let devices = distinct(s.runs.iter().map(|r| r.device.as_str()));
-                bars.push(Bar { method: s.method.clone(), name: s.label.clone(), value: cost.mean() });
+                if drawable(cost.mean()) {
+                    bars.push(Bar { method: s.method.clone(), name: s.label.clone(), value: cost.mean() });
+                }
                 let cells = [
                     s.label.clone(),
                     cost.show(3),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::baselines::{Baselines, Group};
 use super::claims::judgements;
 use super::document::{Block, Cell, Document, Figure, Line, Table};
-use super::plot::{Chart, Plot};
+use super::plot::{Chart, Plot, drawable};
 use super::runs::{Network, Protocol, Run, Series, distinct, protocols, runs};
 use crate::config::FULL;
 use crate::results::Row;
@@ -55,8 +55,11 @@ impl Report {
         self.document.blocks.push(Block::Figure(Figure { file, caption }));
     }
 
-    /// Adds a chart of the curves that have more than one point, if there are any.
+    /// Adds a chart of the curves that have more than one point that can be drawn, if there are any.
     fn lines(&mut self, file: String, caption: String, mut chart: Chart) {
+        for curve in &mut chart.curves {
+            curve.points.retain(|point| point.iter().copied().all(drawable));
+        }
         chart.curves.retain(|c| c.points.len() > 1);
         if !chart.curves.is_empty() {
             self.figure(format!("{file}.svg"), caption);
@@ -75,7 +78,7 @@ struct Measured {
 impl Measured {
     /// Where the report lists the runs of a series.
     fn link(&self, s: &Series) -> String {
-        format!("{}-{}-{}-{}", self.name.to_lowercase(), s.arch, slug(&s.width), slug(&s.label))
+        format!("{}-{}-{}-{}", self.name.to_lowercase(), slug(&s.arch), slug(&s.width), slug(&s.label))
     }
 
     fn is_conditional(&self) -> bool {
@@ -90,7 +93,7 @@ impl Measured {
     /// Start of the names of files about a network of the experiment, whatever the protocol.
     fn stem(&self, network: &Network) -> String {
         let Protocol { experiment, scale, .. } = &self.protocol;
-        format!("{}-{}-{}-{}", slug(experiment), slug(scale), network.arch, slug(network.width))
+        format!("{}-{}-{}-{}", slug(experiment), slug(scale), slug(network.arch), slug(network.width))
     }
 
     fn belongs_to(&self, group: &Group) -> bool {
@@ -173,6 +176,7 @@ fn heading(group: &Group) -> String {
     }
 }
 
+/// What file names, ids and links are made of.
 fn slug(text: &str) -> String {
     let dashed: String =
         text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
@@ -293,6 +297,84 @@ mod tests {
         // The best of the full-scale block is pgn's, though other blocks have lower and higher ones.
         assert!(text[full..small].contains("[**19.00 ± 1.00**](#p1-cnn32-1-pgn)"), "{}", &text[full..small]);
         assert!(text[small..].contains("at scale smoke"));
+    }
+
+    #[test]
+    fn hostile_rows_stay_text_in_every_format() {
+        let wild = "\"><script>alert(1)</script>\n\n# H1 \x1b[2J../..";
+        let of = |step: u64, value: f64| Row {
+            experiment: format!("=1+1 {wild}"),
+            scale: wild.into(),
+            arch: format!("../../{wild}"),
+            method: format!("[1] {wild}"),
+            warning: wild.into(),
+            device: format!("@x {wild}"),
+            ..row("gn", 0, step, "fid2k_train", value)
+        };
+        let rows = [of(1, 2.0), of(2, 1.0), Row { metric: COST.into(), ..of(2, 1.0) }];
+        let baselines = baselines::embedded().unwrap();
+        let report = build(&Sources { rows: &rows, baselines: &baselines, pictures: &[], note: "" });
+        let is_plain =
+            |id: &str| id.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !id.contains("..");
+        assert!(!report.plots.is_empty() && report.plots.keys().all(|file| is_plain(file)));
+        for block in &report.document.blocks {
+            match block {
+                Block::Heading { id, .. } => assert!(is_plain(id), "{id}"),
+                Block::Figure(figure) => assert!(is_plain(&figure.file), "{}", figure.file),
+                Block::Table(table) => {
+                    assert!(is_plain(&table.id), "{}", table.id);
+                    let ids = table.lines.iter().flat_map(|line| match line {
+                        Line::Section(_) => Vec::new(),
+                        Line::Cells { id, cells } => {
+                            id.iter().chain(cells.iter().filter_map(|c| c.link.as_ref())).collect()
+                        }
+                    });
+                    ids.for_each(|id| assert!(is_plain(id), "{id}"));
+                    assert!(csv::render(table).split(['\n', ',', '"']).all(|cell| !cell.starts_with(['=', '@'])));
+                    let tex = latex::table(table);
+                    assert!(!tex.replace('\n', "").contains("\\\\[") && !tex.contains('\x1b'), "{tex}");
+                }
+                Block::Text(_) => {}
+            }
+        }
+        let figures = report.plots.iter().map(|(name, of)| (format!("{name}.svg"), plot::svg(of).unwrap().unwrap()));
+        let figures = figures.map(|(name, svg)| (name, svg.into_bytes())).collect();
+        let page = html::render(&report.document, &figures);
+        assert!(page.contains("<svg") && !page.contains("<script") && !page.contains('\x1b'));
+        let text = markdown::render(&report.document);
+        assert!(
+            !text.replace("\\<", "").contains("<script")
+                && !text.contains('\x1b')
+                && !text.lines().any(|l| l.starts_with("# H1"))
+        );
+        let table = crate::report::table::comparison(&rows);
+        assert!(!table.contains('\x1b') && !table.lines().any(|l| l.starts_with("# H1")));
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_drawn() {
+        let odd = [f64::NAN, f64::INFINITY, 1e308, -1e308, 1e29, -1e29, 0.0, 1e-320, 1.0];
+        for a in odd {
+            for b in odd {
+                let of =
+                    |step: u64, wall_s: f64, value: f64| Row { wall_s, ..row("gn", 0, step, "fid2k_train", value) };
+                let rows = [of(u64::MAX - 1, b, a), of(u64::MAX, a, b), of(2, 1.0, 1.0), of(1, 0.0, 2.0)];
+                let report = build(&Sources { rows: &rows, baselines: &[], pictures: &[], note: "" });
+                for (name, of) in report.plots {
+                    assert!(!plot::svg(&of).unwrap().unwrap().contains("NaN"), "{name} of {a} and {b}");
+                    plot::png(&of).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tall_pictures_are_shown_small() {
+        let mut png = std::io::Cursor::new(Vec::new());
+        image::RgbImage::new(1, 300_000).write_to(&mut png, image::ImageFormat::Png).unwrap();
+        let shown = plot::png(&Plot::Pictures(vec![("tall".into(), png.into_inner())])).unwrap();
+        let shown = image::load_from_memory(&shown).unwrap();
+        assert!(shown.height() < 5000, "{}", shown.height());
     }
 
     #[test]
