@@ -22,6 +22,10 @@ use crate::optim::linear_decay;
 pub const FULL: &str = "full";
 /// What that scale is called once `--set` has changed its settings.
 const MODIFIED: &str = "full-modified";
+/// Most bytes of an experiment file: what is nested deeply takes a time that grows with the square of them.
+const LONGEST: u64 = 1 << 16;
+/// Most cells of an experiment.
+const MOST_CELLS: usize = 100_000;
 /// Extractors by name.
 pub const EXTRACTORS: [(&str, ExtractorKind); 2] =
     [("classifier", ExtractorKind::Classifier), ("inception", ExtractorKind::Inception)];
@@ -169,6 +173,28 @@ pub struct Cell {
     pub train: Train,
     /// Evaluation.
     pub eval: Eval,
+    /// What was changed while it was trained.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+}
+
+/// A setting that a run was resumed with another value of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Steps made before.
+    pub step: u64,
+    /// The setting, such as `train.steps`.
+    pub key: String,
+    /// Its value before.
+    pub old: serde_json::Value,
+    /// Its value since.
+    pub new: serde_json::Value,
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{} changed from {} to {} at step {}", self.key, self.old, self.new, self.step)
+    }
 }
 
 /// Settings of training.
@@ -305,6 +331,10 @@ impl Experiment {
     /// # Errors
     /// When the file cannot be read, or with all its faults.
     pub fn read(path: &Path, set: &[String]) -> Result<Self> {
+        let length = std::fs::metadata(path).at("read", path)?.len();
+        if length > LONGEST {
+            return Err(Error::content(path, format!("has {length} bytes; an experiment file has at most {LONGEST}")));
+        }
         let text = std::fs::read_to_string(path).at("read", path)?;
         Self::parse(&path.display().to_string(), &text, set)
     }
@@ -365,6 +395,14 @@ impl Experiment {
                 settings.push((arch, train, eval));
             }
         }
+        let [n_seeds, n_methods] = [seeds.as_ref().map_or(0, Vec::len), methods.as_ref().map_or(0, Vec::len)];
+        let n = n_seeds.saturating_mul(n_methods).saturating_mul(settings.len());
+        if n > MOST_CELLS {
+            return Err(Error::invalid(format!(
+                "{} at scale {scale} has {n} cells, more than {MOST_CELLS}",
+                self.name
+            )));
+        }
         let mut cells = Vec::new();
         for &seed in seeds.iter().flatten() {
             for (arch, train, eval) in &settings {
@@ -381,6 +419,7 @@ impl Experiment {
                         seed,
                         train: train.clone(),
                         eval: eval.clone(),
+                        changes: Vec::new(),
                     });
                 }
             }

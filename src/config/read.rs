@@ -92,6 +92,9 @@ pub(super) fn faults(cell: &Cell) -> yaml_serde::Result<Vec<String>> {
     root.size("image_size", SIDES);
     let known = critic::ARCHITECTURES.join(", ");
     root.value("arch", &known, |v| v.as_str().filter(|s| critic::ARCHITECTURES.contains(s)).map(drop));
+    if critic::side(&cell.arch) != cell.image_size {
+        faults.say("image_size", &format!("{} makes images of {1}×{1} pixels", cell.arch, critic::side(&cell.arch)));
+    }
     root.value("method", &methods::ids().join(", "), |v| v.as_str().and_then(|s| methods::require(s).ok()).map(drop));
     if let Dataset::Known(id) = &cell.dataset
         && !data::IDS.contains(&id.as_str())
@@ -222,9 +225,10 @@ fn eval(s: &Section) -> EvalLayer {
         batch: s.size("batch", 2..=65_536),
         extractor: s.choice("extractor", &EXTRACTORS),
         resize: s.choice("resize", &Resize::ALL),
-        metrics: s.value("metrics", "a list with fid, and any of: is, kid, pr", |v| {
-            let all: Option<Vec<Metric>> = v.as_sequence()?.iter().map(|v| pick(v, &METRICS)).collect();
-            all.filter(|m| m.contains(&Metric::Fid))
+        metrics: s.value("metrics", "a list with fid, and any of: is, kid, pr, each once", |v| {
+            let list = v.as_sequence().filter(|list| list.len() <= METRICS.len())?;
+            let all: Option<Vec<Metric>> = list.iter().map(|v| pick(v, &METRICS)).collect();
+            all.filter(|m| m.contains(&Metric::Fid) && (1..m.len()).all(|i| !m[..i].contains(&m[i])))
         }),
     }
 }
@@ -282,14 +286,16 @@ scales:
             .replace("critic_lr: 2e-4", "critic_lr: fast")
             .replace("steps: 10,", "stepz: 10,")
             .replace("dataset: shapes", "dataset: mnist")
+            .replace("seeds: [0, 1]", "seeds: [0, 1, 0]")
             .replace("every: 5, ", "every: 5, metrics: [is], ");
         let error =
             Experiment::parse("t.yaml", &bad, &["train.beta1=2".into(), "oops".into()]).unwrap_err().to_string();
         for part in [
-            "t.yaml: 7 faults",
+            "t.yaml: 8 faults",
             "eval.metrics: - is is not allowed; expected a list with fid",
             "methods[1]: pgm is not allowed; expected one of: none, wgan",
             "train.critic_lr: fast is not allowed; expected a number from",
+            "seeds[2]: 0 is there twice",
             "train.stepz: unknown key; known here: steps, critic_steps",
             "dataset: mnist is not allowed; expected one of: shapes, cifar10",
             "--set .train.beta1: 2 is not allowed",

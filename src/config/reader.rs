@@ -105,8 +105,13 @@ impl<'a> Section<'a> {
         self.value(key, &one_of(choices), |v| pick(v, choices))
     }
 
-    /// A non-empty list whose items `parse` accepts.
-    pub(super) fn list<T>(&self, key: &str, allowed: &str, parse: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
+    /// A non-empty list of different items, which `parse` accepts.
+    pub(super) fn list<T: PartialEq>(
+        &self,
+        key: &str,
+        allowed: &str,
+        parse: impl Fn(&Value) -> Option<T>,
+    ) -> Option<Vec<T>> {
         let value = self.get(key)?;
         let Some(items) = value.as_sequence().filter(|s| !s.is_empty()) else {
             self.faults.add(&self.path(key), value, &format!("a list, each of {allowed}"));
@@ -115,6 +120,10 @@ impl<'a> Section<'a> {
         let mut out = Vec::new();
         for (i, item) in items.iter().enumerate() {
             match parse(item) {
+                Some(parsed) if out.contains(&parsed) => {
+                    self.faults.say(&format!("{}[{i}]", self.path(key)), &format!("{} is there twice", show(item)));
+                    return None;
+                }
                 Some(parsed) => out.push(parsed),
                 None => self.faults.add(&format!("{}[{i}]", self.path(key)), item, allowed),
             }

@@ -112,6 +112,11 @@ impl NetBuilder {
         Self { params: Builder::default(), buffers: Builder::default(), spectral, affines: 0, slots: 0 }
     }
 
+    /// Trained parameters declared so far.
+    pub fn parameters(&self) -> usize {
+        self.params.len()
+    }
+
     fn slot(&mut self) -> usize {
         self.slots += 1;
         self.slots - 1

@@ -129,8 +129,21 @@ impl Critic {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
+        let (layers, builder) = Self::plan(id, width, classes, spectral)?;
+        builder.build(layers, stream, dtype, device)
+    }
+
+    /// Trained parameters of an architecture.
+    ///
+    /// # Errors
+    /// When it is unknown.
+    pub fn parameters(id: &str, width: f64, classes: usize) -> Result<usize> {
+        Ok(Self::plan(id, width, classes, false)?.1.parameters())
+    }
+
+    fn plan(id: &str, width: f64, classes: usize, spectral: bool) -> Result<(Vec<Layer>, NetBuilder)> {
         let builder = NetBuilder::new(spectral);
-        let (layers, builder) = match id {
+        Ok(match id {
             "cnn32" => cnn::layers(4, width, builder),
             "cnn48" => cnn::layers(6, width, builder),
             "resnet32" => resnet::layers(&resnet::RESNET32, width, builder),
@@ -139,8 +152,7 @@ impl Critic {
             "resnet256" => resnet::layers(&resnet::RESNET256, width, builder),
             "biggan32" => biggan::layers(classes, width, builder),
             other => bail!("unknown critic `{other}`; known: {}", ARCHITECTURES.join(", ")),
-        };
-        builder.build(layers, stream, dtype, device)
+        })
     }
 
     fn weights(&self, training: bool) -> Result<Vec<(Weight, Option<Tensor>)>> {

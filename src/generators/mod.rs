@@ -118,6 +118,21 @@ impl Generator {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
+        let (layers, side, b) = Self::plan(id, width, classes)?;
+        let (params, buffers) = (b.params.build(stream, dtype, device)?, b.buffers.build(stream, dtype, device)?);
+        let classes = (id == "biggan32").then_some(classes);
+        Ok(Self { layers, slots: b.slots, side, classes, params, buffers })
+    }
+
+    /// Trained parameters of an architecture.
+    ///
+    /// # Errors
+    /// When it is unknown.
+    pub fn parameters(id: &str, width: f64, classes: usize) -> Result<usize> {
+        Ok(Self::plan(id, width, classes)?.2.params.len())
+    }
+
+    fn plan(id: &str, width: f64, classes: usize) -> Result<(Vec<Layer>, usize, NetBuilder)> {
         let mut b = NetBuilder::default();
         let (layers, side) = match id {
             "cnn32" => (cnn::layers(4, width, &mut b), 32),
@@ -129,9 +144,7 @@ impl Generator {
             "biggan32" => (biggan::layers(classes, width, &mut b), 32),
             other => bail!("unknown generator `{other}`; known: {}", ARCHITECTURES.join(", ")),
         };
-        let (params, buffers) = (b.params.build(stream, dtype, device)?, b.buffers.build(stream, dtype, device)?);
-        let classes = (id == "biggan32").then_some(classes);
-        Ok(Self { layers, slots: b.slots, side, classes, params, buffers })
+        Ok((layers, side, b))
     }
 
     /// A generator of the same layers with parameters and buffers of its own.

@@ -40,6 +40,16 @@ impl Builder {
         Id(self.entries.len() - 1)
     }
 
+    /// Elements of all tensors together.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Draws every tensor's initial values, in the order of declaration.
     ///
     /// # Errors

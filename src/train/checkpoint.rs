@@ -10,15 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use super::step::State;
 use crate::config::Cell;
+use crate::critic::Critic;
 use crate::error::{AtPath, Error, Result};
 use crate::files::write_bytes;
+use crate::generators::Generator;
 
 /// Name of a run's checkpoint in its folder.
 pub const FILE: &str = "checkpoint.safetensors";
 
 const KEY: &str = "pgn-bench";
-/// More than any data set of labelled images has.
-const CLASSES: usize = 1 << 16;
+/// Labels are bytes.
+const CLASSES: usize = 256;
 
 /// The scalars of a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -97,8 +99,19 @@ impl Stored {
             header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad(format!("no `{KEY}` metadata")))?;
         let progress: Progress = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
         progress.cell.check(path)?;
-        if progress.classes > CLASSES {
+        if !(1..=CLASSES).contains(&progress.classes) {
             return Err(bad(format!("{} classes", progress.classes)));
+        }
+        // Before networks are built of a size that the file does not have.
+        let (arch, width) = (&progress.cell.arch, progress.cell.train.width);
+        for (name, needed) in [
+            ("critic.params", Critic::parameters(arch, width, progress.classes)?),
+            ("generator.params", Generator::parameters(arch, width, progress.classes)?),
+        ] {
+            let stored: usize = header.info(name).map_or(0, |tensor| tensor.shape.iter().product());
+            if stored != needed {
+                return Err(bad(format!("{stored} numbers in `{name}`, but {arch} of width {width} has {needed}")));
+            }
         }
         Ok(Self { path: path.to_path_buf(), bytes, progress })
     }
