@@ -21,7 +21,9 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) ->
     let start = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
     remove_abandoned(path, &start);
     let temporary = path.with_file_name(format!("{start}{}.tmp", std::process::id()));
-    let mut file = File::create(&temporary).at("create", &temporary)?;
+    // What has that name is of a process that is gone, or a link to something else.
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = File::create_new(&temporary).at("create", &temporary)?;
     let written = write(&mut file).and_then(|()| file.sync_all().at("sync", &temporary));
     if let Err(error) = written {
         // What could not be written whole is not worth keeping; the first error is the one to report.
@@ -41,7 +43,9 @@ fn remove_abandoned(path: &Path, start: &str) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let age = entry.metadata().ok().and_then(|m| m.modified().ok()?.elapsed().ok());
-        if name.starts_with(start) && name.ends_with(".tmp") && age.is_some_and(|age| age > ABANDONED) {
+        let process = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(".tmp"));
+        let ours = process.is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
+        if ours && age.is_some_and(|age| age > ABANDONED) {
             // What cannot be removed is left: it is in nobody's way.
             let _ = std::fs::remove_file(entry.path());
         }
@@ -76,7 +80,7 @@ impl Turn {
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
         let path = PathBuf::from(name);
-        let file = File::create(&path).at("create", &path)?;
+        let file = File::options().append(true).create(true).open(&path).at("create", &path)?;
         match file.lock() {
             // On a file system without locks each process makes its own; the last stays.
             Err(e) if e.kind() != std::io::ErrorKind::Unsupported => Err(e).at("lock", &path),
@@ -100,7 +104,7 @@ pub fn create_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).at("create folder", path)
 }
 
-/// The files of these names below a folder, in order of path.
+/// The files of these names below a folder, in order of path. Links to folders are not followed: they may lead in circles.
 ///
 /// # Errors
 /// When a folder cannot be read.
@@ -109,10 +113,11 @@ pub fn named(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
     let mut open = vec![folder.to_path_buf()];
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(&folder).at("read", &folder)? {
-            let path = entry.at("read", &folder)?.path();
-            if path.is_dir() {
+            let entry = entry.at("read", &folder)?;
+            let path = entry.path();
+            if entry.file_type().at("read", &path)?.is_dir() {
                 open.push(path);
-            } else if path.file_name().is_some_and(|n| names.iter().any(|name| n == *name)) {
+            } else if names.iter().any(|name| entry.file_name() == *name) && path.is_file() {
                 files.push(path);
             }
         }
@@ -155,5 +160,39 @@ pub fn file_digest<D: Digest>(path: &Path) -> Result<String> {
             0 => return Ok(hexadecimal(&hash.finalize())),
             n => hash.update(&buffer[..n]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_neither_followed_nor_written_through() {
+        let folder = std::env::temp_dir().join(format!("pgn-bench-files-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(folder.join("run")).unwrap();
+        let at = |name: &str| folder.join("run").join(name);
+        std::fs::write(at("rows"), "").unwrap();
+        for name in ["a", "b"] {
+            std::os::unix::fs::symlink(".", at(name)).unwrap();
+        }
+        assert_eq!(named(&folder, &["rows"]).unwrap(), [at("rows")]);
+
+        std::fs::write(at("victim"), "kept").unwrap();
+        std::os::unix::fs::symlink(at("victim"), at(&format!("new.{}.tmp", std::process::id()))).unwrap();
+        write_bytes(&at("new"), b"text").unwrap();
+        assert_eq!(
+            (std::fs::read(at("new")).unwrap(), std::fs::read(at("victim")).unwrap()),
+            (b"text".into(), b"kept".into())
+        );
+
+        let old = std::time::SystemTime::now() - 2 * ABANDONED;
+        for name in ["new.17.tmp", "new.notes.tmp", "new..tmp"] {
+            File::create(at(name)).unwrap().set_modified(old).unwrap();
+        }
+        write_bytes(&at("new"), b"text").unwrap();
+        assert_eq!(["new.17.tmp", "new.notes.tmp", "new..tmp"].map(|name| at(name).exists()), [false, true, true]);
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

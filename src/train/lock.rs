@@ -25,6 +25,9 @@ impl Lock {
     pub fn acquire(folder: &Path) -> Result<Self> {
         create_folder(folder)?;
         let path = folder.join(FILE);
+        if path.is_symlink() {
+            return Err(Error::content(&path, "is a symbolic link, whose target would be overwritten: remove it"));
+        }
         let mut file =
             File::options().read(true).write(true).create(true).truncate(false).open(&path).at("open", &path)?;
         match file.try_lock() {
@@ -68,6 +71,13 @@ mod tests {
         assert!(refused.contains(&format!("process {} on host", std::process::id())), "{refused}");
         drop(first);
         Lock::acquire(&folder).unwrap();
+
+        let (link, target) = (folder.join(FILE), folder.join("target"));
+        std::fs::write(&target, "kept").unwrap();
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(Lock::acquire(&folder).unwrap_err().to_string().contains("lock: is a symbolic link"));
+        assert_eq!(std::fs::read(&target).unwrap(), b"kept");
         std::fs::remove_dir_all(folder).unwrap();
     }
 }
