@@ -10,6 +10,9 @@ use pytorch_reader::{DType as Stored, PytorchReader};
 
 use crate::error::{AtPath, Error, Result};
 
+/// Tensors that may share their bytes in a `.pth` file.
+const SHARED: u64 = 4;
+
 /// Every tensor of a file by name.
 ///
 /// # Errors
@@ -34,6 +37,13 @@ fn pickled(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let reader = PytorchReader::new(path).map_err(|e| bad(e.to_string()))?;
     if !reader.metadata().is_modern_format() && !reader.metadata().is_legacy_format() {
         return Err(bad("it is a bare pickle, in neither container of torch.save".to_owned()));
+    }
+    let length = File::open(path).and_then(|file| file.metadata()).at("read", path)?.len();
+    let claimed = reader.tensors().values().fold(0, |sum: u64, stored| sum.saturating_add(stored.byte_len() as u64));
+    if claimed > length.saturating_mul(SHARED) {
+        return Err(bad(format!(
+            "its tensors have {claimed} bytes, but the file {length}: views that repeat are not read"
+        )));
     }
     let mut tensors = BTreeMap::new();
     for (name, stored) in reader.tensors() {

@@ -46,6 +46,7 @@ fn each_fault_has_its_own_message() {
         ("dtype.pth", "tensor `Conv2d_1a_3x3.conv.weight` has dtype I64, expected a floating-point one"),
         ("renamed.pth", "tensor `Conv2d_1a_3x3.conv.weight` is missing"),
         ("complex.pth", "not a PyTorch file of weights"),
+        ("expand.pth", "its tensors have 9600000000 bytes, but the file 358"),
         ("malicious.pth", "not a PyTorch file of weights"),
         // What its pickle would call is passed over, and the rest read.
         ("malicious_zip.pth", "tensor `Conv2d_1a_3x3.bn.weight` is missing"),

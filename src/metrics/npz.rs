@@ -20,7 +20,8 @@ use crate::files::write_atomic;
 const MOST: u64 = 1 << 14;
 /// More than deflate can shrink anything.
 const SHRINK: u64 = 1100;
-const LONGEST_HEADER: u32 = 1 << 16;
+const LONGEST_HEADER: usize = 1 << 16;
+const LONGEST_MESSAGE: usize = 300;
 
 /// Writes the mean and covariance, and features if there are any.
 ///
@@ -64,7 +65,11 @@ fn array<W: std::io::Write + std::io::Seek, T: npyz::AutoSerialize>(
 /// # Errors
 /// When the file is not such an npz, or its arrays do not fit each other.
 pub fn read(path: &Path) -> Result<(Gaussian, Option<Tensor>)> {
-    let bad = |what: String| Error::content(path, format!("not a statistics file with `mu` and `sigma`: {what}"));
+    let bad = |what: String| {
+        // It may quote the file's own words.
+        let what: String = what.chars().take(LONGEST_MESSAGE).collect();
+        Error::content(path, format!("not a statistics file with `mu` and `sigma`: {what}"))
+    };
     let file = File::open(path).at("open", path)?;
     let length = file.metadata().at("read", path)?.len();
     let mut npz = NpzArchive::new(BufReader::new(file)).map_err(|e| bad(e.to_string()))?;
@@ -75,12 +80,23 @@ pub fn read(path: &Path) -> Result<(Gaussian, Option<Tensor>)> {
         }
         let fault = |e: std::io::Error| bad(format!("`{name}`: {e}"));
         let mut entry = npz.zip_archive().by_name(&file_name_from_array_name(name)).map_err(|e| fault(e.into()))?;
-        let mut start = [0; 12];
+        // Magic, version, and the header's length: of two bytes in version 1, then of four.
+        let mut start = vec![0; 8];
         entry.read_exact(&mut start).map_err(fault)?;
-        // From version 2 on the header's length has four bytes, and is allocated as it stands.
-        let header = u32::from_le_bytes([start[8], start[9], start[10], start[11]]);
-        if start[6] > 1 && header > LONGEST_HEADER {
+        let mut length_of = [0; 4];
+        let bytes = if start[6] > 1 { 4 } else { 2 };
+        entry.read_exact(&mut length_of[..bytes]).map_err(fault)?;
+        let header = u32::from_le_bytes(length_of) as usize;
+        if header > LONGEST_HEADER {
             return Err(bad(format!("`{name}` claims a header of {header} bytes")));
+        }
+        start.extend(&length_of[..bytes]);
+        let words = start.len();
+        start.resize(words + header, 0);
+        entry.read_exact(&mut start[words..]).map_err(fault)?;
+        // The library takes exponential time for nested brackets; a plain array's header has a pair of braces and one of parentheses.
+        if start[words..].iter().filter(|b| b"[({".contains(b)).count() > 2 {
+            return Err(bad(format!("`{name}` is not a plain array")));
         }
         let npy = NpyFile::new((&start[..]).chain(entry)).map_err(fault)?;
         let shape = npy.shape().to_vec();
@@ -153,6 +169,11 @@ mod tests {
         wild[at + 6] = 2;
         std::fs::write(&path, wild).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("`mu` claims a header of"));
+        let mut nested = bytes.clone();
+        let at = nested.windows(7).position(|w| w == b"{'descr").unwrap();
+        nested[at..at + 7].fill(b'[');
+        std::fs::write(&path, nested).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("`mu` is not a plain array"));
         std::fs::remove_file(&path).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("cannot open"));
     }

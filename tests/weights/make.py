@@ -31,6 +31,7 @@ def main(folder):
     save("shape.pth", GOOD | {"Conv2d_1a_3x3.conv.weight": torch.zeros(32, 3, 5, 5)}, _use_new_zipfile_serialization=False)
     save("dtype.pth", GOOD | {"Conv2d_1a_3x3.conv.weight": torch.zeros(32, 3, 3, 3, dtype=torch.int64)})
     save("complex.pth", GOOD | {"x": torch.zeros(2, dtype=torch.complex64)})
+    save("expand.pth", {"a": torch.zeros(1).expand(2_400_000_000)}, _use_new_zipfile_serialization=False)
     save("renamed.pth", {"net." + k: v for k, v in GOOD.items()})
     (folder / "malicious.pth").write_bytes(pickle.dumps({"Conv2d_1a_3x3.conv.weight": Malicious()}, protocol=2))
     save("malicious_zip.pth", GOOD | {"x": Malicious()})
