@@ -10,7 +10,14 @@ fn main() -> ExitCode {
     match Cli::parse().execute() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("pgn-bench: {error:#}");
+            // Ours name their causes; those of libraries may not.
+            let mut message = String::new();
+            for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+                if !message.ends_with(&cause) {
+                    message = if message.is_empty() { cause } else { format!("{message}: {cause}") };
+                }
+            }
+            eprintln!("pgn-bench: {message}");
             ExitCode::from(2)
         }
     }

@@ -93,6 +93,14 @@ fn a_diverged_cell_is_reported_and_the_others_go_on() {
     let again = [&wild[..], &["--resume"]].concat();
     let (code, _, stderr) = run(&home.0, &experiment(&file, &output, &again));
     assert!(code == 1 && stderr.contains("DIVERGED"), "{stderr}");
+    // The last good checkpoint draws, and the report says what happened.
+    let [last, grid, report] = ["out/tiny-smoke/cnn32-none-s0", "grid.png", "report"].map(|name| home.join(name));
+    let [last, grid, to] = [&last, &grid, &report].map(|path| path.to_str().unwrap());
+    assert_eq!(run(&home.0, &["sample", last, "-o", grid]).0, 0);
+    let (code, _, stderr) = run(&home.0, &["report", output.to_str().unwrap(), "-o", to]);
+    assert_eq!(code, 0, "{stderr}");
+    let text = std::fs::read_to_string(report.join("report.md")).unwrap();
+    assert!(text.lines().any(|l| l.contains("none") && l.contains("diverged")), "{text}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::report::markdown::aligned;
 use crate::results;
 use crate::train::checkpoint;
 use crate::train::lock::{self, Lock};
-use crate::train::run::{CONFIG, Existing, check_folder, folder};
+use crate::train::run::{CONFIG, Existing, folder, settle};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -36,7 +36,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         runs.extend(found);
     }
     for (_, cell) in &runs {
-        check_folder(&args.output, cell, Existing::Resume)?;
+        settle(&args.output, cell, Existing::Resume, &[])?;
     }
     let mut lines = Vec::new();
     for (run, cell) in &runs {

@@ -7,7 +7,7 @@ use candle_core::Device;
 
 use super::cells::Cells;
 use crate::data;
-use crate::train::run::{Existing, check_folder, empty_folder, folder};
+use crate::train::run::{Existing, empty_folder, folder, settle};
 use crate::train::{checkpoint, import};
 
 #[derive(clap::Args)]
@@ -32,7 +32,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
             cells.len()
         );
     };
-    check_folder(&args.output, cell, if args.overwrite { Existing::Overwrite } else { Existing::Refuse })?;
+    settle(&args.output, cell, if args.overwrite { Existing::Overwrite } else { Existing::Refuse }, &[])?;
     let classes = data::classes(&cell.dataset, cell.split)?;
     let (state, progress) = import::read(&args.checkpoint, cell, classes, &Device::Cpu)?;
     let folder = folder(&args.output, cell);

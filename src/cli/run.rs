@@ -18,7 +18,7 @@ use crate::report::markdown::aligned;
 use crate::report::table::comparison as compare;
 use crate::train::cost::{Cost, measure};
 use crate::train::rows::loss;
-use crate::train::run::{Existing, Outcome, check_folder, folder, run};
+use crate::train::run::{Existing, Outcome, folder, run, settle};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// Go on with runs that are there, finished ones included
     #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
+    /// With --resume: settings that may differ from those a run was started with, such as train.steps
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',', requires = "resume")]
+    allow: Vec<String>,
     /// Start again where runs are there
     #[arg(long)]
     overwrite: bool,
@@ -67,8 +70,8 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
         (_, true) => Existing::Overwrite,
         _ => Existing::Refuse,
     };
-    for cell in &cells {
-        check_folder(&args.output, cell, existing)?;
+    for cell in &mut cells {
+        *cell = settle(&args.output, cell, existing, &args.allow)?;
     }
     create_folder(&args.output)?;
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };

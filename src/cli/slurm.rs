@@ -95,10 +95,10 @@ pub(super) fn script(task: &Task, options: &Options, name: &str, tasks: &[usize]
 cd {here} || exit 2
 export RAYON_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-1}}"
 
-{command} --cell "$SLURM_ARRAY_TASK_ID" &
-child=$!
 trap 'kill -USR1 "$child" 2>/dev/null' USR1
 trap 'kill -TERM "$child" 2>/dev/null' TERM
+{command} --cell "$SLURM_ARRAY_TASK_ID" &
+child=$!
 # A signal ends `wait` before the child has ended.
 while wait "$child"; code=$?; kill -0 "$child" 2>/dev/null; do :; done
 wait "$child"
@@ -127,7 +127,11 @@ pub(super) fn submit(script: &Path) -> Result<String> {
     Ok(job)
 }
 
-/// A task in the queue.
+/// States after which a task does not run again.
+const ENDS: [&str; 9] =
+    ["BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT"];
+
+/// A task that Slurm knows.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Queued {
     /// Slurm's word: RUNNING, PENDING, …
@@ -136,13 +140,21 @@ pub(super) struct Queued {
     pub(super) place: String,
 }
 
-/// The tasks of a job that have not ended.
+impl Queued {
+    pub(super) fn is_open(&self) -> bool {
+        !ENDS.contains(&self.state.as_str())
+    }
+}
+
+/// The tasks of a job; those that ended a while ago are forgotten.
 ///
 /// # Errors
 /// When squeue is missing or fails for another reason than that the job is gone.
 pub(super) fn queue(job: &str) -> Result<BTreeMap<usize, Queued>> {
     let format = "--format=%K|%T|%N|%r";
-    match asked(Command::new("squeue").args(["--noheader", "--array", &format!("--jobs={job}"), format])) {
+    let of = format!("--jobs={job}");
+    // A task that is just put back into the queue is in none of the states that squeue shows unasked.
+    match asked(Command::new("squeue").args(["--noheader", "--array", "--states=all", &of, format])) {
         Ok(text) => Ok(parse(&text)),
         // What squeue says of a job that has ended and been forgotten.
         Err(e) if e.to_string().contains("Invalid job id") => Ok(BTreeMap::new()),

@@ -15,7 +15,7 @@ use crate::data;
 use crate::error::{AtPath, Error};
 use crate::files::{create_folder, named, write_bytes};
 use crate::results;
-use crate::train::run::{Existing, check_folder, folder};
+use crate::train::run::{Existing, folder, settle};
 
 /// Name of the file that describes a submission.
 const FILE: &str = "submission.json";
@@ -93,7 +93,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let cells = args.cells.resolve()?;
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };
     for cell in &cells {
-        check_folder(&args.output, cell, Existing::Resume)?;
+        settle(&args.output, cell, Existing::Resume, &[])?;
     }
     let device = device("cpu")?;
     // What a task would stumble over is found before any is submitted.
@@ -155,7 +155,7 @@ fn refuse_second(group: &Path) -> Result<()> {
     }
     for (path, submission) in Submission::find(group)? {
         if let Engine::Slurm(job) = &submission.engine
-            && let queued @ 1.. = slurm::queue(job)?.len()
+            && let queued @ 1.. = slurm::queue(job)?.values().filter(|q| q.is_open()).count()
         {
             bail!(
                 "{}: job {job} still has {queued} tasks in the queue; wait for it, or `scancel {job}`",

@@ -6,7 +6,7 @@ use super::checkpoint::Progress;
 use super::evaluate::{Scores, kept};
 use super::log::Line;
 use super::probe::Sample;
-use crate::config::{Cell, Weights};
+use crate::config::{Cell, Change, Weights};
 use crate::data::Images;
 use crate::error::Result;
 use crate::losses::Loss;
@@ -117,7 +117,7 @@ impl<'a> Origin<'a> {
             reference_sha256: instrument.reference_sha256.clone(),
             batch_norm: cell.eval.batch_norm.id().to_owned(),
             weights: weights.id().to_owned(),
-            warning: String::new(),
+            warning: cell.changes.iter().map(Change::to_string).collect::<Vec<_>>().join("; "),
             status: "running".to_owned(),
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             config_hash: self.progress.config_hash.clone(),
@@ -187,7 +187,10 @@ impl<'a> Origin<'a> {
         };
         let mut fid = self.row(protocol("fid", eval.images, reference), scores.fid, weights)?;
         if eval.images <= self.instrument.dim {
-            RANK_DEFICIENT.clone_into(&mut fid.warning);
+            let changes = std::mem::replace(&mut fid.warning, RANK_DEFICIENT.to_owned());
+            if !changes.is_empty() {
+                fid.warning = format!("{RANK_DEFICIENT}; {changes}");
+            }
         }
         let mut rows = vec![with_interval(fid, scores.errors.fid)];
         if let Some(of) = scores.inception {

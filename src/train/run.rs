@@ -13,7 +13,7 @@ use super::log::{self, Line, Log};
 use super::rows::{self, Origin};
 use super::step::{CriticBatch, CriticReport, State};
 use super::tensorboard;
-use crate::config::{Cell, Weights};
+use crate::config::{Cell, Change, Weights};
 use crate::critic::Critic;
 use crate::data::loader::{Loader, Plan};
 use crate::error::{AtPath, Error, Result};
@@ -75,14 +75,16 @@ pub fn folder(results: &Path, cell: &Cell) -> PathBuf {
     results.join(cell.group()).join(cell.name())
 }
 
-/// Refuses, before any work starts, a cell whose folder holds a run that must not be touched.
+/// Refuses, before any work starts, a cell whose folder holds a run that must not be touched. Gives the cell as it goes on: of a
+/// run with other settings, those that `allowed` names are changed, and the cell says so.
 ///
 /// # Errors
-/// When there is one; the message says which keys differ, or which option decides.
-pub fn check_folder(results: &Path, cell: &Cell, existing: Existing) -> Result<()> {
-    let path = folder(results, cell).join(CONFIG);
+/// When there is such a run; the message says which keys differ, or which option decides.
+pub fn settle(results: &Path, cell: &Cell, existing: Existing, allowed: &[String]) -> Result<Cell> {
+    let folder = folder(results, cell);
+    let path = folder.join(CONFIG);
     if !path.is_file() || existing == Existing::Overwrite {
-        return Ok(());
+        return Ok(cell.clone());
     }
     if existing == Existing::Refuse {
         return Err(Error::content(
@@ -90,41 +92,69 @@ pub fn check_folder(results: &Path, cell: &Cell, existing: Existing) -> Result<(
             "this cell was run before; add --resume to go on with it, or --overwrite to start again",
         ));
     }
-    let old = std::fs::read_to_string(&path).at("read", &path)?;
-    let differing = differences(&old, &cell.json()?).map_err(|e| Error::content(&path, e.to_string()))?;
-    if differing.is_empty() {
-        return Ok(());
+    let text = std::fs::read_to_string(&path).at("read", &path)?;
+    let bad = |e: serde_json::Error| Error::content(&path, e.to_string());
+    let old: serde_json::Value = serde_json::from_str(&text).map_err(bad)?;
+    let mut differing = differences(&old, &serde_json::to_value(cell).map_err(bad)?);
+    let is_allowed = |c: &Change| allowed.contains(&c.key) || cell.changes.iter().any(|known| known.key == c.key);
+    if !differing.iter().all(is_allowed) {
+        let lines: Vec<String> = differing.iter().map(|c| format!("  {}: {}, now {}", c.key, c.old, c.new)).collect();
+        return Err(Error::content(
+            &path,
+            format!(
+                "the run was started with another configuration; --resume needs the same one, --allow KEY goes on with a change of \
+                 that key (its rows say so), or --overwrite starts again\n{}",
+                lines.join("\n")
+            ),
+        ));
     }
-    Err(Error::content(
-        &path,
-        format!(
-            "the run was started with another configuration; --resume needs the same one, or --overwrite starts again\n{}",
-            differing.join("\n")
-        ),
-    ))
+    let checkpoint = folder.join(checkpoint::FILE);
+    if !cell.changes.is_empty() || !checkpoint.is_file() {
+        return Ok(cell.clone());
+    }
+    let mut changes = serde_json::from_str::<Cell>(&text).map_err(bad)?.changes;
+    if !differing.is_empty() {
+        let step = Stored::open(&checkpoint)?.progress.step;
+        differing.iter_mut().for_each(|c| c.step = step);
+        changes.extend(differing);
+    }
+    Ok(Cell { changes, ..cell.clone() })
 }
 
-/// Lines `  key: old, now new` of two JSON objects.
-fn differences(old: &str, new: &str) -> serde_json::Result<Vec<String>> {
-    fn walk(path: &str, old: &serde_json::Value, new: &serde_json::Value, out: &mut Vec<String>) {
+/// Where two cells differ, but for their changes.
+fn differences(old: &serde_json::Value, new: &serde_json::Value) -> Vec<Change> {
+    fn walk(path: &str, old: &serde_json::Value, new: &serde_json::Value, out: &mut Vec<Change>) {
         match (old, new) {
             (serde_json::Value::Object(a), serde_json::Value::Object(b)) => {
                 let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
                 keys.sort();
                 keys.dedup();
-                for key in keys {
+                for key in keys.into_iter().filter(|&key| key != "changes") {
                     let null = &serde_json::Value::Null;
                     let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                     walk(&path, a.get(key).unwrap_or(null), b.get(key).unwrap_or(null), out);
                 }
             }
-            _ if old != new => out.push(format!("  {path}: {old}, now {new}")),
+            _ if old != new => {
+                out.push(Change { step: 0, key: path.to_owned(), old: old.clone(), new: new.clone() });
+            }
             _ => {}
         }
     }
     let mut out = Vec::new();
-    walk("", &serde_json::from_str(old)?, &serde_json::from_str(new)?, &mut out);
-    Ok(out)
+    walk("", old, new, &mut out);
+    out
+}
+
+/// A run whose checkpoint is gone is not started again unasked: its rows would be lost.
+fn refuse_without_checkpoint(folder: &Path) -> Result<()> {
+    let path = folder.join(results::FILE);
+    // A run that is killed in its first evaluation leaves rows of step 0 at most.
+    if path.is_file() && results::read(&path)?.iter().any(|r| r.step > 0) {
+        let what = format!("{} is gone, but there are results", checkpoint::FILE);
+        return Err(Error::content(folder, format!("{what}: put it back, or use --overwrite to start again")));
+    }
+    Ok(())
 }
 
 struct Run<'a> {
@@ -145,7 +175,7 @@ struct Run<'a> {
 /// # Errors
 /// When the folder cannot be used, or a device or file fails. A run that diverges is not an error.
 pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch: &mut dyn Watch) -> Result<Outcome> {
-    check_folder(results, cell, existing)?;
+    settle(results, cell, existing, &[])?;
     let folder = folder(results, cell);
     let _lock = Lock::acquire(&folder)?;
     let mut run = Run::open(folder, cell, bench, existing)?;
@@ -222,8 +252,17 @@ impl<'a> Run<'a> {
         let mut rows = Vec::new();
         if existing == Existing::Resume && checkpoint.is_file() {
             progress = Stored::open(&checkpoint)?.restore(&mut state)?;
-            if progress.config_hash != hash {
+            let of = |cell: &Cell| {
+                serde_json::to_value(cell).map_err(|e| Error::content(&checkpoint, format!("cannot compare: {e}")))
+            };
+            let differing = differences(&of(&progress.cell)?, &of(cell)?);
+            if differing.iter().any(|d| cell.changes.iter().all(|c| c.key != d.key)) {
                 return Err(Error::content(&checkpoint, "belongs to another configuration than config.json beside it"));
+            }
+            if progress.config_hash != hash {
+                write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())?;
+                progress.cell = cell.clone();
+                progress.config_hash = hash;
             }
             let now = bench.train.fingerprint();
             if !progress.images_sha256.is_empty() && progress.images_sha256 != now {
@@ -236,6 +275,11 @@ impl<'a> Run<'a> {
             if path.is_file() {
                 rows = results::read(&path)?;
                 rows.retain(|r| r.step <= progress.step);
+                let family = cell.family()?;
+                for row in &mut rows {
+                    progress.config_hash.clone_into(&mut row.config_hash);
+                    family.clone_into(&mut row.family);
+                }
                 let ours = bench.extractor.weights_sha256();
                 if let Some(row) = rows.iter().find(|r| r.extractor_sha256 != ours) {
                     return Err(Error::content(
@@ -248,6 +292,9 @@ impl<'a> Run<'a> {
                 }
             }
         } else {
+            if existing == Existing::Resume {
+                refuse_without_checkpoint(&folder)?;
+            }
             empty_folder(&folder, cell)?;
         }
         let loss = rows::loss(cell)?;

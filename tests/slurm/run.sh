@@ -61,4 +61,4 @@ for _ in $(seq 30); do
   sleep 1
 done
 sinfo
-cargo test --release --locked --test scale_out -- --nocapture
+cargo test --release --locked --test scale_out "$@" -- --nocapture
