@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Starts a Slurm of two nodes on this machine, runs tests/scale_out.rs against it, and stops it again. As root, with Debian's
-# packages slurm-wlm and munge:
+# Starts a Slurm of two nodes on this machine, runs tests/scale_out.rs against it (or those of its tests that are named), and stops
+# it again. As root, with Debian's packages slurm-wlm and munge:
 #
-#     apt-get install slurm-wlm munge && tests/slurm/run.sh
+#     apt-get install slurm-wlm munge && tests/slurm/run.sh array
+#
+# Exit code 2 when a program is missing, 3 when the cluster does not come up.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 for program in slurmctld slurmd sbatch munged; do
@@ -61,4 +63,5 @@ for _ in $(seq 30); do
   sleep 1
 done
 sinfo
+[ "$(sinfo --noheader --Node --states=idle | wc -l)" = 2 ] || { echo "the cluster did not come up"; exit 3; }
 cargo test --release --locked --test scale_out "$@" -- --nocapture
