@@ -104,7 +104,7 @@ pub(super) fn standing(run: &Path, cell: &Cell) -> Result<Standing> {
     } else {
         "silent for a minute: stopped, evaluating or slow".to_owned()
     };
-    let done = (step as usize * BAR).checked_div(cell.train.steps as usize).unwrap_or(BAR).min(BAR);
+    let done = (step as usize).saturating_mul(BAR).checked_div(cell.train.steps as usize).unwrap_or(BAR).min(BAR);
     let left = cell.train.steps.saturating_sub(step) as f64;
     let number = |v: Option<f64>| v.map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"));
     let cells = vec![

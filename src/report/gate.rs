@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::html::escape;
+use super::markdown::plain;
 use super::runs::{Protocol, Run, protocols, runs, series};
 use crate::error::{AtPath, Error, Result};
 use crate::files::write_bytes;
@@ -366,7 +367,7 @@ pub fn junit(findings: &[Finding]) -> String {
 
 /// Annotations of a GitHub workflow, a line for each gate that did not pass.
 pub fn annotations(findings: &[Finding], file: &str) -> String {
-    let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let escape = |text: &str| plain(&text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A"));
     let property = |text: &str| escape(text).replace(':', "%3A").replace(',', "%2C");
     let lines = findings.iter().filter(|f| f.outcome != Outcome::Passed).map(|f| {
         let [file, name] = [file, &f.name].map(property);
@@ -407,7 +408,7 @@ mod tests {
         let odd = Finding { name: "g::\nh,".into(), message: "50 %\x01\n::error::".into(), ..found };
         assert_eq!(
             annotations(std::slice::from_ref(&odd), "a:b,"),
-            "::error file=a%3Ab%2C,title=FID gate g%3A%3A%0Ah%2C::50 %25\x01%0A::error::\n"
+            "::error file=a%3Ab%2C,title=FID gate g%3A%3A%0Ah%2C::50 %25\u{fffd}%0A::error::\n"
         );
         assert!(!junit(&[odd]).contains('\x01'));
     }
