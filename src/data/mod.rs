@@ -6,6 +6,7 @@ mod celebahq;
 pub mod cifar10;
 pub mod hub;
 pub mod loader;
+pub mod place;
 mod locate;
 pub mod resize;
 mod shapes;

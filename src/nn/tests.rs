@@ -91,7 +91,7 @@ fn per_image_operators() {
     for (got, want) in values(&squared_distance(&x, 1.0).unwrap()).iter().zip(want) {
         close(*got, want, 1e-14);
     }
-    close(norm(&x).unwrap(), v.iter().map(|x| x * x).sum::<f64>().sqrt(), 1e-14);
+    close(norm(&x).unwrap().to_scalar().unwrap(), v.iter().map(|x| x * x).sum::<f64>().sqrt(), 1e-14);
     let scaled = scale_images(&x, &s, 0.5).unwrap();
     tensors_close(&scaled, &naive(DIMS, |n, y, w, c| sv[n] * (at(&v, DIMS, [n, y, w, c]) - 0.5)), 1e-15);
     let bv = values(&b);

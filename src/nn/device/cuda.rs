@@ -1,0 +1,522 @@
+//! The machine that is an NVIDIA GPU: convolutions by cuDNN, matrix products by cuBLAS, everything else by
+//! [`kernels`](super::kernels), compiled when a type is first used. All work goes to one stream, in order.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::cuda_backend::cudarc::cublas::{result as blas, sys as blas_sys};
+use candle_core::cuda_backend::cudarc::cudnn::{result as dnn, sys};
+use candle_core::cuda_backend::cudarc::driver::result::{device, mem_pool};
+use candle_core::cuda_backend::cudarc::driver::sys::{CUmemPool_attribute, CUmemoryPool};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaModule, CudaSlice, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
+use candle_core::cuda_backend::{CudaDType, DeviceId, WrapErr};
+use candle_core::{CudaDevice, CudaStorage, Device, Layout, Result, Storage, Tensor, bail};
+
+use super::kernels::{SOURCE, WORDS};
+use super::{Array, Machine, Pass, Product};
+use crate::nn::conv::Dims;
+use crate::nn::real::Real;
+
+/// Most bytes that a convolution may use beside its operands.
+const WORKSPACE: usize = 1 << 30;
+/// Algorithms that cuDNN is asked about.
+const ALGORITHMS: usize = 10;
+
+static TF32: AtomicBool = AtomicBool::new(false);
+static DETERMINISTIC: AtomicBool = AtomicBool::new(false);
+
+/// How every device of the process computes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Math {
+    /// Products of f32 numbers may round them to TF32 (10 bits of mantissa); sums are f32 either way.
+    pub tf32: bool,
+    /// Convolutions give the same bits every time.
+    pub deterministic: bool,
+}
+
+/// Opens the GPU of this number.
+///
+/// # Errors
+/// When there is no driver or no such device.
+pub fn open(number: usize, math: Math) -> Result<Device> {
+    let device = Device::new_cuda_with_stream(number)?;
+    TF32.store(math.tf32, Ordering::Relaxed);
+    DETERMINISTIC.store(math.deterministic, Ordering::Relaxed);
+    let cuda = device.as_cuda_device()?;
+    // SAFETY: one stream does all work, in order.
+    unsafe { cuda.disable_event_tracking() };
+    // Freed memory stays with the process: else each synchronisation would give it back.
+    let mut keep = u64::MAX;
+    // SAFETY: the attribute is 64 bits wide.
+    unsafe {
+        let threshold = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        mem_pool::set_attribute(pool(cuda)?, threshold, (&raw mut keep).cast())?;
+    }
+    Ok(device)
+}
+
+fn pool(device: &CudaDevice) -> Result<CUmemoryPool> {
+    // SAFETY: the context's own device.
+    Ok(unsafe { device::get_default_mem_pool(device.cuda_stream().context().cu_device()) }?)
+}
+
+/// Most bytes in use on the device since [`reset_peak`].
+///
+/// # Errors
+/// When the driver does not say.
+pub fn peak_bytes(device: &CudaDevice) -> Result<u64> {
+    let mut bytes = 0u64;
+    let high = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    // SAFETY: the attribute is 64 bits wide.
+    unsafe { mem_pool::get_attribute(pool(device)?, high, (&raw mut bytes).cast())? };
+    Ok(bytes)
+}
+
+/// Forgets the peak.
+///
+/// # Errors
+/// When the driver refuses.
+pub fn reset_peak(device: &CudaDevice) -> Result<()> {
+    let mut zero = 0u64;
+    let high = CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    // SAFETY: the attribute is 64 bits wide, and zero is what it may be set to.
+    unsafe { mem_pool::set_attribute(pool(device)?, high, (&raw mut zero).cast())? };
+    Ok(())
+}
+
+/// Bytes that are free on the device.
+///
+/// # Errors
+/// When the driver does not say.
+pub fn free_bytes(device: &CudaDevice) -> Result<usize> {
+    Ok(device.cuda_stream().context().mem_get_info()?.0)
+}
+
+/// An element type, as the libraries name it.
+pub trait Element: Real + CudaDType + DeviceRepr {
+    /// In CUDA C.
+    const C: &'static str;
+    /// In cuDNN.
+    const DNN: sys::cudnnDataType_t;
+    /// In cuBLAS.
+    const BLAS: blas_sys::cudaDataType;
+    /// What products are computed in.
+    fn compute() -> blas_sys::cublasComputeType_t;
+}
+
+impl Element for f32 {
+    const C: &'static str = "float";
+    const DNN: sys::cudnnDataType_t = sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
+    const BLAS: blas_sys::cudaDataType = blas_sys::cudaDataType::CUDA_R_32F;
+    fn compute() -> blas_sys::cublasComputeType_t {
+        if TF32.load(Ordering::Relaxed) {
+            blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
+        } else {
+            blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F
+        }
+    }
+}
+
+impl Element for f64 {
+    const C: &'static str = "double";
+    const DNN: sys::cudnnDataType_t = sys::cudnnDataType_t::CUDNN_DATA_DOUBLE;
+    const BLAS: blas_sys::cudaDataType = blas_sys::cudaDataType::CUDA_R_64F;
+    fn compute() -> blas_sys::cublasComputeType_t {
+        blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_64F
+    }
+}
+
+#[repr(C)]
+struct Words([u64; WORDS]);
+
+// SAFETY: the kernels' `Words`, by value.
+unsafe impl DeviceRepr for Words {}
+
+#[derive(Clone, Copy)]
+enum Algorithm {
+    Forward(sys::cudnnConvolutionFwdAlgo_t),
+    InputGrad(sys::cudnnConvolutionBwdDataAlgo_t),
+    WeightGrad(sys::cudnnConvolutionBwdFilterAlgo_t),
+}
+
+/// How cuDNN does a convolution.
+#[derive(Clone, Copy)]
+struct Plan {
+    algorithm: Algorithm,
+    math: sys::cudnnMathType_t,
+    workspace: usize,
+}
+
+/// What a plan depends on: pass, every extent, element type.
+type Key = (Pass, [usize; 12], &'static str);
+
+/// What a thread keeps for a device, until the process ends.
+struct Handles {
+    dnn: sys::cudnnHandle_t,
+    modules: RefCell<HashMap<&'static str, Arc<CudaModule>>>,
+    functions: RefCell<HashMap<(&'static str, &'static str), CudaFunction>>,
+    plans: RefCell<HashMap<Key, Plan>>,
+}
+
+thread_local! {
+    // cuDNN's handles belong to a thread.
+    static HANDLES: RefCell<HashMap<DeviceId, Rc<Handles>>> = RefCell::new(HashMap::new());
+}
+
+fn handles(device: &CudaDevice) -> Result<Rc<Handles>> {
+    HANDLES.with_borrow_mut(|all| {
+        if let Some(handles) = all.get(&device.id()) {
+            return Ok(handles.clone());
+        }
+        let stream = device.cuda_stream();
+        stream.context().bind_to_thread()?;
+        let dnn = dnn::create_handle()?;
+        // SAFETY: handle and stream are alive; cuDNN's stream type is the driver's.
+        unsafe { dnn::set_stream(dnn, stream.cu_stream() as *mut _)? };
+        let handles = Rc::new(Handles {
+            dnn,
+            modules: RefCell::default(),
+            functions: RefCell::default(),
+            plans: RefCell::default(),
+        });
+        all.insert(device.id(), handles.clone());
+        Ok(handles)
+    })
+}
+
+impl Handles {
+    /// The function `k_kernel` for elements of C type `real`.
+    fn function(&self, device: &CudaDevice, kernel: &'static str, real: &'static str) -> Result<CudaFunction> {
+        if let Some(function) = self.functions.borrow().get(&(kernel, real)) {
+            return Ok(function.clone());
+        }
+        let known = self.modules.borrow().get(real).cloned();
+        let module = match known {
+            Some(module) => module,
+            None => {
+                let ptx = compile_ptx(format!("typedef {real} real;\n{SOURCE}")).w()?;
+                let module = device.cuda_stream().context().load_module(ptx)?;
+                self.modules.borrow_mut().insert(real, module.clone());
+                module
+            }
+        };
+        let function = module.load_function(&format!("k_{kernel}"))?;
+        self.functions.borrow_mut().insert((kernel, real), function.clone());
+        Ok(function)
+    }
+}
+
+/// Descriptors of a convolution.
+struct Descriptors {
+    x: sys::cudnnTensorDescriptor_t,
+    w: sys::cudnnFilterDescriptor_t,
+    y: sys::cudnnTensorDescriptor_t,
+    conv: sys::cudnnConvolutionDescriptor_t,
+}
+
+impl Descriptors {
+    fn new<T: Element>(d: &Dims, channels_last: bool) -> Result<Self> {
+        let format = if channels_last {
+            sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC
+        } else {
+            sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW
+        };
+        // cuDNN takes extents in the order N, C, H, W whatever the format.
+        let [x, y] = [[d.n, d.i, d.input[0], d.input[1]], [d.n, d.o, d.output[0], d.output[1]]];
+        let w = [d.o, d.i, d.kernel[0], d.kernel[1]];
+        let new = Self {
+            x: dnn::create_tensor_descriptor()?,
+            w: dnn::create_filter_descriptor()?,
+            y: dnn::create_tensor_descriptor()?,
+            conv: dnn::create_convolution_descriptor()?,
+        };
+        let ([rows, columns], [stride, _]) = (ints(d.spec.padding)?, ints([d.spec.stride, 0])?);
+        // SAFETY: the descriptors were just made. Sums are taken in the element type.
+        unsafe {
+            dnn::set_tensor4d_descriptor(new.x, format, T::DNN, ints(x)?)?;
+            dnn::set_filter4d_descriptor(new.w, T::DNN, format, ints(w)?)?;
+            dnn::set_tensor4d_descriptor(new.y, format, T::DNN, ints(y)?)?;
+            let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
+            dnn::set_convolution2d_descriptor(new.conv, rows, columns, stride, stride, 1, 1, mode, T::DNN)?;
+        }
+        Ok(new)
+    }
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        // SAFETY: each was made by `new` and is not used again. There is nothing to do about a failure.
+        unsafe {
+            let _ = dnn::destroy_tensor_descriptor(self.x);
+            let _ = dnn::destroy_filter_descriptor(self.w);
+            let _ = dnn::destroy_tensor_descriptor(self.y);
+            let _ = dnn::destroy_convolution_descriptor(self.conv);
+        }
+    }
+}
+
+fn ints<const N: usize>(extents: [usize; N]) -> Result<[c_int; N]> {
+    let mut out = [0; N];
+    for (o, e) in out.iter_mut().zip(extents) {
+        let Ok(e) = c_int::try_from(e) else { bail!("an extent of {e} is more than cuDNN and cuBLAS take") };
+        *o = e;
+    }
+    Ok(out)
+}
+
+/// The first of cuDNN's algorithms, the fastest first, that may be used.
+macro_rules! best {
+    ($query:path, $variant:path, $handle:expr, $($descriptor:expr),+) => {{
+        let mut count = 0;
+        // SAFETY: plain numbers and enums that have a variant 0.
+        let mut found = [unsafe { std::mem::zeroed() }; ALGORITHMS];
+        // SAFETY: handle and descriptors are alive, and there is room for what is asked for.
+        unsafe {
+            $query($handle, $($descriptor),+, ALGORITHMS as c_int, &mut count, found.as_mut_ptr())?;
+        }
+        let count = usize::try_from(count).unwrap_or(0);
+        let deterministic = DETERMINISTIC.load(Ordering::Relaxed);
+        let usable = found.iter().take(count).find(|p| {
+            p.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
+                && p.memory <= WORKSPACE
+                && (!deterministic || p.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC)
+        });
+        usable.map(|p| ($variant(p.algo), p.mathType))
+    }};
+}
+
+impl Plan {
+    fn new<T: Element>(handle: sys::cudnnHandle_t, pass: Pass, d: &Dims, of: &Descriptors) -> Result<Self> {
+        let tf32 = TF32.load(Ordering::Relaxed);
+        let allowed =
+            if tf32 { sys::cudnnMathType_t::CUDNN_DEFAULT_MATH } else { sys::cudnnMathType_t::CUDNN_FMA_MATH };
+        // SAFETY: the descriptor is alive.
+        unsafe { dnn::set_convolution_math_type(of.conv, allowed)? };
+        let best = match pass {
+            Pass::Forward => best!(
+                dnn::get_convolution_forward_algorithm,
+                Algorithm::Forward,
+                handle,
+                of.x,
+                of.w,
+                of.conv,
+                of.y
+            ),
+            Pass::InputGrad => best!(
+                dnn::get_convolution_backward_data_algorithm,
+                Algorithm::InputGrad,
+                handle,
+                of.w,
+                of.y,
+                of.conv,
+                of.x
+            ),
+            Pass::WeightGrad => best!(
+                dnn::get_convolution_backward_filter_algorithm,
+                Algorithm::WeightGrad,
+                handle,
+                of.x,
+                of.y,
+                of.conv,
+                of.w
+            ),
+        };
+        let Some((algorithm, math)) = best else { bail!("cuDNN has no algorithm for {pass:?} of {d:?} in {}", T::C) };
+        // What an algorithm was found with counts; but never more than was allowed.
+        let math = if tf32 { math } else { allowed };
+        // SAFETY: as above.
+        let workspace = unsafe {
+            dnn::set_convolution_math_type(of.conv, math)?;
+            match algorithm {
+                Algorithm::Forward(a) => {
+                    dnn::get_convolution_forward_workspace_size(handle, of.x, of.w, of.conv, of.y, a)?
+                }
+                Algorithm::InputGrad(a) => {
+                    dnn::get_convolution_backward_data_workspace_size(handle, of.w, of.y, of.conv, of.x, a)?
+                }
+                Algorithm::WeightGrad(a) => {
+                    dnn::get_convolution_backward_filter_workspace_size(handle, of.x, of.y, of.conv, of.w, a)?
+                }
+            }
+        };
+        Ok(Self { algorithm, math, workspace })
+    }
+}
+
+/// A GPU that computes in `T`.
+pub struct Gpu<T> {
+    device: CudaDevice,
+    handles: Rc<Handles>,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> Gpu<T> {
+    /// On a device.
+    ///
+    /// # Errors
+    /// When cuDNN does not start.
+    pub fn new(device: &CudaDevice) -> Result<Self> {
+        Ok(Self { device: device.clone(), handles: handles(device)?, element: PhantomData })
+    }
+
+    /// An operand.
+    ///
+    /// # Errors
+    /// When it is not contiguous, or of another type.
+    pub fn array<'a>(&self, name: &str, storage: &CudaStorage, layout: &'a Layout) -> Result<Array<'a>> {
+        if !layout.is_contiguous() {
+            bail!("{name}: operand of shape {:?} is not contiguous", layout.dims())
+        }
+        Ok(Array { at: self.operand::<T>(storage, layout)?, dims: layout.dims() })
+    }
+
+    /// Address of a contiguous operand of another type.
+    ///
+    /// # Errors
+    /// When it is of neither.
+    pub fn operand<U: CudaDType>(&self, storage: &CudaStorage, layout: &Layout) -> Result<u64> {
+        let stream = self.device.cuda_stream();
+        // Nothing is recorded when the guard goes: events are off, and one stream does everything.
+        Ok(storage.as_cuda_slice::<U>()?.slice(layout.start_offset()..).device_ptr(&stream).0)
+    }
+
+    /// What an operator made, as a storage.
+    pub fn store(&self, made: CudaSlice<T>) -> CudaStorage {
+        CudaStorage::wrap_cuda_slice(made, self.device.clone())
+    }
+}
+
+impl<T: Element> Machine for Gpu<T> {
+    type Buffer = CudaSlice<T>;
+    // cuDNN takes doubles with the channels first.
+    const CHANNELS_LAST: bool = size_of::<T>() == 4;
+    const BYTES: usize = size_of::<T>();
+
+    fn alloc(&self, elements: usize) -> Result<CudaSlice<T>> {
+        // SAFETY: whoever asks for memory writes all of it before it reads any.
+        unsafe { self.device.alloc(elements) }
+    }
+
+    fn at(&self, buffer: &CudaSlice<T>) -> u64 {
+        buffer.device_ptr(&self.device.cuda_stream()).0
+    }
+
+    fn address(&self, name: &str, t: &Tensor) -> Result<u64> {
+        let (storage, layout) = t.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => Ok(self.array(name, storage, layout)?.at),
+            _ => bail!("{name}: expected a tensor on the GPU"),
+        }
+    }
+
+    fn launch(&self, kernel: &'static str, grid: [usize; 3], block: [usize; 2], words: [u64; WORDS]) -> Result<()> {
+        let function = self.handles.function(&self.device, kernel, T::C)?;
+        let [x, y, z] = grid.map(|g| g as u32);
+        let config = LaunchConfig {
+            grid_dim: (x, y, z),
+            block_dim: (block[0] as u32, block[1] as u32, 1),
+            shared_mem_bytes: 0,
+        };
+        let words = Words(words);
+        let stream = self.device.cuda_stream();
+        // SAFETY: every kernel takes `Words` alone; its addresses and extents come from operands that outlive the launch.
+        unsafe { stream.launch_builder(&function).arg(&words).launch(config)? };
+        Ok(())
+    }
+
+    fn convolve(&self, pass: Pass, d: &Dims, x: u64, w: u64, y: u64) -> Result<()> {
+        self.device.cuda_stream().context().bind_to_thread()?;
+        let of = Descriptors::new::<T>(d, Self::CHANNELS_LAST)?;
+        let handle = self.handles.dnn;
+        let [stride, padding] = [[d.spec.stride, 0], d.spec.padding];
+        let [i, o, k] = [d.input, d.output, d.kernel];
+        let key =
+            (pass, [d.n, d.i, d.o, i[0], i[1], o[0], o[1], k[0], k[1], stride[0], padding[0], padding[1]], T::C);
+        let known = self.handles.plans.borrow().get(&key).copied();
+        let plan = match known {
+            Some(plan) => plan,
+            None => {
+                let plan = Plan::new::<T>(handle, pass, d, &of)?;
+                self.handles.plans.borrow_mut().insert(key, plan);
+                plan
+            }
+        };
+        // SAFETY: the descriptor is alive.
+        unsafe { dnn::set_convolution_math_type(of.conv, plan.math)? };
+        let workspace = self.alloc(plan.workspace.div_ceil(Self::BYTES).max(1))?;
+        let (space, bytes) = (self.at(&workspace) as *mut c_void, plan.workspace);
+        let (one, zero) = (T::ONE, T::ZERO);
+        let [one, zero] = [&one, &zero].map(|v| (&raw const *v).cast::<c_void>());
+        let [x, w, y] = [x, w, y].map(|at| at as *mut c_void);
+        // SAFETY: addresses hold what the descriptors say; freed memory is reused in the order of the stream.
+        unsafe {
+            match plan.algorithm {
+                Algorithm::Forward(a) => {
+                    dnn::convolution_forward(
+                        handle, one, of.x, x, of.w, w, of.conv, a, space, bytes, zero, of.y, y,
+                    )?;
+                }
+                Algorithm::InputGrad(a) => {
+                    dnn::convolution_backward_data(
+                        handle, one, of.w, w, of.y, y, of.conv, a, space, bytes, zero, of.x, x,
+                    )?;
+                }
+                Algorithm::WeightGrad(a) => {
+                    dnn::convolution_backward_filter(
+                        handle, one, of.x, x, of.y, y, of.conv, a, space, bytes, zero, of.w, w,
+                    )?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn product(&self, product: &Product, a: u64, b: u64, out: u64) -> Result<()> {
+        self.device.cuda_stream().context().bind_to_thread()?;
+        let [m, n, k] = ints(product.size)?;
+        let [a_transposed, b_transposed] = product.transposed;
+        // cuBLAS counts columns first: there every matrix is its transpose, and outᵀ = bᵀ·aᵀ.
+        let operation = |transposed: bool| {
+            if transposed {
+                blas_sys::cublasOperation_t::CUBLAS_OP_T
+            } else {
+                blas_sys::cublasOperation_t::CUBLAS_OP_N
+            }
+        };
+        let [a_row, b_row] = [if a_transposed { m } else { k }, if b_transposed { k } else { n }];
+        let (one, zero) = (T::ONE, T::ZERO);
+        // SAFETY: addresses hold matrices of these sizes; the scalars are of the type of the sums.
+        unsafe {
+            blas::gemm_ex(
+                *self.device.cublas_handle().handle(),
+                operation(b_transposed),
+                operation(a_transposed),
+                n,
+                m,
+                k,
+                (&raw const one).cast(),
+                b as *const c_void,
+                T::BLAS,
+                b_row,
+                a as *const c_void,
+                T::BLAS,
+                a_row,
+                (&raw const zero).cast(),
+                out as *mut c_void,
+                T::BLAS,
+                n,
+                T::compute(),
+                blas_sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+            .w()
+        }
+    }
+}
