@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use candle_core::Device;
 
-use super::bench::{self, Weights, bench};
+use super::bench::{Place, Weights, bench};
 use super::cells::Cells;
 use super::progress::{CellBar, bar};
 use super::report::{last_grid, rows};
@@ -26,9 +26,8 @@ pub(super) struct Args {
     cells: Cells,
     #[command(flatten)]
     weights: Weights,
-    /// Where to compute: cpu
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    place: Place,
     /// Folder of the results
     #[arg(long, short, default_value = "results")]
     output: PathBuf,
@@ -49,10 +48,10 @@ pub(super) fn comparison(folder: &Path) -> Result<String> {
 }
 
 pub(super) fn execute(args: &Args) -> Result<ExitCode> {
-    let device = bench::device(&args.device)?;
+    let compute = args.place.open()?;
     let cells = args.cells.resolve()?;
     if args.dry_run {
-        print!("{}", plan(&cells, &device)?);
+        print!("{}", plan(&cells, &compute.device)?);
         return Ok(ExitCode::SUCCESS);
     }
     let existing = match (args.resume, args.overwrite) {
@@ -65,7 +64,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     }
     create_folder(&args.output)?;
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };
-    let bench = bench(first, &args.weights, device)?;
+    let bench = bench(first, &args.weights, &compute)?;
 
     interrupt::install()?;
     let mut diverged = 0;

@@ -7,7 +7,7 @@ use candle_core::{CudaStorage, Device, backend::BackendStorage};
 
 use super::to_unit;
 #[cfg(any(feature = "cuda", test))]
-use crate::nn::device::{MadeOn, Machine, made};
+use crate::nn::device::{Machine, MadeOn, made};
 
 /// Where an image of a batch comes from: its number in the data set, whether it is mirrored (1 or 0), and by how many pixels it
 /// is then shifted down and to the right.
@@ -46,7 +46,9 @@ impl PlaceImages {
             {
                 Ok([n, side, side, 3])
             }
-            (bytes, places) => bail!("place_images: expected [N, side, side, 3] and [M, 4], got {bytes:?} and {places:?}"),
+            (bytes, places) => {
+                bail!("place_images: expected [N, side, side, 3] and [M, 4], got {bytes:?} and {places:?}")
+            }
         }
     }
 
@@ -60,7 +62,13 @@ impl CustomOp2 for PlaceImages {
     fn name(&self) -> &'static str {
         "place_images"
     }
-    fn cpu_fwd(&self, bytes: &CpuStorage, lb: &Layout, places: &CpuStorage, lp: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        bytes: &CpuStorage,
+        lb: &Layout,
+        places: &CpuStorage,
+        lp: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let dims = Self::dims(lb, lp)?;
         let places: Vec<Place> =
             places.as_slice::<i64>()?.chunks_exact(4).map(|p| [p[0], p[1], p[2], p[3]]).take(dims[0]).collect();
@@ -124,7 +132,11 @@ mod tests {
         let out = placed(&bytes, side, &[[1, 0, 0, 0], [0, 1, 1, -1]]);
         assert_eq!(out[..27], (27..54).map(unit).collect::<Vec<_>>());
         // Row 0 came in from outside; row 1 is the mirrored row 0 (6 7 8, 3 4 5, 0 1 2), one pixel to the left.
-        let rest: Vec<f32> = [[0; 9], [3, 4, 5, 0, 1, 2, 0, 0, 0], [12, 13, 14, 9, 10, 11, 0, 0, 0]].concat().into_iter().map(unit).collect();
+        let rest: Vec<f32> = [[0; 9], [3, 4, 5, 0, 1, 2, 0, 0, 0], [12, 13, 14, 9, 10, 11, 0, 0, 0]]
+            .concat()
+            .into_iter()
+            .map(unit)
+            .collect();
         assert_eq!(out[27..], rest);
 
         let places: Vec<Place> = vec![[1, 1, 0, 2], [0, 0, -1, 0], [1, 1, 5, 0]];

@@ -3,7 +3,7 @@
 
 use candle_core::{Result, Shape, Tensor};
 
-use super::device::{Array, MadeOn, Machine, pointwise};
+use super::device::{Array, Machine, MadeOn, pointwise};
 use super::op::{InPlace, Made, Op1, Op2, View, apply1, apply2, map, same_dims, update2, zip};
 use super::real::Real;
 

@@ -5,7 +5,7 @@
 use candle_core::{Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::device::{Array, ColumnSums, MadeOn, Machine, each, made, value};
+use super::device::{Array, ColumnSums, Machine, MadeOn, each, made, value};
 use super::op::{Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
 use super::real::{Real, vectorised};
 

@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::device::{Array, ColumnSums, MadeOn, Machine, dot, made, reduced, value};
+use super::device::{Array, ColumnSums, Machine, MadeOn, dot, made, reduced, value};
 use super::op::{GRAIN, Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
 use super::real::{Real, vectorised};
 
@@ -176,13 +176,7 @@ impl Op2 for ChannelSum {
 }
 
 /// Σ over rows of `x` `[rows, columns]`, each `per` rows times the next element of `s`: `[columns]`.
-pub(super) fn weighted_rows<M: Machine>(
-    m: &M,
-    [rows, columns]: [usize; 2],
-    x: u64,
-    s: u64,
-    per: usize,
-) -> MadeOn<M> {
+pub(super) fn weighted_rows<M: Machine>(m: &M, [rows, columns]: [usize; 2], x: u64, s: u64, per: usize) -> MadeOn<M> {
     let sums = ColumnSums::new(m, "channel_sum_parts", [1, rows, columns], x, [s, per as u64])?;
     Ok((sums.finish(m, 1)?.0, Shape::from(columns)))
 }

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::device::cuda::Gpu;
 #[cfg(test)]
 use super::device::emulated;
-use super::device::{Array, MadeOn, Machine};
+use super::device::{Array, Machine, MadeOn};
 #[cfg(any(feature = "cuda", test))]
 use super::device::{each, value};
 use super::real::{Real, vectorised};

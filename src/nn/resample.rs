@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
-use super::device::{Array, MadeOn, Machine, made, value};
+use super::device::{Array, Machine, MadeOn, made, value};
 use super::op::{Made, Op1, View, apply1, fill};
 use super::real::Real;
 

@@ -3,9 +3,9 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
-use super::init::Init;
-use super::device::{Array, MadeOn, Machine, dot as dot_on, made, reduced};
+use super::device::{Array, Machine, MadeOn, dot as dot_on, made, reduced};
 use super::image::weighted_rows;
+use super::init::Init;
 use super::op::{GRAIN, Made, Op2, View, apply2, fill, same_dims};
 use super::real::Real;
 use super::store::{Builder, Id, Store};
@@ -218,9 +218,9 @@ impl Weight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::testing::{central_difference, dot as inner, random, tensors_close};
+    use crate::nn::testing::{central_difference, device, dot as inner, random, tensors_close};
     use crate::rng::Stream;
-    use candle_core::{DType, Device};
+    use candle_core::DType;
 
     #[test]
     fn products_are_those_of_matrices() {
@@ -236,7 +236,7 @@ mod tests {
     fn the_pulled_back_gradient_is_a_central_difference() {
         let mut buffers = Builder::default();
         let spectral = Spectral::declare(&mut buffers, "layer", &[5, 4, 3, 3], 1e-12);
-        let buffers = buffers.build(&mut Stream::new(0, "spectral", 0), DType::F64, &Device::Cpu).unwrap();
+        let buffers = buffers.build(&mut Stream::new(0, "spectral", 0), DType::F64, device()).unwrap();
         let (w, g) = (random("w", &[5, 4, 3, 3]), random("g", &[5, 4, 3, 3]));
         let of = |w: &Tensor| Weight::of(w, Some(&spectral), &buffers, Power::Still);
         let gradient = of(&w).unwrap().pull_back(&g).unwrap().reshape(w.dims()).unwrap();

@@ -16,6 +16,7 @@ use super::tensorboard;
 use crate::config::{Cell, Weights};
 use crate::critic::Critic;
 use crate::data::loader::{Loader, Plan};
+use crate::device::Precision;
 use crate::error::{AtPath, Error, Result};
 use crate::files::{create_folder, write_bytes};
 use crate::generators::{Generator, Mode};
@@ -239,6 +240,13 @@ impl<'a> Run<'a> {
                 rows = results::read(&path)?;
                 rows.retain(|r| r.step <= progress.step);
                 let ours = bench.extractor.weights_sha256();
+                let device = &bench.instrument.device;
+                if let Some(row) = rows.iter().find(|r| Precision::of(&r.device) != Precision::of(device)) {
+                    return Err(Error::content(
+                        &path,
+                        format!("trained on {}, now on {}: go on with the same --precision", row.device, device),
+                    ));
+                }
                 if let Some(row) = rows.iter().find(|r| r.extractor_sha256 != ours) {
                     return Err(Error::content(
                         &path,

@@ -4,7 +4,7 @@
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::{Dims, Then};
-use crate::nn::device::{Array, MadeOn, Machine, Pass, Product, each, made, value};
+use crate::nn::device::{Array, Machine, MadeOn, Pass, Product, each, made, value};
 
 /// Rows of images and length of a row, both of input and of weight, where the convolution is their product.
 fn as_matrix(d: &Dims) -> Option<[usize; 2]> {

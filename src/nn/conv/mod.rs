@@ -13,7 +13,7 @@ mod tests;
 
 use candle_core::{Result, Shape, Storage, Tensor, bail};
 
-use super::device::{Array, MadeOn, Machine};
+use super::device::{Array, Machine, MadeOn};
 use super::op::{Made, Op2, Op3, View, apply2, apply3};
 use super::real::{Real, vectorised};
 

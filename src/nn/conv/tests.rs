@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use super::*;
 use crate::nn::activation::{leaky_relu, leaky_relu_slope};
 use crate::nn::image::add_scaled_bias;
-use crate::nn::testing::{adjoint, central_difference, close, dot, random, tensors_close};
+use crate::nn::testing::{adjoint, central_difference, close, device, dot, on_device, random, tensors_close};
 
 struct Case {
     n: usize,
@@ -41,7 +41,7 @@ fn tensors(c: &Case) -> (Tensor, Tensor, Tensor) {
     let x = random("x", &[c.n, c.size[0], c.size[1], c.i]);
     let w = random("w", &[c.o, c.i, c.kernel[0], c.kernel[1]]);
     let y = conv2d(&x, &w, None, c.spec).unwrap();
-    assert_eq!((y.dtype(), y.device().is_cpu()), (DType::F64, true));
+    on_device(&y);
     let dy = random("dy", y.dims());
     (x, w, dy)
 }
@@ -74,11 +74,7 @@ fn naive(c: &Case, x: &Tensor, w: &Tensor, output: &[usize]) -> Tensor {
             }
         }
     }
-    Tensor::from_vec(out, output, x_device()).unwrap()
-}
-
-fn x_device() -> &'static candle_core::Device {
-    &candle_core::Device::Cpu
+    Tensor::from_vec(out, output, device()).unwrap()
 }
 
 #[test]

@@ -33,23 +33,15 @@ const ALGORITHMS: usize = 10;
 static TF32: AtomicBool = AtomicBool::new(false);
 static DETERMINISTIC: AtomicBool = AtomicBool::new(false);
 
-/// How every device of the process computes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Math {
-    /// Products of f32 numbers may round them to TF32 (10 bits of mantissa); sums are f32 either way.
-    pub tf32: bool,
-    /// Convolutions give the same bits every time.
-    pub deterministic: bool,
-}
-
-/// Opens the GPU of this number.
+/// Opens the GPU of this number. From then on products of f32 numbers may round them to TF32 (10 bits of mantissa) if `tf32`,
+/// and convolutions give the same bits every time if `deterministic`, on every GPU of the process.
 ///
 /// # Errors
 /// When there is no driver or no such device.
-pub fn open(number: usize, math: Math) -> Result<Device> {
+pub fn open(number: usize, tf32: bool, deterministic: bool) -> Result<Device> {
     let device = Device::new_cuda_with_stream(number)?;
-    TF32.store(math.tf32, Ordering::Relaxed);
-    DETERMINISTIC.store(math.deterministic, Ordering::Relaxed);
+    TF32.store(tf32, Ordering::Relaxed);
+    DETERMINISTIC.store(deterministic, Ordering::Relaxed);
     let cuda = device.as_cuda_device()?;
     // SAFETY: one stream does all work, in order.
     unsafe { cuda.disable_event_tracking() };
@@ -61,6 +53,14 @@ pub fn open(number: usize, math: Math) -> Result<Device> {
         mem_pool::set_attribute(pool(cuda)?, threshold, (&raw mut keep).cast())?;
     }
     Ok(device)
+}
+
+/// Runs `work` with TF32 as said, and as before afterwards. Launches take the setting of the moment they are made.
+pub fn with_tf32<R>(tf32: bool, work: impl FnOnce() -> R) -> R {
+    let before = TF32.swap(tf32, Ordering::Relaxed);
+    let result = work();
+    TF32.store(before, Ordering::Relaxed);
+    result
 }
 
 fn pool(device: &CudaDevice) -> Result<CUmemoryPool> {
@@ -155,8 +155,8 @@ struct Plan {
     workspace: usize,
 }
 
-/// What a plan depends on: pass, every extent, element type.
-type Key = (Pass, [usize; 12], &'static str);
+/// What a plan depends on: pass, every extent, element type, whether TF32 is allowed.
+type Key = (Pass, [usize; 12], &'static str, bool);
 
 /// What a thread keeps for a device, until the process ends.
 struct Handles {
@@ -301,15 +301,9 @@ impl Plan {
         // SAFETY: the descriptor is alive.
         unsafe { dnn::set_convolution_math_type(of.conv, allowed)? };
         let best = match pass {
-            Pass::Forward => best!(
-                dnn::get_convolution_forward_algorithm,
-                Algorithm::Forward,
-                handle,
-                of.x,
-                of.w,
-                of.conv,
-                of.y
-            ),
+            Pass::Forward => {
+                best!(dnn::get_convolution_forward_algorithm, Algorithm::Forward, handle, of.x, of.w, of.conv, of.y)
+            }
             Pass::InputGrad => best!(
                 dnn::get_convolution_backward_data_algorithm,
                 Algorithm::InputGrad,
@@ -420,11 +414,8 @@ impl<T: Element> Machine for Gpu<T> {
     fn launch(&self, kernel: &'static str, grid: [usize; 3], block: [usize; 2], words: [u64; WORDS]) -> Result<()> {
         let function = self.handles.function(&self.device, kernel, T::C)?;
         let [x, y, z] = grid.map(|g| g as u32);
-        let config = LaunchConfig {
-            grid_dim: (x, y, z),
-            block_dim: (block[0] as u32, block[1] as u32, 1),
-            shared_mem_bytes: 0,
-        };
+        let config =
+            LaunchConfig { grid_dim: (x, y, z), block_dim: (block[0] as u32, block[1] as u32, 1), shared_mem_bytes: 0 };
         let words = Words(words);
         let stream = self.device.cuda_stream();
         // SAFETY: every kernel takes `Words` alone; its addresses and extents come from operands that outlive the launch.
@@ -436,10 +427,9 @@ impl<T: Element> Machine for Gpu<T> {
         self.device.cuda_stream().context().bind_to_thread()?;
         let of = Descriptors::new::<T>(d, Self::CHANNELS_LAST)?;
         let handle = self.handles.dnn;
-        let [stride, padding] = [[d.spec.stride, 0], d.spec.padding];
-        let [i, o, k] = [d.input, d.output, d.kernel];
-        let key =
-            (pass, [d.n, d.i, d.o, i[0], i[1], o[0], o[1], k[0], k[1], stride[0], padding[0], padding[1]], T::C);
+        let [i, o, k, padding] = [d.input, d.output, d.kernel, d.spec.padding];
+        let extents = [d.n, d.i, d.o, i[0], i[1], o[0], o[1], k[0], k[1], d.spec.stride, padding[0], padding[1]];
+        let key = (pass, extents, T::C, TF32.load(Ordering::Relaxed));
         let known = self.handles.plans.borrow().get(&key).copied();
         let plan = match known {
             Some(plan) => plan,
@@ -460,9 +450,7 @@ impl<T: Element> Machine for Gpu<T> {
         unsafe {
             match plan.algorithm {
                 Algorithm::Forward(a) => {
-                    dnn::convolution_forward(
-                        handle, one, of.x, x, of.w, w, of.conv, a, space, bytes, zero, of.y, y,
-                    )?;
+                    dnn::convolution_forward(handle, one, of.x, x, of.w, w, of.conv, a, space, bytes, zero, of.y, y)?;
                 }
                 Algorithm::InputGrad(a) => {
                     dnn::convolution_backward_data(
@@ -485,11 +473,7 @@ impl<T: Element> Machine for Gpu<T> {
         let [a_transposed, b_transposed] = product.transposed;
         // cuBLAS counts columns first: there every matrix is its transpose, and outᵀ = bᵀ·aᵀ.
         let operation = |transposed: bool| {
-            if transposed {
-                blas_sys::cublasOperation_t::CUBLAS_OP_T
-            } else {
-                blas_sys::cublasOperation_t::CUBLAS_OP_N
-            }
+            if transposed { blas_sys::cublasOperation_t::CUBLAS_OP_T } else { blas_sys::cublasOperation_t::CUBLAS_OP_N }
         };
         let [a_row, b_row] = [if a_transposed { m } else { k }, if b_transposed { k } else { n }];
         let (one, zero) = (T::ONE, T::ZERO);
