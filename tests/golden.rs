@@ -9,7 +9,7 @@
 //! line of the file then says so. `tests/golden/recompute.py` rewrites a folder with references computed by PyTorch from
 //! the stored inputs: there only gradients that are zero but for rounding need the second rule.
 //!
-//! In f32 and TF32 (`PGN_BENCH_PRECISION`) a relative error of 1e-4 and of 3e-2 passes, and beyond it the second rule holds for
+//! In f32 and TF32 (`PGN_BENCH_PRECISION`) a relative error of 3e-4 and of 3e-2 passes, and beyond it the second rule holds for
 //! inputs moved by 4 units in their last place, and by one of TF32's.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -56,7 +56,7 @@ static SETUP: LazyLock<Setup> = LazyLock::new(|| {
     });
     let (dtype, precision, tolerance, moved) = match std::env::var("PGN_BENCH_PRECISION").as_deref() {
         Err(_) | Ok("f64") => (DType::F64, Precision::F32, 0.0, 0.5),
-        Ok("f32") => (DType::F32, Precision::F32, 1e-4, 4.0),
+        Ok("f32") => (DType::F32, Precision::F32, 3e-4, 4.0),
         // A TF32 number has 13 bits less than an f32.
         Ok("tf32") => (DType::F32, Precision::Tf32, 3e-2, 8192.0),
         Ok(other) => panic!("PGN_BENCH_PRECISION={other}: expected f64, f32 or tf32"),
