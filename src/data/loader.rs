@@ -34,9 +34,12 @@ struct Drawn {
     augmented: Option<Vec<Place>>,
 }
 
+/// What the thread sends: a batch drawn and, unless the data set lives on the device, made.
+type Next = Result<(Drawn, Option<Batch>)>;
+
 /// The thread that draws batches and, unless the data set lives on the device, makes them.
 pub struct Loader {
-    batches: Option<Receiver<Result<(Drawn, Option<Batch>)>>>,
+    batches: Option<Receiver<Next>>,
     thread: Option<JoinHandle<()>>,
     device: Device,
     /// The data set's bytes, where they live on the device.

@@ -47,15 +47,17 @@ fn exchanged<M: Machine>(m: &M, at: u64, [outer, rows, columns]: [usize; 3], nee
 /// Sides of a convolution in the layouts that a machine takes.
 struct Layouts<'a> {
     d: &'a Dims,
+    pass: Pass,
     matrix: Option<[usize; 2]>,
     channels_last: bool,
 }
 
 impl<'a> Layouts<'a> {
-    fn new<M: Machine>(d: &'a Dims) -> Self {
+    fn new<M: Machine>(m: &M, pass: Pass, d: &'a Dims) -> Result<Self> {
         let matrix = as_matrix(d);
         // A product's rows are pixels with their channels last.
-        Self { d, matrix, channels_last: M::CHANNELS_LAST || matrix.is_some() }
+        let channels_last = matrix.is_some() || m.channels_last(pass, d)?;
+        Ok(Self { d, pass, matrix, channels_last })
     }
 
     /// `[images, pixels, channels]` for the convolution.
@@ -69,10 +71,12 @@ impl<'a> Layouts<'a> {
     }
 
     /// Computes one side, all three in their layouts.
-    fn run<M: Machine>(&self, m: &M, pass: Pass, [x, w, y]: [u64; 3]) -> Result<()> {
-        let Some([rows, len]) = self.matrix else { return m.convolve(pass, self.d, x, w, y) };
+    fn run<M: Machine>(&self, m: &M, [x, w, y]: [u64; 3]) -> Result<()> {
+        let Some([rows, len]) = self.matrix else {
+            return m.convolve(self.pass, self.d, self.channels_last, [x, w, y]);
+        };
         let o = self.d.o;
-        match pass {
+        match self.pass {
             Pass::Forward => m.product(&Product { size: [rows, o, len], transposed: [false, true] }, x, w, y),
             Pass::InputGrad => m.product(&Product { size: [rows, len, o], transposed: [false, false] }, y, w, x),
             Pass::WeightGrad => m.product(&Product { size: [o, len, rows], transposed: [true, false] }, y, x, w),
@@ -89,11 +93,11 @@ impl<'a> Layouts<'a> {
 }
 
 pub(super) fn forward<M: Machine>(m: &M, d: &Dims, [x, w]: [Array; 2], bias: Option<Array>, then: &Then) -> MadeOn<M> {
-    let layouts = Layouts::new::<M>(d);
+    let layouts = Layouts::new(m, Pass::Forward, d)?;
     let dims = d.output_dims();
     let (input, weight) = (layouts.images(m, x.at, d.input, d.i)?, layouts.weight(m, w.at)?);
     let out = m.alloc(dims.iter().product())?;
-    layouts.run(m, Pass::Forward, [input.at(m), weight.at(m), m.at(&out)])?;
+    layouts.run(m, [input.at(m), weight.at(m), m.at(&out)])?;
     let out = layouts.ours(m, out, d.output, d.o)?;
     finish(m, "conv2d", &out, dims, bias, then)?;
     Ok((out, Shape::from(dims.to_vec())))
@@ -106,22 +110,22 @@ pub(super) fn input_grad<M: Machine>(
     bias: Option<Array>,
     then: &Then,
 ) -> MadeOn<M> {
-    let layouts = Layouts::new::<M>(d);
+    let layouts = Layouts::new(m, Pass::InputGrad, d)?;
     let dims = d.input_dims();
     let (delta, weight) = (layouts.images(m, dy.at, d.output, d.o)?, layouts.weight(m, w.at)?);
     let out = m.alloc(dims.iter().product())?;
-    layouts.run(m, Pass::InputGrad, [m.at(&out), weight.at(m), delta.at(m)])?;
+    layouts.run(m, [m.at(&out), weight.at(m), delta.at(m)])?;
     let out = layouts.ours(m, out, d.input, d.i)?;
     finish(m, "conv2d_input_grad", &out, dims, bias, then)?;
     Ok((out, Shape::from(dims.to_vec())))
 }
 
 pub(super) fn weight_grad<M: Machine>(m: &M, d: &Dims, [x, dy]: [Array; 2]) -> MadeOn<M> {
-    let layouts = Layouts::new::<M>(d);
+    let layouts = Layouts::new(m, Pass::WeightGrad, d)?;
     let dims = d.weight_dims();
     let (input, delta) = (layouts.images(m, x.at, d.input, d.i)?, layouts.images(m, dy.at, d.output, d.o)?);
     let out = m.alloc(dims.iter().product())?;
-    layouts.run(m, Pass::WeightGrad, [input.at(m), m.at(&out), delta.at(m)])?;
+    layouts.run(m, [input.at(m), m.at(&out), delta.at(m)])?;
     let taps = d.kernel[0] * d.kernel[1];
     let out = match exchanged(m, m.at(&out), [d.o, taps, d.i], layouts.channels_last)? {
         Laid::Made(exchanged) => exchanged,

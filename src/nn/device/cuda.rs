@@ -155,15 +155,16 @@ struct Plan {
     workspace: usize,
 }
 
-/// What a plan depends on: pass, every extent, element type, whether TF32 is allowed.
-type Key = (Pass, [usize; 12], &'static str, bool);
+/// What a plan depends on: pass, every extent, element type, whether channels are last, whether TF32 is allowed.
+type Key = (Pass, [usize; 12], &'static str, bool, bool);
 
 /// What a thread keeps for a device, until the process ends.
 struct Handles {
     dnn: sys::cudnnHandle_t,
     modules: RefCell<HashMap<&'static str, Arc<CudaModule>>>,
     functions: RefCell<HashMap<(&'static str, &'static str), CudaFunction>>,
-    plans: RefCell<HashMap<Key, Plan>>,
+    /// None where cuDNN has no algorithm.
+    plans: RefCell<HashMap<Key, Option<Plan>>>,
 }
 
 thread_local! {
@@ -272,17 +273,16 @@ fn ints<const N: usize>(extents: [usize; N]) -> Result<[c_int; N]> {
     Ok(out)
 }
 
-/// The first of cuDNN's algorithms, the fastest first, that may be used.
+/// The first of cuDNN's algorithms, the fastest first, that may be used; none where it knows none.
 macro_rules! best {
     ($query:path, $variant:path, $handle:expr, $($descriptor:expr),+) => {{
         let mut count = 0;
         // SAFETY: plain numbers and enums that have a variant 0.
         let mut found = [unsafe { std::mem::zeroed() }; ALGORITHMS];
         // SAFETY: handle and descriptors are alive, and there is room for what is asked for.
-        unsafe {
-            $query($handle, $($descriptor),+, ALGORITHMS as c_int, &mut count, found.as_mut_ptr())?;
-        }
-        let count = usize::try_from(count).unwrap_or(0);
+        let answer =
+            unsafe { $query($handle, $($descriptor),+, ALGORITHMS as c_int, &mut count, found.as_mut_ptr()) };
+        let count = if answer.is_ok() { usize::try_from(count).unwrap_or(0) } else { 0 };
         let deterministic = DETERMINISTIC.load(Ordering::Relaxed);
         let usable = found.iter().take(count).find(|p| {
             p.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
@@ -294,7 +294,7 @@ macro_rules! best {
 }
 
 impl Plan {
-    fn new<T: Element>(handle: sys::cudnnHandle_t, pass: Pass, d: &Dims, of: &Descriptors) -> Result<Self> {
+    fn new(handle: sys::cudnnHandle_t, pass: Pass, of: &Descriptors) -> Result<Option<Self>> {
         let tf32 = TF32.load(Ordering::Relaxed);
         let allowed =
             if tf32 { sys::cudnnMathType_t::CUDNN_DEFAULT_MATH } else { sys::cudnnMathType_t::CUDNN_FMA_MATH };
@@ -323,7 +323,7 @@ impl Plan {
                 of.w
             ),
         };
-        let Some((algorithm, math)) = best else { bail!("cuDNN has no algorithm for {pass:?} of {d:?} in {}", T::C) };
+        let Some((algorithm, math)) = best else { return Ok(None) };
         // What an algorithm was found with counts; but never more than was allowed.
         let math = if tf32 { math } else { allowed };
         // SAFETY: as above.
@@ -341,7 +341,7 @@ impl Plan {
                 }
             }
         };
-        Ok(Self { algorithm, math, workspace })
+        Ok(Some(Self { algorithm, math, workspace }))
     }
 }
 
@@ -382,6 +382,25 @@ impl<T: Element> Gpu<T> {
         Ok(storage.as_cuda_slice::<U>()?.slice(layout.start_offset()..).device_ptr(&stream).0)
     }
 
+    /// How cuDNN does a convolution, where it does, with its descriptors.
+    fn plan(&self, pass: Pass, d: &Dims, channels_last: bool) -> Result<(Descriptors, Option<Plan>)> {
+        self.device.cuda_stream().context().bind_to_thread()?;
+        let of = Descriptors::new::<T>(d, channels_last)?;
+        let [i, o, k, padding] = [d.input, d.output, d.kernel, d.spec.padding];
+        let extents = [d.n, d.i, d.o, i[0], i[1], o[0], o[1], k[0], k[1], d.spec.stride, padding[0], padding[1]];
+        let key = (pass, extents, T::C, channels_last, TF32.load(Ordering::Relaxed));
+        let known = self.handles.plans.borrow().get(&key).copied();
+        let plan = match known {
+            Some(plan) => plan,
+            None => {
+                let plan = Plan::new(self.handles.dnn, pass, &of)?;
+                self.handles.plans.borrow_mut().insert(key, plan);
+                plan
+            }
+        };
+        Ok((of, plan))
+    }
+
     /// What an operator made, as a storage.
     pub fn store(&self, made: CudaSlice<T>) -> CudaStorage {
         CudaStorage::wrap_cuda_slice(made, self.device.clone())
@@ -390,8 +409,6 @@ impl<T: Element> Gpu<T> {
 
 impl<T: Element> Machine for Gpu<T> {
     type Buffer = CudaSlice<T>;
-    // cuDNN takes doubles with the channels first.
-    const CHANNELS_LAST: bool = size_of::<T>() == 4;
     const BYTES: usize = size_of::<T>();
 
     fn alloc(&self, elements: usize) -> Result<CudaSlice<T>> {
@@ -423,22 +440,16 @@ impl<T: Element> Machine for Gpu<T> {
         Ok(())
     }
 
-    fn convolve(&self, pass: Pass, d: &Dims, x: u64, w: u64, y: u64) -> Result<()> {
-        self.device.cuda_stream().context().bind_to_thread()?;
-        let of = Descriptors::new::<T>(d, Self::CHANNELS_LAST)?;
-        let handle = self.handles.dnn;
-        let [i, o, k, padding] = [d.input, d.output, d.kernel, d.spec.padding];
-        let extents = [d.n, d.i, d.o, i[0], i[1], o[0], o[1], k[0], k[1], d.spec.stride, padding[0], padding[1]];
-        let key = (pass, extents, T::C, TF32.load(Ordering::Relaxed));
-        let known = self.handles.plans.borrow().get(&key).copied();
-        let plan = match known {
-            Some(plan) => plan,
-            None => {
-                let plan = Plan::new::<T>(handle, pass, d, &of)?;
-                self.handles.plans.borrow_mut().insert(key, plan);
-                plan
-            }
+    fn channels_last(&self, pass: Pass, d: &Dims) -> Result<bool> {
+        // It takes doubles with the channels first.
+        Ok(size_of::<T>() == 4 && self.plan(pass, d, true)?.1.is_some())
+    }
+
+    fn convolve(&self, pass: Pass, d: &Dims, channels_last: bool, [x, w, y]: [u64; 3]) -> Result<()> {
+        let (of, Some(plan)) = self.plan(pass, d, channels_last)? else {
+            bail!("cuDNN has no algorithm for {pass:?} of {d:?} in {}", T::C)
         };
+        let handle = self.handles.dnn;
         // SAFETY: the descriptor is alive.
         unsafe { dnn::set_convolution_math_type(of.conv, plan.math)? };
         let workspace = self.alloc(plan.workspace.div_ceil(Self::BYTES).max(1))?;

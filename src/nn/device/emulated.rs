@@ -127,7 +127,6 @@ fn doubles(t: &Tensor) -> Result<u64> {
 impl<const LAST: bool> Machine for Emulated<LAST> {
     // Whatever is not written shows as NaN.
     type Buffer = Vec<Cell<f64>>;
-    const CHANNELS_LAST: bool = LAST;
     const BYTES: usize = 8;
 
     fn alloc(&self, elements: usize) -> Result<Self::Buffer> {
@@ -150,7 +149,11 @@ impl<const LAST: bool> Machine for Emulated<LAST> {
         Ok(())
     }
 
-    fn convolve(&self, pass: Pass, d: &Dims, x: u64, w: u64, y: u64) -> Result<()> {
+    fn channels_last(&self, _: Pass, _: &Dims) -> Result<bool> {
+        Ok(LAST)
+    }
+
+    fn convolve(&self, pass: Pass, d: &Dims, _: bool, [x, w, y]: [u64; 3]) -> Result<()> {
         let image = |n, size: [usize; 2], channels, [r, c]: [usize; 2], k| match LAST {
             true => ((n * size[0] + r) * size[1] + c) * channels + k,
             false => ((n * channels + k) * size[0] + r) * size[1] + c,

@@ -62,8 +62,6 @@ pub struct Product {
 pub trait Machine {
     /// Memory of some elements.
     type Buffer;
-    /// Whether convolutions take images as `[N, H, W, C]` and weights as `[O, Kh, Kw, I]`; else channels come first in both.
-    const CHANNELS_LAST: bool;
     /// Bytes of an element.
     const BYTES: usize;
 
@@ -88,11 +86,17 @@ pub trait Machine {
     /// When the device refuses it.
     fn launch(&self, kernel: &'static str, grid: [usize; 3], block: [usize; 2], words: [u64; WORDS]) -> Result<()>;
 
-    /// One side of a convolution, of the other two, at their addresses.
+    /// Whether a convolution takes images as `[N, H, W, C]` and weights as `[O, Kh, Kw, I]`; else channels come first in both.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn channels_last(&self, pass: Pass, d: &Dims) -> Result<bool>;
+
+    /// One side of a convolution, of the other two, at their addresses x, w, y.
     ///
     /// # Errors
     /// When the device refuses it.
-    fn convolve(&self, pass: Pass, d: &Dims, x: u64, w: u64, y: u64) -> Result<()>;
+    fn convolve(&self, pass: Pass, d: &Dims, channels_last: bool, sides: [u64; 3]) -> Result<()>;
 
     /// A matrix product.
     ///
