@@ -67,7 +67,7 @@ fn main() -> Result<()> {
         serde_json::json!({
             "arch": args.arch, "method": args.method, "what": args.what.to_string(),
             "median_s": sorted[sorted.len() / 2], "times_s": times,
-            "device": compute.id(), "peak_bytes": memory::peak_bytes(&compute.device)?,
+            "device": compute.id(), "flops": update.flops(args.what)?, "peak_bytes": memory::peak_bytes(&compute.device)?,
         })
     );
     Ok(())

@@ -73,7 +73,6 @@ impl Update {
     }
 
     /// Operations of the convolutions and linear layers.
-    #[allow(dead_code)]
     pub fn flops(&self, what: What) -> Result<u64> {
         let [critic, generator] = update_flops(&self.choice, &self.state, [self.batch, 2 * self.batch])?;
         Ok(match what {

@@ -5,6 +5,7 @@ use candle_core::{Result, Tensor};
 use super::activation::{add, leaky_relu, leaky_relu_slope, tanh, tanh_grad};
 use super::batch_norm::{batch_norm_relu, batch_norm_relu_grad, channel_moments};
 use super::image::{add_scaled_bias, channel_sum, norm, scale_images, squared_distance};
+use super::pool::{max_pool3, mean_pool3};
 use super::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad, upsample2, upsample2_grad};
 use super::testing::{adjoint, central_difference, close, device, dot, on_device, random, tensors_close, values};
 
@@ -55,6 +56,29 @@ fn resampling_gradients_are_central_differences() {
     check(&upsample2, &upsample2_grad);
     check(&avg_pool2, &avg_pool2_grad);
     check(&|x| global_pool(x, 0.5), &|dy| global_pool_grad(dy, 0.5, [4, 6]));
+}
+
+#[test]
+fn pooling_over_windows_is_its_definition() {
+    let dims = [2, 7, 8, 3];
+    let x = random("x", &dims);
+    let v = values(&x);
+    // The pixels of the window of an output, those beyond the border left out.
+    let window = |n, y, w, c, stride: usize, padding: usize| -> Vec<f64> {
+        let inside = |o: usize, k: usize, extent: usize| (o * stride + k).checked_sub(padding).filter(|&i| i < extent);
+        let pixels = (0..9).filter_map(|k| Some((inside(y, k / 3, dims[1])?, inside(w, k % 3, dims[2])?)));
+        pixels.map(|(y, w)| at(&v, dims, [n, y, w, c])).collect()
+    };
+    for (stride, padding, size) in [(1, 1, [7, 8]), (2, 0, [3, 3]), (2, 1, [4, 4])] {
+        let max = |n, y, w, c| window(n, y, w, c, stride, padding).into_iter().fold(f64::NEG_INFINITY, f64::max);
+        tensors_close(&max_pool3(&x, stride, padding).unwrap(), &naive([2, size[0], size[1], 3], max), 0.0);
+    }
+    let mean = |n, y, w, c| {
+        let pixels = window(n, y, w, c, 1, 1);
+        pixels.iter().sum::<f64>() / pixels.len() as f64
+    };
+    tensors_close(&mean_pool3(&x).unwrap(), &naive(dims, mean), 1e-15);
+    assert!(max_pool3(&random("small", &[1, 2, 4, 1]), 1, 0).unwrap_err().to_string().contains("2×4"));
 }
 
 #[test]
