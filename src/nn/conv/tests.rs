@@ -125,6 +125,8 @@ fn gradients_are_central_differences() {
 
 #[test]
 fn single_precision_agrees_with_double() {
+    // cuDNN may take an algorithm that rounds more often, such as Winograd's.
+    let tolerance = if device().is_cpu() { 1e-6 } else { 1e-5 };
     for c in cases() {
         let (x, w, dy) = tensors(&c);
         let single = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
@@ -133,11 +135,15 @@ fn single_precision_agrees_with_double() {
             t.to_dtype(DType::F64).unwrap()
         };
         let (xs, ws, dys) = (single(&x), single(&w), single(&dy));
-        tensors_close(&back(conv2d(&xs, &ws, None, c.spec).unwrap()), &conv2d(&x, &w, None, c.spec).unwrap(), 1e-6);
+        tensors_close(
+            &back(conv2d(&xs, &ws, None, c.spec).unwrap()),
+            &conv2d(&x, &w, None, c.spec).unwrap(),
+            tolerance,
+        );
         let dx = conv2d_input_grad(&dys, &ws, c.spec, c.size).unwrap();
-        tensors_close(&back(dx), &conv2d_input_grad(&dy, &w, c.spec, c.size).unwrap(), 1e-6);
+        tensors_close(&back(dx), &conv2d_input_grad(&dy, &w, c.spec, c.size).unwrap(), tolerance);
         let dw = conv2d_weight_grad(&xs, &dys, c.spec, c.kernel).unwrap();
-        tensors_close(&back(dw), &conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap(), 1e-6);
+        tensors_close(&back(dw), &conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap(), tolerance);
     }
 }
 
