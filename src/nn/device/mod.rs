@@ -1,6 +1,6 @@
 //! Operators on a device: what they ask of it ([`Machine`]), the kernels they launch, and the machines there are.
 //!
-//! An operator's device form only prepares launches and names addresses, so the same code runs on a GPU (`cuda.rs`, feature
+//! An operator's device form only prepares launches and names addresses, so the same code runs on a GPU (`cuda/`, feature
 //! `cuda`) and, kernels included, on an emulation of one in the tests (`emulated.rs`).
 
 #[cfg(feature = "cuda")]
