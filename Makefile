@@ -19,11 +19,12 @@ demo:
 test:
 	$(CARGO) test --release --locked
 
-## What CI asks, cheapest first. The kernel proofs run once for each instruction set.
+## What CI asks, cheapest first. The kernel proofs run once for each instruction set, and the device's kernels on the CPU.
 check: fmt clippy
 	$(CARGO) test --release --locked
 	PGN_BENCH_ISA=avx2 $(CARGO) test --release --locked --lib nn::
 	PGN_BENCH_ISA=portable $(CARGO) test --release --locked --lib nn::
+	PGN_BENCH_EMULATE=1 $(CARGO) test --release --locked --lib
 
 fmt:
 	$(CARGO) fmt --check

@@ -103,7 +103,7 @@ fn main() -> Result<()> {
         let mut update = None;
         bench(&mut c, "update", &name(case), None, || -> Result<()> {
             if update.is_none() {
-                update = Some(Update::new(case.0, case.1, 1.0, 64)?);
+                update = Some(Update::new(case.0, case.1, 1.0, 64, &candle_core::Device::Cpu)?);
             }
             Ok(update.as_mut().map_or(Ok(()), |u| u.run(case.2))?)
         });

@@ -1,6 +1,7 @@
 //! Times the metrics and prints one JSON object: the counterpart of `benches/peer/measure.py`.
 //!
-//! `measure --what inception --weights FILE --repeat 3` or `measure --what fid --repeat 3`
+//! `measure --what inception --weights FILE --repeat 3 [--device cuda] [--precision f32|tf32] [--images 50]` or
+//! `measure --what fid --repeat 3`
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -8,6 +9,7 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use clap::Parser;
 use pgn_bench::data::source::pictures;
+use pgn_bench::device::{Compute, Precision};
 use pgn_bench::error::{Error, Result};
 use pgn_bench::metrics::Extractor;
 use pgn_bench::metrics::frechet::{FeatureSums, distance};
@@ -17,16 +19,22 @@ use pgn_bench::rng::Stream;
 
 #[derive(Parser)]
 struct Args {
-    /// inception: features of 50 images of 32×32 pixels; fid: the distance of two sets of 5,000 features of 2,048 dimensions
+    /// inception: features of images of 32×32 pixels; fid: the distance of two sets of 5,000 features of 2,048 dimensions
     #[arg(long)]
     what: String,
     #[arg(long)]
     weights: Option<PathBuf>,
     #[arg(long, default_value_t = 3)]
     repeat: usize,
+    #[arg(long, default_value_t = 50)]
+    images: usize,
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// f32 or tf32
+    #[arg(long)]
+    precision: Option<String>,
 }
 
-const IMAGES: usize = 50;
 const SHAPE: (usize, usize) = (5000, 2048);
 
 fn main() -> Result<()> {
@@ -35,8 +43,10 @@ fn main() -> Result<()> {
     let mut stream = Stream::new(0, "bench", 0);
     let mut run: Box<dyn FnMut() -> Result<()>> = match (args.what.as_str(), &args.weights) {
         ("inception", Some(weights)) => {
-            let network = Inception::from_file(weights, None, Resize::Tf)?;
-            let pixels: Vec<u8> = (0..IMAGES * 32 * 32 * 3).map(|_| stream.below(256) as u8).collect();
+            let precision = args.precision.as_deref().and_then(|p| Precision::ALL.iter().find(|(id, _)| *id == p));
+            let compute = Compute::open(&args.device, precision.map(|p| p.1), false)?;
+            let network = Inception::from_file(weights, None, Resize::Tf, compute)?;
+            let pixels: Vec<u8> = (0..args.images * 32 * 32 * 3).map(|_| stream.below(256) as u8).collect();
             Box::new(move || network.extract(&pictures(&pixels, 32)).map(drop))
         }
         ("fid", _) => {

@@ -1,6 +1,7 @@
 //! Times training updates at full size and prints one JSON object: the counterpart of `benches/peer/step.py`.
 //!
-//! `step --arch cnn32 --method pgn --what critic|generator|whole --repeat 5 [--width 1] [--batch 64]`
+//! `step --arch cnn32 --method pgn --what critic|generator|whole --repeat 5 [--width 1] [--batch 64] [--device cuda]
+//! [--precision f32|tf32] [--burst 1]`
 
 #[path = "../benches/update/mod.rs"]
 mod update;
@@ -8,7 +9,9 @@ mod update;
 use std::time::Instant;
 
 use clap::Parser;
+use pgn_bench::device::{Compute, Precision};
 use pgn_bench::error::Result;
+use pgn_bench::memory;
 use update::{Update, What};
 
 #[derive(Parser)]
@@ -26,19 +29,36 @@ struct Args {
     /// Real images a critic update; as many generated ones, and twice as many a generator update
     #[arg(long, default_value_t = 64)]
     batch: usize,
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// f32 or tf32
+    #[arg(long)]
+    precision: Option<String>,
+    #[arg(long)]
+    deterministic: bool,
+    /// Updates between two waits for the device, which each time is an equal share of
+    #[arg(long, default_value_t = 1)]
+    burst: usize,
 }
 
 fn main() -> Result<()> {
-    pgn_bench::memory::keep_pages();
+    memory::keep_pages();
     let args = Args::parse();
-    let mut update = Update::new(&args.arch, &args.method, args.width, args.batch)?;
-    // The first round warms the caches and the allocator.
+    let precision = args.precision.as_deref().and_then(|p| Precision::ALL.iter().find(|(id, _)| *id == p));
+    let compute = Compute::open(&args.device, precision.map(|p| p.1), args.deterministic)?;
+    let mut update = Update::new(&args.arch, &args.method, args.width, args.batch, &compute.device)?;
+    // The first round warms the caches and the allocator, and compiles a GPU's kernels.
     update.run(args.what)?;
+    update.wait()?;
+    memory::reset_peak(&compute.device)?;
     let mut times = Vec::new();
     for _ in 0..args.repeat {
         let start = Instant::now();
-        update.run(args.what)?;
-        times.push(start.elapsed().as_secs_f64());
+        for _ in 0..args.burst {
+            update.run(args.what)?;
+        }
+        update.wait()?;
+        times.push(start.elapsed().as_secs_f64() / args.burst as f64);
     }
     let mut sorted = times.clone();
     sorted.sort_by(f64::total_cmp);
@@ -47,7 +67,7 @@ fn main() -> Result<()> {
         serde_json::json!({
             "arch": args.arch, "method": args.method, "what": args.what.to_string(),
             "median_s": sorted[sorted.len() / 2], "times_s": times,
-            "peak_rss_bytes": pgn_bench::memory::peak_bytes(),
+            "device": compute.id(), "flops": update.flops(args.what)?, "peak_bytes": memory::peak_bytes(&compute.device)?,
         })
     );
     Ok(())

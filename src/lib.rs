@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod critic;
 pub mod data;
+pub mod device;
 pub mod error;
 pub mod files;
 pub mod generators;

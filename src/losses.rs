@@ -1,6 +1,6 @@
 //! Adversarial losses on the normalised outputs f̂ (r of real images, s of generated ones).
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Which loss.
@@ -17,8 +17,8 @@ pub enum Loss {
 
 /// A mean over images and its derivative in each.
 pub struct Graded {
-    /// Value.
-    pub value: f64,
+    /// Value: an f64 without dimensions, where f̂ is.
+    pub value: Tensor,
     /// ∂value/∂f̂ᵢ, `[N]`.
     pub derivative: Tensor,
 }
@@ -28,7 +28,7 @@ type Pointwise = (Tensor, Tensor);
 
 fn mean(f_hat: &Tensor, (value, derivative): Pointwise) -> Result<Graded> {
     let n = f_hat.elem_count() as f64;
-    let value = value.mean_all()?.to_dtype(candle_core::DType::F64)?.to_scalar()?;
+    let value = value.mean_all()?.to_dtype(DType::F64)?;
     Ok(Graded { value, derivative: (derivative / n)? })
 }
 
@@ -67,7 +67,7 @@ impl Loss {
         };
         let (real, fake) = (mean(&r, of_real)?, mean(&s, of_fake)?);
         Ok(Graded {
-            value: real.value + fake.value,
+            value: (real.value + fake.value)?,
             derivative: Tensor::cat(&[&real.derivative.neg()?, &fake.derivative], 0)?,
         })
     }

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use candle_core::{DType, Device, Tensor};
 use pgn_bench::data::resize::bilinear;
 use pgn_bench::data::source::{Picture, pictures};
+use pgn_bench::device::{Compute, Precision};
 use pgn_bench::metrics::Extractor;
 use pgn_bench::metrics::frechet::{FeatureSums, distance};
 use pgn_bench::metrics::inception::Inception;
@@ -137,7 +138,10 @@ fn main() -> ExitCode {
         println!("inception: SKIPPED, {} or the reference files are not there", network.display());
         return ExitCode::SUCCESS;
     }
-    let inception = Inception::from_file(&network, Some(&probe), Resize::Tf).unwrap();
+    let device = std::env::var("PGN_BENCH_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    println!("inception: on {device}; PGN_BENCH_DEVICE names another device");
+    let compute = Compute::open(&device, Some(Precision::F32), false).unwrap();
+    let inception = Inception::from_file(&network, Some(&probe), Resize::Tf, compute).unwrap();
     let mut checks = Checks { failed: 0, passed: 0 };
     stages(&folder, &inception, &mut checks);
     cifar10(&folder, &inception, &mut checks);

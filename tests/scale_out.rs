@@ -204,7 +204,11 @@ fn an_array_job_finishes_whatever_happens_to_it() {
     // What Slurm does at the end of a task's time: the signal goes to the batch shell alone, the trainer's parent.
     let (mut told, mut trainer) = (0, 0);
     wait_until("a task to tell that its time is nearly over", || {
-        let found = (3..12).find_map(|cell| Some((cell, *trainers(&array, cell).first()?)));
+        let begun = |cell: usize| {
+            let method = ["none", "wgan", "sn", "gn", "pgn", "gp0"][cell % 6];
+            checkpoint(&format!("cnn32-{method}-s{}", cell / 6)).is_file()
+        };
+        let found = (3..12).filter(|&cell| begun(cell)).find_map(|cell| Some((cell, *trainers(&array, cell).first()?)));
         (told, trainer) = found.unwrap_or_default();
         found.is_some()
     });

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 use common::{Folder, run};
+use pgn_bench::device::Compute;
 use pgn_bench::metrics::inception::Inception;
 use pgn_bench::metrics::inception::resize::Resize;
 use pgn_bench::weights::read;
@@ -17,7 +18,7 @@ fn file(name: &str) -> PathBuf {
 }
 
 fn error(path: &Path) -> String {
-    match Inception::from_file(path, None, Resize::Tf) {
+    match Inception::from_file(path, None, Resize::Tf, Compute::cpu()) {
         Ok(_) => panic!("{} was accepted", path.display()),
         Err(error) => error.to_string(),
     }

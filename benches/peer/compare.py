@@ -3,9 +3,11 @@ double backward, and the cost of a method against no method; with --kernels each
 Inception features against torch-fidelity and the Fréchet distance against scipy.
 
     python compare.py --binaries target/release/examples [--pairs 7] [--only cnn32:pgn:critic] [--kernels] [--weights FILE]
+    python compare.py --binaries target/release/examples --device cuda [--precision tf32] [--burst 20] [--compile]
 
 Each side runs in a process of its own with the same number of threads. Ratios are pgn-bench's time over the peer's; for
-kernels, pgn-bench's rate over the peer's. Needs: pip install torch numpy scipy safetensors torch-fidelity, and cargo.
+kernels, pgn-bench's rate over the peer's. On a GPU the peer's memory is what its tensors took at most, ours what was in use
+at most, workspaces included in both. Needs: pip install torch numpy scipy safetensors torch-fidelity, and cargo.
 """
 
 import argparse
@@ -23,6 +25,10 @@ CASES = [
     ("resnet32", "none", "critic"), ("resnet32", "gn", "critic"), ("resnet32", "pgn", "critic"),
     ("resnet32", "pgn", "generator"), ("resnet32", "pgn", "whole"),
 ]
+GPU_CASES = [(arch, "pgn", "whole") for arch in ("cnn32", "resnet32", "biggan32")] + [
+    ("cnn32", "none", "critic"), ("cnn32", "pgn", "critic"), ("cnn32", "pgn", "generator"),
+    ("resnet32", "pgn", "critic"), ("resnet32", "pgn", "generator"),
+]
 METHOD_COST = [("cnn32", "pgn", "none"), ("resnet32", "pgn", "none")]
 
 
@@ -36,9 +42,9 @@ def compare(name, peer, ours, args):
     theirs, mine = ([side["median_s"] for side in sides] for sides in zip(*pairs))
     ratios = sorted(o / t for t, o in zip(theirs, mine))
     memory = "–"
-    if "peak_rss_bytes" in pairs[0][0]:
-        memory = f"{statistics.median(o['peak_rss_bytes'] / t['peak_rss_bytes'] for t, o in pairs):.2f}×"
-    print(f"| {name} | {statistics.median(theirs):.3f} | {statistics.median(mine):.3f} "
+    if "peak_bytes" in pairs[0][0]:
+        memory = f"{statistics.median(o['peak_bytes'] / t['peak_bytes'] for t, o in pairs):.2f}×"
+    print(f"| {name} | {statistics.median(theirs):.3g} | {statistics.median(mine):.3g} "
           f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f}) | {memory} |", flush=True)
 
 
@@ -76,21 +82,31 @@ def main():
     parser.add_argument("--only", default="", help="ARCH:METHOD:WHAT, inception or fid; any part of it")
     parser.add_argument("--weights", help="Inception weights with pytorch-fid's names (.safetensors)")
     parser.add_argument("--kernels", action="store_true", help="only the convolution kernels")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="tf32", help="of a GPU: f32 or tf32")
+    parser.add_argument("--burst", type=int, default=20, help="updates between two waits for a GPU")
+    parser.add_argument("--compile", action="store_true", help="on a GPU, give the peer's networks to torch.compile")
     args = parser.parse_args()
     if args.kernels:
         return kernels(args)
-    cases = [(":".join(case), "step", ["--arch", case[0], "--method", case[1], "--what", case[2]]) for case in CASES]
+    cases = [(":".join(case), "step", ["--arch", case[0], "--method", case[1], "--what", case[2]]) for case in (CASES if args.device == "cpu" else GPU_CASES)]
     if args.weights:
         cases += [("inception", "measure", ["--what", "inception", "--weights", args.weights]),
                   ("fid", "measure", ["--what", "fid"])]
+    if args.device != "cpu":
+        # The distance itself is computed on the CPU.
+        cases = [(name, script, flags + ["--device", args.device, "--precision", args.precision]
+                  + (["--burst", str(args.burst)] if script == "step" else ["--images", "1000"]))
+                 for name, script, flags in cases if name != "fid"]
     print("| work | peer s | pgn-bench s | ratio (median, min–max) | peak memory |\n|---|---|---|---|---|", flush=True)
     for name, script, flags in cases:
         if args.only not in name:
             continue
         flags = flags + ["--repeat", str(args.repeat)]
         peer = [sys.executable, str(Path(__file__).with_name(script + ".py")), "--threads", str(args.threads)]
-        compare(name, peer + flags, [str(args.binaries / script)] + flags, args)
-    for arch, method, base in METHOD_COST:
+        compiled = ["--compile"] if args.compile and script == "step" else []
+        compare(name, peer + flags + compiled, [str(args.binaries / script)] + flags, args)
+    for arch, method, base in METHOD_COST if args.device == "cpu" else []:
         name = f"{arch}:{method}:critic over {base}"
         if args.only in name:
             sides = [[str(args.binaries / "step"), "--arch", arch, "--method", m, "--what", "critic",

@@ -52,21 +52,20 @@ pub struct Update {
 
 impl Update {
     /// `batch` real and as many generated images a critic update, twice that a generator update.
-    pub fn new(arch: &str, method: &str, width: f64, batch: usize) -> Result<Self> {
+    pub fn new(arch: &str, method: &str, width: f64, batch: usize, device: &Device) -> Result<Self> {
         let choice = methods::find(method).ok_or_else(|| Error::invalid(format!("unknown method {method}")))?;
         let loss = choice.method.loss().unwrap_or(Loss::Hinge);
         let mut stream = Stream::new(0, "bench", 0);
-        let cpu = Device::Cpu;
-        let critic = Critic::new(arch, width, CLASSES, choice.method.spectral(), &mut stream, DType::F32, &cpu)?;
-        let generator = Generator::new(arch, width, CLASSES, &mut stream, DType::F32, &cpu)?;
+        let critic = Critic::new(arch, width, CLASSES, choice.method.spectral(), &mut stream, DType::F32, device)?;
+        let generator = Generator::new(arch, width, CLASSES, &mut stream, DType::F32, device)?;
         let side = generator.side;
         let mut images = || -> Result<Tensor> {
             let values: Vec<f32> = (0..batch * side * side * 3).map(|_| 2.0 * stream.uniform() as f32 - 1.0).collect();
-            Ok(Tensor::from_vec(values, (batch, side, side, 3), &cpu)?)
+            Ok(Tensor::from_vec(values, (batch, side, side, 3), device)?)
         };
         let images = [images()?, images()?, images()?];
         let labels: Vec<u8> = (0..batch).map(|i| (i % CLASSES) as u8).collect();
-        let labels = one_hot(&labels, CLASSES, DType::F32, &cpu)?;
+        let labels = one_hot(&labels, CLASSES, DType::F32, device)?;
         let labels = generator.classes.map(|_| [labels.clone(), labels]);
         let critic_steps = if arch.starts_with("cnn") { 1 } else { 5 };
         let state = State::new(generator, critic, [0.0, 0.9])?;
@@ -74,7 +73,6 @@ impl Update {
     }
 
     /// Operations of the convolutions and linear layers.
-    #[allow(dead_code)]
     pub fn flops(&self, what: What) -> Result<u64> {
         let [critic, generator] = update_flops(&self.choice, &self.state, [self.batch, 2 * self.batch])?;
         Ok(match what {
@@ -84,7 +82,13 @@ impl Update {
         })
     }
 
-    /// Runs it once.
+    /// Waits for the device.
+    #[allow(dead_code)]
+    pub fn wait(&self) -> Result<()> {
+        Ok(self.images[0].device().synchronize()?)
+    }
+
+    /// Runs it once; a GPU may not have done it yet.
     pub fn run(&mut self, what: What) -> Result<()> {
         self.round += 1;
         match what {
@@ -104,7 +108,7 @@ impl Update {
 
     fn critic(&mut self, fake: Tensor) -> Result<()> {
         let [real, _, augmented] = self.images.clone();
-        let mix = Tensor::full(0.5f32, self.batch, &Device::Cpu)?;
+        let mix = Tensor::full(0.5f32, self.batch, self.images[0].device())?;
         let labels = self.labels.clone();
         let batch = CriticBatch { real, fake, labels, mix: Some(mix), augmented: Some(augmented) };
         self.state.critic_update(&self.choice, self.loss, &batch, LR)?;

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use candle_core::Device;
 
+use super::choice;
 use super::progress::{bar, followed};
 use crate::config::{Cell, ExtractorKind};
 use crate::data::{Images, Split, load};
+use crate::device::{Compute, Precision};
 use crate::metrics::Extractor;
 use crate::metrics::classifier::Classifier;
 use crate::metrics::inception::resize::Resize;
@@ -33,28 +34,53 @@ impl Weights {
         named.into_iter().filter_map(|(option, file)| Some((option, file.as_deref()?)))
     }
 
-    pub(super) fn inception(&self, resize: Resize) -> Result<Inception> {
+    pub(super) fn inception(&self, resize: Resize, compute: &Compute) -> Result<Inception> {
         let weights = match (&self.weights, OFFICIAL.cached()) {
             (Some(file), _) => file.clone(),
             (None, Some(_)) => OFFICIAL.fetch()?,
             (None, None) => bail!("no Inception weights: run `pgn-bench fetch inception`, or give a file as --weights"),
         };
-        Ok(Inception::from_file(&weights, self.head.as_deref(), resize)?)
+        // Distances are of f32 features, however the networks are trained.
+        let compute = Compute { precision: Precision::F32, ..compute.clone() };
+        Ok(Inception::from_file(&weights, self.head.as_deref(), resize, compute)?)
     }
 }
 
-pub(super) fn device(name: &str) -> Result<Device> {
-    match name {
-        "cpu" => Ok(Device::Cpu),
-        other => bail!("--device {other}: this build computes on the cpu only"),
+/// Where to compute, and how.
+#[derive(clap::Args)]
+pub(super) struct Place {
+    /// Where to compute: cpu, cuda or cuda:N (a GPU needs a build with `--features cuda`)
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// What products are computed in; tf32, the default of a GPU, is one of a GPU only
+    #[arg(long, value_parser = choice(&Precision::ALL))]
+    precision: Option<Precision>,
+    /// Let a GPU use only algorithms that give the same bits every time; the cpu always does
+    #[arg(long)]
+    deterministic: bool,
+}
+
+impl Place {
+    /// The arguments that name it.
+    pub(super) fn words(&self) -> Vec<String> {
+        let mut words = vec!["--device".to_owned(), self.device.clone()];
+        if let Some(precision) = self.precision {
+            words.extend(["--precision".to_owned(), precision.id().to_owned()]);
+        }
+        words.extend(self.deterministic.then(|| "--deterministic".to_owned()));
+        words
+    }
+
+    pub(super) fn open(&self) -> Result<Compute> {
+        Ok(Compute::open(&self.device, self.precision, self.deterministic)?)
     }
 }
 
 /// Data, extractor and reference that all cells of an experiment share.
-pub(super) fn bench(cell: &Cell, weights: &Weights, device: Device) -> Result<Bench> {
+pub(super) fn bench(cell: &Cell, weights: &Weights, compute: &Compute) -> Result<Bench> {
     // The file that may be missing comes before the work.
     let inception = match cell.eval.extractor {
-        ExtractorKind::Inception => Some(weights.inception(cell.eval.resize)?),
+        ExtractorKind::Inception => Some(weights.inception(cell.eval.resize, compute)?),
         ExtractorKind::Classifier => None,
     };
     let train = loaded(cell, cell.split)?;
@@ -77,7 +103,7 @@ pub(super) fn bench(cell: &Cell, weights: &Weights, device: Device) -> Result<Be
         }
     };
     let taking = bar(&format!("features of {}", reference.name), reference.len() as u64, "images");
-    let bench = Bench::new(cell, train, &reference, extractor, device, &mut |done| taking.set_position(done as u64))?;
+    let bench = Bench::new(cell, train, &reference, extractor, compute, &mut |done| taking.set_position(done as u64))?;
     taking.finish_and_clear();
     Ok(bench)
 }

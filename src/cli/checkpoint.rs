@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use candle_core::Device;
 
-use super::bench::{self, Weights, bench};
+use super::bench::{self, Place, Weights, bench};
 use super::choice;
 use super::progress::{bar, followed};
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
@@ -60,9 +60,8 @@ pub(super) struct EvalArgs {
     /// Give 95 % intervals from N bootstrap replicates of the generated images
     #[arg(long, value_name = "N", default_value_t = 0)]
     bootstrap: usize,
-    /// Where to compute: cpu
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    place: Place,
     /// Also write the rows, as a Parquet file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -93,9 +92,8 @@ pub(super) struct SampleArgs {
     /// Trained generator, or its moving average; the run's own if not given
     #[arg(long, value_parser = choice(&config::WEIGHTS))]
     generator: Option<config::Weights>,
-    /// Where to compute: cpu
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(clap::Args)]
@@ -108,9 +106,8 @@ pub(super) struct ProbeArgs {
     /// Split of the real images; the run's own if not given
     #[arg(long, value_parser = choice(&Split::ALL))]
     split: Option<Split>,
-    /// Where to compute: cpu
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    place: Place,
     /// Print one JSON object a number
     #[arg(long)]
     json: bool,
@@ -129,9 +126,8 @@ pub(super) struct NeighboursArgs {
     /// The picture, a name in .png
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Where to compute: cpu
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    place: Place,
 }
 
 fn open(path: &Path) -> Result<Stored> {
@@ -173,9 +169,9 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
     let stored = open(&args.checkpoint)?;
     let own = stored.progress.cell.clone();
     let cell = Cell { eval: asked(args, &own.eval)?, ..own };
-    let device = bench::device(&args.device)?;
-    let (state, progress) = restore(stored, &device)?;
-    let bench = bench(&cell, &args.weights, device)?;
+    let compute = args.place.open()?;
+    let (state, progress) = restore(stored, &compute.device)?;
+    let bench = bench(&cell, &args.weights, &compute)?;
     let origin = Origin::new(&progress, &cell, &bench.instrument)?;
     let mut rows = Vec::new();
     for &weights in &cell.eval.weights {
@@ -212,18 +208,18 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
 }
 
 pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
-    let device = bench::device(&args.device)?;
+    let compute = args.place.open()?;
     let stored = open(&args.checkpoint)?;
     let cell = stored.progress.cell.clone();
     let split = args.split.unwrap_or(cell.split);
     let images = bench::loaded(&cell, split)?;
-    let (state, progress) = restore(stored, &device)?;
+    let (state, progress) = restore(stored, &compute.device)?;
     let choice = methods::require(&cell.method)?;
     let n = args.n.min(images.len());
     let samples = followed(&format!("critic of {}", cell.name()), "sets", |progress| {
         Ok(measure(&state, choice.method.as_ref(), &cell, &images, n, progress)?)
     })?;
-    let instrument = Instrument::new(None, &images, &device);
+    let instrument = Instrument::new(None, &images, &compute);
     let eval = Eval { reference: split, batch_norm: Mode::Batch, ..cell.eval.clone() };
     let cell = Cell { eval, ..cell };
     let origin = Origin::new(&progress, &cell, &instrument)?;
@@ -271,8 +267,8 @@ fn shown(rows: &[Row]) -> String {
 }
 
 pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
-    let device = bench::device(&args.device)?;
-    let (state, progress) = restore(open(&args.checkpoint)?, &device)?;
+    let compute = args.place.open()?;
+    let (state, progress) = restore(open(&args.checkpoint)?, &compute.device)?;
     let cell = progress.cell;
     let Some(output) =
         args.output.clone().or_else(|| args.checkpoint.is_dir().then(|| args.checkpoint.join(NEIGHBOURS)))
@@ -299,8 +295,8 @@ pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
 }
 
 pub(super) fn sample(args: &SampleArgs) -> Result<()> {
-    let device = bench::device(&args.device)?;
-    let (state, progress) = restore(open(&args.checkpoint)?, &device)?;
+    let compute = args.place.open()?;
+    let (state, progress) = restore(open(&args.checkpoint)?, &compute.device)?;
     let own = progress.cell;
     let weights = args.generator.unwrap_or(own.eval.weights[0]);
     let generator = state.generator(weights);

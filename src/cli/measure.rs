@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use candle_core::Tensor;
 use serde_json::json;
 
-use super::bench::Weights;
+use super::bench::{Place, Weights};
 use super::choice;
 use super::progress::{bar, followed};
 use crate::data::source::{self, Named, Picture};
@@ -23,6 +23,8 @@ use crate::train::rows::{RANK_DEFICIENT, interval};
 pub(super) struct Options {
     #[command(flatten)]
     weights: Weights,
+    #[command(flatten)]
+    place: Place,
     /// How images are brought to 299×299 pixels
     #[arg(long, value_parser = choice(&Resize::ALL), default_value = "tf")]
     resize: Resize,
@@ -55,7 +57,7 @@ struct Measure<'a> {
 
 impl<'a> Measure<'a> {
     fn new(options: &'a Options) -> Result<Self> {
-        Ok(Self { options, inception: options.weights.inception(options.resize)? })
+        Ok(Self { options, inception: options.weights.inception(options.resize, &options.place.open()?)? })
     }
 
     /// Opens a collection and checks that it has as many images as asked for.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use candle_core::Device;
 
-use super::bench::{self, Weights, bench};
+use super::bench::{Place, Weights, bench};
 use super::cells::Cells;
 use super::progress::{CellBar, bar};
 use super::report::{last_grid, rows};
@@ -29,9 +29,8 @@ pub(super) struct Args {
     /// Only the cell of this number, counted from 0 in the order of --dry-run
     #[arg(long, value_name = "N")]
     cell: Option<usize>,
-    /// Where to compute: cpu
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    place: Place,
     /// Folder of the results
     #[arg(long, short, default_value = "results")]
     output: PathBuf,
@@ -55,14 +54,14 @@ pub(super) fn comparison(folder: &Path) -> Result<String> {
 }
 
 pub(super) fn execute(args: &Args) -> Result<ExitCode> {
-    let device = bench::device(&args.device)?;
+    let compute = args.place.open()?;
     let mut cells = args.cells.resolve()?;
     if let Some(n) = args.cell {
         let Some(cell) = cells.get(n) else { bail!("--cell {n}: there are {} cells, from 0", cells.len()) };
         cells = vec![cell.clone()];
     }
     if args.dry_run {
-        print!("{}", plan(&cells, &device)?);
+        print!("{}", plan(&cells, &compute.device)?);
         return Ok(ExitCode::SUCCESS);
     }
     let existing = match (args.resume, args.overwrite) {
@@ -75,7 +74,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     }
     create_folder(&args.output)?;
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };
-    let bench = bench(first, &args.weights, device)?;
+    let bench = bench(first, &args.weights, &compute)?;
 
     interrupt::install()?;
     let mut diverged = 0;

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::bench::{Weights, bench, device};
+use super::bench::{Place, Weights, bench};
 use super::cells::Cells;
 use super::{pool, slurm};
 use crate::config::{Cell, ExtractorKind};
 use crate::data;
+use crate::device::Compute;
 use crate::error::{AtPath, Error};
 use crate::files::{create_folder, named, write_bytes};
 use crate::results;
@@ -29,6 +30,8 @@ pub(super) struct Args {
     cells: Cells,
     #[command(flatten)]
     weights: Weights,
+    #[command(flatten)]
+    place: Place,
     /// Folder of the results, which all nodes see
     #[arg(long, short, default_value = "results")]
     output: PathBuf,
@@ -95,11 +98,10 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     for cell in &cells {
         settle(&args.output, cell, Existing::Resume, &[])?;
     }
-    let device = device("cpu")?;
     // What a task would stumble over is found before any is submitted.
     [first.split, first.eval.reference].iter().try_for_each(|&s| data::check(&first.dataset, s, first.image_size))?;
     if args.slurm && first.eval.extractor == ExtractorKind::Inception {
-        args.weights.inception(first.eval.resize)?;
+        args.weights.inception(first.eval.resize, &Compute::cpu())?;
     }
     let mut open = Vec::new();
     for (n, cell) in cells.iter().enumerate() {
@@ -138,7 +140,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // Made once, before the tasks would all wait for it.
-    bench(first, &args.weights, device)?;
+    bench(first, &args.weights, &args.place.open()?)?;
     Submission { engine: Engine::Pool(std::process::id()), cells: cells.clone() }.write(&submitted)?;
     pool::run(&task, &cells, &open, args.jobs.unwrap_or(1) as usize)
 }
@@ -170,6 +172,7 @@ fn command(args: &Args, experiment: &Path, output: &Path) -> Result<Vec<String>>
     let program = std::env::current_exe()?;
     let mut command = vec![text(&program)?, "run".to_owned(), text(experiment)?];
     command.extend(args.cells.narrowing());
+    command.extend(args.place.words());
     for (option, file) in args.weights.files() {
         command.extend([option.to_owned(), text(&std::path::absolute(file).at("find", file)?)?]);
     }

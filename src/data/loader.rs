@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 
 use candle_core::{Device, Tensor};
 
-use super::{Images, to_unit};
+use super::Images;
+use super::place::{Place, place_images, placed};
 use crate::error::{Error, Result};
 use crate::rng::Stream;
 
@@ -26,10 +27,23 @@ pub struct Batch {
     pub augmented: Option<Tensor>,
 }
 
-/// The thread that makes batches.
+/// Where the images of a batch come from, before they are made.
+struct Drawn {
+    real: Vec<Place>,
+    labels: Vec<u8>,
+    augmented: Option<Vec<Place>>,
+}
+
+/// What the thread sends: a batch drawn and, unless the data set lives on the device, made.
+type Next = Result<(Drawn, Option<Batch>)>;
+
+/// The thread that draws batches and, unless the data set lives on the device, makes them.
 pub struct Loader {
-    batches: Option<Receiver<Result<Batch>>>,
+    batches: Option<Receiver<Next>>,
     thread: Option<JoinHandle<()>>,
+    device: Device,
+    /// The data set's bytes, where they live on the device.
+    resident: Option<Tensor>,
 }
 
 /// What the thread needs to know.
@@ -49,10 +63,13 @@ impl Plan {
     /// Batch number `number`.
     ///
     /// # Errors
-    /// When the device refuses the memory.
+    /// When there is no memory.
     pub fn batch(&self, number: u64) -> Result<Batch> {
-        let side = self.images.side;
-        let (mut pixels, mut labels) = (Vec::with_capacity(self.size * self.images.stride()), Vec::new());
+        self.made(&self.draw(number))
+    }
+
+    fn draw(&self, number: u64) -> Drawn {
+        let (mut real, mut labels) = (Vec::with_capacity(self.size), Vec::with_capacity(self.size));
         let mut flips = Stream::new(self.seed, "data/flip", number);
         let n = self.images.len() as u64;
         let mut epoch = None;
@@ -62,73 +79,83 @@ impl Plan {
                 Some((e, order)) if e == position / n => order,
                 _ => Stream::new(self.seed, "data/order", position / n).permutation(self.images.len()),
             };
-            let index = order[(position % n) as usize] as usize;
-            labels.push(self.images.labels[index]);
-            let image = self.images.image(index);
+            let index = order[(position % n) as usize];
+            labels.push(self.images.labels[index as usize]);
             epoch = Some((position / n, order));
-            push_flipped(&mut pixels, image, side, flips.coin());
+            real.push([i64::from(index), i64::from(flips.coin()), 0, 0]);
         }
-        let augmented = if self.augment { Some(self.augmented(&pixels, number)?) } else { None };
-        Ok(Batch { real: super::to_tensor(&pixels, side, &Device::Cpu)?, labels, augmented })
+        let augmented = self.augment.then(|| self.augmented(&real, number));
+        Drawn { real, labels, augmented }
     }
 
-    fn augmented(&self, pixels: &[u8], number: u64) -> Result<Tensor> {
-        let side = self.images.side;
+    fn augmented(&self, real: &[Place], number: u64) -> Vec<Place> {
         let mut stream = Stream::new(self.seed, "data/augment", number);
-        let most = SHIFT * side as f64;
-        let mut out = Vec::with_capacity(pixels.len());
-        for image in pixels.chunks_exact(self.images.stride()) {
-            let mut flipped = Vec::with_capacity(image.len());
-            push_flipped(&mut flipped, image, side, stream.coin());
-            let [dx, dy] = [0; 2].map(|_| ((2.0 * stream.uniform() - 1.0) * most).round() as isize);
-            for y in 0..side {
-                for x in 0..side {
-                    let from =
-                        y.checked_add_signed(-dy).zip(x.checked_add_signed(-dx)).filter(|&(y, x)| y < side && x < side);
-                    for channel in 0..3 {
-                        out.push(to_unit(from.map_or(0, |(y, x)| flipped[(y * side + x) * 3 + channel])));
-                    }
-                }
-            }
-        }
-        Ok(Tensor::from_vec(out, (self.size, side, side, 3), &Device::Cpu)?)
+        let most = SHIFT * self.images.side as f64;
+        let moved = |&[image, flipped, ..]: &Place| {
+            let flipped = flipped ^ i64::from(stream.coin());
+            let [right, down] = [0; 2].map(|_| ((2.0 * stream.uniform() - 1.0) * most).round() as i64);
+            [image, flipped, down, right]
+        };
+        real.iter().map(moved).collect()
     }
-}
 
-fn push_flipped(out: &mut Vec<u8>, image: &[u8], side: usize, flip: bool) {
-    if !flip {
-        return out.extend_from_slice(image);
-    }
-    for row in image.chunks_exact(side * 3) {
-        for pixel in row.chunks_exact(3).rev() {
-            out.extend_from_slice(pixel);
-        }
+    fn made(&self, drawn: &Drawn) -> Result<Batch> {
+        let side = self.images.side;
+        let tensor = |places: &Vec<Place>| {
+            Tensor::from_vec(placed(&self.images.pixels, side, places), (places.len(), side, side, 3), &Device::Cpu)
+        };
+        Ok(Batch {
+            real: tensor(&drawn.real)?,
+            labels: drawn.labels.clone(),
+            augmented: drawn.augmented.as_ref().map(tensor).transpose()?,
+        })
     }
 }
 
 impl Loader {
-    /// Starts making batches from number `first` on.
-    pub fn start(plan: Plan, first: u64) -> Self {
+    /// Starts making batches for a device from number `first` on.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn start(plan: Plan, first: u64, device: &Device) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        let resident = super::place::resident(&plan.images.pixels, plan.images.side, device)?;
+        #[cfg(not(feature = "cuda"))]
+        let resident = None;
+        let is_resident = resident.is_some();
         let (send, receive) = sync_channel(AHEAD);
         let thread = std::thread::spawn(move || {
             for number in first.. {
-                if send.send(plan.batch(number)).is_err() {
+                let drawn = plan.draw(number);
+                let made = if is_resident { Ok(None) } else { plan.made(&drawn).map(Some) };
+                if send.send(made.map(|batch| (drawn, batch))).is_err() {
                     return;
                 }
             }
         });
-        Self { batches: Some(receive), thread: Some(thread) }
+        Ok(Self { batches: Some(receive), thread: Some(thread), device: device.clone(), resident })
     }
 
-    /// The next batch.
+    /// The next batch, on the device.
     ///
     /// # Errors
     /// When making it failed.
     pub fn next_batch(&self) -> Result<Batch> {
-        match self.batches.as_ref().map(Receiver::recv) {
-            Some(Ok(batch)) => batch,
-            _ => Err(Error::invalid("the loader's thread has ended")),
-        }
+        let Some(Ok(next)) = self.batches.as_ref().map(Receiver::recv) else {
+            return Err(Error::invalid("the loader's thread has ended"));
+        };
+        let (real, augmented, labels) = match (next?, &self.resident) {
+            ((_, Some(batch)), _) => {
+                let augmented = batch.augmented.map(|a| a.to_device(&self.device)).transpose()?;
+                (batch.real.to_device(&self.device)?, augmented, batch.labels)
+            }
+            ((drawn, None), Some(bytes)) => {
+                let augmented = drawn.augmented.map(|places| place_images(bytes, &places)).transpose()?;
+                (place_images(bytes, &drawn.real)?, augmented, drawn.labels)
+            }
+            ((_, None), None) => return Err(Error::invalid("the loader's thread made no batch")),
+        };
+        Ok(Batch { real, labels, augmented })
     }
 }
 
@@ -161,12 +188,12 @@ mod tests {
     #[test]
     fn an_epoch_shows_every_image_once_and_a_restart_goes_on() {
         let p = plan(12, 5);
-        let loader = Loader::start(p.clone(), 0);
+        let loader = Loader::start(p.clone(), 0, &Device::Cpu).unwrap();
         let seen: Vec<Vec<u8>> = (0..6).map(|_| first_pixels(&loader.next_batch().unwrap())).collect();
         let mut epoch: Vec<u8> = seen.concat()[..12].to_vec();
         epoch.sort_unstable();
         assert_eq!(epoch, (0..12).collect::<Vec<u8>>());
-        let resumed = Loader::start(p, 4);
+        let resumed = Loader::start(p, 4, &Device::Cpu).unwrap();
         assert_eq!(first_pixels(&resumed.next_batch().unwrap()), seen[4]);
     }
 

@@ -8,6 +8,7 @@ pub mod hub;
 pub mod loader;
 mod locate;
 mod pickle;
+pub mod place;
 pub mod resize;
 mod shapes;
 pub mod source;

@@ -3,6 +3,7 @@
 
 use candle_core::{Result, Shape, Tensor};
 
+use super::device::{Array, Machine, MadeOn, pointwise};
 use super::op::{InPlace, Made, Op1, Op2, View, apply1, apply2, map, same_dims, update2, zip};
 use super::real::Real;
 
@@ -13,6 +14,9 @@ impl Op1 for Leaky {
     fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
         let alpha = T::from_f64(self.0);
         Ok((map(x.data, |x| if x > T::ZERO { x } else { alpha * x }), Shape::from(x.dims)))
+    }
+    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+        pointwise(m, Self::NAME, x, 0, [self.0, 0.0, 0.0])
     }
 }
 
@@ -33,6 +37,10 @@ impl Op2 for Slope {
         let alpha = T::from_f64(self.0);
         Ok((zip(d.data, y.data, |d, y| if y > T::ZERO { d } else { alpha * d }), Shape::from(d.dims)))
     }
+    fn device<M: Machine>(&self, m: &M, d: Array, y: Array) -> MadeOn<M> {
+        same_dims(<Self as Op2>::NAME, d.dims, y.dims)?;
+        pointwise(m, <Self as Op2>::NAME, d, y.at, [self.0, 0.0, 0.0])
+    }
 }
 
 /// `d` times the slope of [`leaky_relu`] where its output was `y`: its adjoint and its tangent alike.
@@ -50,6 +58,9 @@ impl Op1 for Tanh {
     fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
         Ok((map(x.data, T::tanh), Shape::from(x.dims)))
     }
+    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+        pointwise(m, <Self as Op1>::NAME, x, 0, [0.0; 3])
+    }
 }
 
 impl Op2 for Tanh {
@@ -57,6 +68,10 @@ impl Op2 for Tanh {
     fn cpu<T: Real>(&self, dy: View<T>, y: View<T>) -> Made<T> {
         same_dims(<Self as Op2>::NAME, dy.dims, y.dims)?;
         Ok((zip(dy.data, y.data, |dy, y| dy * (T::ONE - y * y)), Shape::from(dy.dims)))
+    }
+    fn device<M: Machine>(&self, m: &M, dy: Array, y: Array) -> MadeOn<M> {
+        same_dims(<Self as Op2>::NAME, dy.dims, y.dims)?;
+        pointwise(m, <Self as Op2>::NAME, dy, y.at, [0.0; 3])
     }
 }
 
@@ -90,6 +105,10 @@ impl Op2 for Add {
     fn cpu<T: Real>(&self, a: View<T>, b: View<T>) -> Made<T> {
         same_dims(<Self as Op2>::NAME, a.dims, b.dims)?;
         Ok((zip(a.data, b.data, |a, b| a + b), Shape::from(a.dims)))
+    }
+    fn device<M: Machine>(&self, m: &M, a: Array, b: Array) -> MadeOn<M> {
+        same_dims(<Self as Op2>::NAME, a.dims, b.dims)?;
+        pointwise(m, <Self as Op2>::NAME, a, b.at, [0.0; 3])
     }
 }
 

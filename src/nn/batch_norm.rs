@@ -5,15 +5,16 @@
 use candle_core::{Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::device::{Array, ColumnSums, Machine, MadeOn, each, made, value};
 use super::op::{Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
 use super::real::{Real, vectorised};
 
 /// Rows a partial sum covers: fixed, so that results do not depend on the number of threads.
 const ROWS: usize = 1024;
 
-fn channels<T>(name: &str, x: View<T>) -> Result<usize> {
-    match x.dims {
-        &[.., c] if c > 0 && !x.data.is_empty() => Ok(c),
+fn channels(name: &str, dims: &[usize]) -> Result<usize> {
+    match dims {
+        &[.., c] if !dims.contains(&0) => Ok(c),
         dims => bail!("{name}: expected a non-empty [N, H, W, C], got {dims:?}"),
     }
 }
@@ -38,12 +39,14 @@ fn row_sums<T: Real>([groups, rows]: [usize; 2], width: usize, f: impl Fn(usize,
     parts.chunks(blocks).flat_map(|parts| (0..width).map(move |k| parts.iter().map(|p| p[k].to_f64()).sum())).collect()
 }
 
-/// How many rows each of the `groups` groups of coefficients covers.
-fn group_rows<T>(name: &str, x: View<T>, c: usize, groups: usize) -> Result<usize> {
-    if groups != 1 && groups != x.dims[0] {
-        bail!("{name}: coefficients of {groups} images for {:?}", x.dims)
-    }
-    Ok(x.data.len() / c / groups)
+/// How images and their coefficients `[G + more, 2, C]` fit: groups, rows of each, channels.
+fn grouped(name: &str, x: &[usize], coefficients: &[usize], more: usize) -> Result<[usize; 3]> {
+    let c = channels(name, x)?;
+    let Some(groups) = coefficients.first().and_then(|g| g.checked_sub(more)).filter(|&g| g == 1 || g == x[0]) else {
+        bail!("{name}: coefficients of shape {coefficients:?} for {x:?}")
+    };
+    same_dims(name, &[groups + more, 2, c], coefficients)?;
+    Ok([groups, x.iter().product::<usize>() / c / groups, c])
 }
 
 struct Moments;
@@ -51,7 +54,7 @@ struct Moments;
 impl Op1 for Moments {
     const NAME: &'static str = "channel_moments";
     fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
-        let c = channels(Self::NAME, x)?;
+        let c = channels(Self::NAME, x.dims)?;
         let rows = x.data.len() / c;
         let mean: Vec<T> = row_sums([1, rows], c, |r, _, sum: &mut [T]| {
             for (s, &v) in sum.iter_mut().zip(&x.data[r * c..]) {
@@ -69,6 +72,15 @@ impl Op1 for Moments {
         let var: Vec<T> = var.iter().map(|s| T::from_f64(s / rows as f64)).collect();
         Ok(([mean, var].concat(), Shape::from((2, c))))
     }
+    // One pass over x: sums in double have the bits that the difference of two squares takes away.
+    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+        let c = channels(Self::NAME, x.dims)?;
+        let rows = x.len() / c;
+        let sums = ColumnSums::new(m, "channel_moments_parts", [1, rows, c], x.at, [])?;
+        let out = m.alloc(2 * c)?;
+        each(m, "moments_of_sums", c, m.at(&out), [m.at(&sums.parts), sums.count as u64, value(rows as f64)])?;
+        Ok((out, Shape::from((2, c))))
+    }
 }
 
 /// Coefficients `[G, 2, C]`: scale, shift.
@@ -77,10 +89,7 @@ struct Apply;
 impl Op2 for Apply {
     const NAME: &'static str = "batch_norm_relu";
     fn cpu<T: Real>(&self, x: View<T>, coefficients: View<T>) -> Made<T> {
-        let c = channels(Self::NAME, x)?;
-        let groups = coefficients.data.len() / (2 * c);
-        same_dims(Self::NAME, &[groups, 2, c], coefficients.dims)?;
-        let rows = group_rows(Self::NAME, x, c, groups)?;
+        let [_, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 0)?;
         let out = fill(x.data.len(), c * ROWS, |at, out| {
             for (n, (out, x)) in out.chunks_exact_mut(c).zip(x.data[at..].chunks_exact(c)).enumerate() {
                 let (scale, shift) = coefficients.data[(at / c + n) / rows * 2 * c..][..2 * c].split_at(c);
@@ -92,6 +101,10 @@ impl Op2 for Apply {
         });
         Ok((out, Shape::from(x.dims)))
     }
+    fn device<M: Machine>(&self, m: &M, x: Array, coefficients: Array) -> MadeOn<M> {
+        let [_, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 0)?;
+        made(m, Self::NAME, x.dims, [x.at, coefficients.at, c as u64, rows as u64])
+    }
 }
 
 /// Coefficients `[G + 1, 2, C]`: scale, shift of each group; mean, inverse deviation. Sums `[G, 2, C]`: of the gradient
@@ -101,11 +114,8 @@ struct GradSums;
 impl Op3 for GradSums {
     const NAME: &'static str = "batch_norm_relu_grad_sums";
     fn cpu<T: Real>(&self, dy: View<T>, x: View<T>, coefficients: View<T>) -> Made<T> {
-        let c = channels(Self::NAME, x)?;
         same_dims(Self::NAME, x.dims, dy.dims)?;
-        let groups = coefficients.data.len() / (2 * c) - 1;
-        same_dims(Self::NAME, &[groups + 1, 2, c], coefficients.dims)?;
-        let rows = group_rows(Self::NAME, x, c, groups)?;
+        let [groups, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 1)?;
         let co: Vec<&[T]> = coefficients.data.chunks_exact(c).collect();
         let (mean, inverse) = (co[2 * groups], co[2 * groups + 1]);
         let sums = row_sums([groups, rows], 2 * c, |r, group, sum: &mut [T]| {
@@ -120,6 +130,12 @@ impl Op3 for GradSums {
         });
         Ok((sums.into_iter().map(T::from_f64).collect(), Shape::from((groups, 2, c))))
     }
+    fn device<M: Machine>(&self, m: &M, dy: Array, x: Array, coefficients: Array) -> MadeOn<M> {
+        same_dims(Self::NAME, x.dims, dy.dims)?;
+        let [groups, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 1)?;
+        let rest = [dy.at, coefficients.at, groups as u64];
+        ColumnSums::new(m, "batch_norm_relu_grad_parts", [groups, rows, c], x.at, rest)?.finish(m, 2)
+    }
 }
 
 /// Coefficients `[G + 2, 2, C]`: those of [`GradSums`], then what the batch's mean and its deviation pass back.
@@ -128,11 +144,8 @@ struct InputGrad;
 impl Op3 for InputGrad {
     const NAME: &'static str = "batch_norm_relu_input_grad";
     fn cpu<T: Real>(&self, dy: View<T>, x: View<T>, coefficients: View<T>) -> Made<T> {
-        let c = channels(Self::NAME, x)?;
         same_dims(Self::NAME, x.dims, dy.dims)?;
-        let groups = coefficients.data.len() / (2 * c) - 2;
-        same_dims(Self::NAME, &[groups + 2, 2, c], coefficients.dims)?;
-        let rows = group_rows(Self::NAME, x, c, groups)?;
+        let [groups, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 2)?;
         let co: Vec<&[T]> = coefficients.data.chunks_exact(c).collect();
         let &[mean, inverse, by_mean, by_deviation] = &co[2 * groups..] else {
             bail!("{}: coefficients of shape {:?}", Self::NAME, coefficients.dims)
@@ -150,6 +163,12 @@ impl Op3 for InputGrad {
             }
         });
         Ok((out, Shape::from(x.dims)))
+    }
+    fn device<M: Machine>(&self, m: &M, dy: Array, x: Array, coefficients: Array) -> MadeOn<M> {
+        same_dims(Self::NAME, x.dims, dy.dims)?;
+        let [groups, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 2)?;
+        let [rows, c, groups] = [rows, c, groups].map(|v| v as u64);
+        made(m, Self::NAME, x.dims, [x.at, coefficients.at, c, rows, dy.at, groups])
     }
 }
 

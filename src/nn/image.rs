@@ -4,13 +4,15 @@
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::device::{Array, ColumnSums, Machine, MadeOn, dot, made, reduced, value};
 use super::op::{GRAIN, Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
 use super::real::{Real, vectorised};
 
-fn split<T>(name: &str, x: View<T>) -> Result<(usize, usize)> {
-    match x.dims.first() {
-        Some(&n) if n > 0 => Ok((n, x.data.len() / n)),
-        _ => bail!("{name}: expected at least one image, got shape {:?}", x.dims),
+/// Images, and elements of each.
+fn split(name: &str, dims: &[usize]) -> Result<(usize, usize)> {
+    match dims {
+        &[n, ref image @ ..] if n > 0 => Ok((n, image.iter().product())),
+        _ => bail!("{name}: expected at least one image, got shape {dims:?}"),
     }
 }
 
@@ -19,12 +21,16 @@ struct SquaredDistance(f64);
 impl Op1 for SquaredDistance {
     const NAME: &'static str = "squared_distance";
     fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
-        let (n, len) = split(Self::NAME, x)?;
+        let (n, len) = split(Self::NAME, x.dims)?;
         let out = fill(n, 1, |at, out| {
             let sum: f64 = x.data[at * len..][..len].iter().map(|&v| (v.to_f64() - self.0).powi(2)).sum();
             out[0] = T::from_f64(sum);
         });
         Ok((out, Shape::from(n)))
+    }
+    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+        let (n, len) = split(Self::NAME, x.dims)?;
+        reduced(m, Self::NAME, n, [x.at, len as u64, value(self.0)])
     }
 }
 
@@ -45,14 +51,17 @@ impl Op1 for SumOfSquares {
             x.data.par_chunks(GRAIN).map(|c| c.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>()).collect();
         Ok((vec![T::from_f64(parts.iter().sum())], Shape::from(1)))
     }
+    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+        dot(m, x.len(), x.at, x.at)
+    }
 }
 
-/// Euclidean norm of all elements, summed in f64.
+/// Euclidean norm of all elements, summed in f64: an f64 without dimensions, where `x` is.
 ///
 /// # Errors
 /// As for [`squared_distance`].
-pub fn norm(x: &Tensor) -> Result<f64> {
-    Ok(apply1(&SumOfSquares, x)?.to_dtype(candle_core::DType::F64)?.to_vec1::<f64>()?[0].sqrt())
+pub fn norm(x: &Tensor) -> Result<Tensor> {
+    apply1(&SumOfSquares, x)?.to_dtype(DType::F64)?.sqrt()?.squeeze(0)
 }
 
 struct Scale(f64);
@@ -60,8 +69,8 @@ struct Scale(f64);
 impl Op2 for Scale {
     const NAME: &'static str = "scale_images";
     fn cpu<T: Real>(&self, x: View<T>, s: View<T>) -> Made<T> {
-        let (n, len) = split(<Self as Op2>::NAME, x)?;
-        same_dims(<Self as Op2>::NAME, &[n], s.dims)?;
+        let (n, len) = split(Self::NAME, x.dims)?;
+        same_dims(Self::NAME, &[n], s.dims)?;
         let t = T::from_f64(self.0);
         let out = fill(n * len, len, |at, out| {
             let scale = s.data[at / len];
@@ -70,6 +79,11 @@ impl Op2 for Scale {
             }
         });
         Ok((out, Shape::from(x.dims)))
+    }
+    fn device<M: Machine>(&self, m: &M, x: Array, s: Array) -> MadeOn<M> {
+        let (n, len) = split(Self::NAME, x.dims)?;
+        same_dims(Self::NAME, &[n], s.dims)?;
+        made(m, Self::NAME, x.dims, [x.at, s.at, len as u64, value(self.0)])
     }
 }
 
@@ -83,14 +97,23 @@ pub fn scale_images(x: &Tensor, s: &Tensor, t: f64) -> Result<Tensor> {
 
 struct AddBias;
 
+impl AddBias {
+    /// Images, and elements of each.
+    fn split(x: &[usize], s: &[usize], b: &[usize]) -> Result<(usize, usize)> {
+        let (n, len) = split(Self::NAME, x)?;
+        same_dims(Self::NAME, &[n], s)?;
+        let channels: usize = b.iter().product();
+        if channels == 0 || len % channels != 0 {
+            bail!("{}: bias has shape {b:?}, images {x:?}", Self::NAME)
+        }
+        Ok((n, len))
+    }
+}
+
 impl Op3 for AddBias {
     const NAME: &'static str = "add_scaled_bias";
     fn cpu<T: Real>(&self, x: View<T>, s: View<T>, b: View<T>) -> Made<T> {
-        let (n, len) = split(Self::NAME, x)?;
-        same_dims(Self::NAME, &[n], s.dims)?;
-        if b.data.is_empty() || len % b.data.len() != 0 {
-            bail!("{}: bias has shape {:?}, images {:?}", Self::NAME, b.dims, x.dims)
-        }
+        let (n, len) = Self::split(x.dims, s.dims, b.dims)?;
         let out = fill(n * len, len, |at, out| {
             let scale = s.data[at / len];
             let source = x.data[at..][..len].chunks_exact(b.data.len());
@@ -101,6 +124,10 @@ impl Op3 for AddBias {
             }
         });
         Ok((out, Shape::from(x.dims)))
+    }
+    fn device<M: Machine>(&self, m: &M, x: Array, s: Array, b: Array) -> MadeOn<M> {
+        let (_, len) = Self::split(x.dims, s.dims, b.dims)?;
+        made(m, "finish", x.dims, [x.at, b.at, b.len() as u64, s.at, len as u64, 0, value(1.0)])
     }
 }
 
@@ -117,7 +144,7 @@ struct ChannelSum;
 impl Op2 for ChannelSum {
     const NAME: &'static str = "channel_sum";
     fn cpu<T: Real>(&self, x: View<T>, s: View<T>) -> Made<T> {
-        let (n, len) = split(Self::NAME, x)?;
+        let (n, len) = split(Self::NAME, x.dims)?;
         same_dims(Self::NAME, &[n], s.dims)?;
         let c = x.dims.last().copied().unwrap_or(1);
         let per_image: Vec<Vec<T>> = x
@@ -140,6 +167,18 @@ impl Op2 for ChannelSum {
             .collect();
         Ok((out, Shape::from(c)))
     }
+    fn device<M: Machine>(&self, m: &M, x: Array, s: Array) -> MadeOn<M> {
+        let (n, len) = split(Self::NAME, x.dims)?;
+        same_dims(Self::NAME, &[n], s.dims)?;
+        let c = x.dims[1..].last().copied().unwrap_or(1);
+        weighted_rows(m, [n * len / c, c], x.at, s.at, len / c)
+    }
+}
+
+/// Σ over rows of `x` `[rows, columns]`, each `per` rows times the next element of `s`: `[columns]`.
+pub(super) fn weighted_rows<M: Machine>(m: &M, [rows, columns]: [usize; 2], x: u64, s: u64, per: usize) -> MadeOn<M> {
+    let sums = ColumnSums::new(m, "channel_sum_parts", [1, rows, columns], x, [s, per as u64])?;
+    Ok((sums.finish(m, 1)?.0, Shape::from(columns)))
 }
 
 /// `Σᵢ sᵢ Σ_pixels xᵢ` for each channel: `x` `[N, …, C]`, `s` `[N]` → `[C]`.

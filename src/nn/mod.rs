@@ -5,6 +5,7 @@
 pub mod activation;
 pub mod batch_norm;
 pub mod conv;
+pub mod device;
 pub mod fold;
 pub mod image;
 pub mod init;

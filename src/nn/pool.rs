@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
+use super::device::{Array, Machine, MadeOn, made};
 use super::op::{Made, Op1, View, apply1, fill};
 use super::real::Real;
 
@@ -19,15 +20,21 @@ struct Pool3 {
     padding: usize,
 }
 
-impl Op1 for Pool3 {
-    const NAME: &'static str = "pool3";
-    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
-        let &[n, h, w, c] = x.dims else { bail!("{}: expected [N, H, W, C], got {:?}", Self::NAME, x.dims) };
+impl Pool3 {
+    /// Dimensions of images, and rows and columns of what they are pooled to.
+    fn sizes(&self, x: &[usize]) -> Result<([usize; 4], [usize; 2])> {
+        let &[n, h, w, c] = x else { bail!("{}: expected [N, H, W, C], got {x:?}", Self::NAME) };
         if h + 2 * self.padding < SIDE || w + 2 * self.padding < SIDE {
             bail!("{}: {h}×{w} pixels are less than a window", Self::NAME)
         }
-        let size = |extent: usize| (extent + 2 * self.padding - SIDE) / self.stride + 1;
-        let (oh, ow) = (size(h), size(w));
+        Ok(([n, h, w, c], [h, w].map(|extent| (extent + 2 * self.padding - SIDE) / self.stride + 1)))
+    }
+}
+
+impl Op1 for Pool3 {
+    const NAME: &'static str = "pool3";
+    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+        let ([n, h, w, c], [oh, ow]) = self.sizes(x.dims)?;
         // The pixels of a window along one axis, those outside the image left out.
         let window = |o: usize, extent: usize| {
             let first = o * self.stride;
@@ -71,6 +78,13 @@ impl Op1 for Pool3 {
             }
         });
         Ok((out, Shape::from((n, oh, ow, c))))
+    }
+    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+        let ([n, h, w, c], [oh, ow]) = self.sizes(x.dims)?;
+        let mean = usize::from(matches!(self.kind, Kind::Mean));
+        let [c_, h, w, oh_, ow_, stride, padding, mean] =
+            [c, h, w, oh, ow, self.stride, self.padding, mean].map(|v| v as u64);
+        made(m, Self::NAME, &[n, oh, ow, c], [x.at, c_, h, w, oh_, ow_, stride, padding, mean])
     }
 }
 

@@ -2,15 +2,40 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
+use super::device::{Array, Machine, MadeOn, made, value};
 use super::op::{Made, Op1, View, apply1, fill};
 use super::real::Real;
+
+fn images(name: &str, dims: &[usize]) -> Result<[usize; 4]> {
+    match dims {
+        &[n, h, w, c] => Ok([n, h, w, c]),
+        _ => bail!("{name}: expected [N, H, W, C], got {dims:?}"),
+    }
+}
+
+/// Dimensions at half the rows and columns.
+fn halved(name: &str, dims: &[usize]) -> Result<[usize; 4]> {
+    let [n, h, w, c] = images(name, dims)?;
+    if h % 2 != 0 || w % 2 != 0 {
+        bail!("{name}: {h}×{w} pixels do not divide by two")
+    }
+    Ok([n, h / 2, w / 2, c])
+}
+
+/// Images and channels of images of one pixel.
+fn single(name: &str, dims: &[usize]) -> Result<[usize; 2]> {
+    match dims {
+        &[n, 1, 1, c] => Ok([n, c]),
+        _ => bail!("{name}: expected [N, 1, 1, C], got {dims:?}"),
+    }
+}
 
 struct Spread(f64);
 
 impl Op1 for Spread {
     const NAME: &'static str = "upsample2";
     fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
-        let &[n, h, w, c] = x.dims else { bail!("{}: expected [N, H, W, C], got {:?}", Self::NAME, x.dims) };
+        let [n, h, w, c] = images(Self::NAME, x.dims)?;
         let scale = T::from_f64(self.0);
         let row = 2 * w * c;
         let out = fill(n * 4 * h * w * c, row, |at, out| {
@@ -26,6 +51,10 @@ impl Op1 for Spread {
         });
         Ok((out, Shape::from((n, 2 * h, 2 * w, c))))
     }
+    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+        let [n, h, w, c] = images(Self::NAME, x.dims)?;
+        made(m, Self::NAME, &[n, 2 * h, 2 * w, c], [x.at, 2 * w as u64, c as u64, value(self.0)])
+    }
 }
 
 struct Gather2(f64);
@@ -33,15 +62,11 @@ struct Gather2(f64);
 impl Op1 for Gather2 {
     const NAME: &'static str = "avg_pool2";
     fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
-        let &[n, h, w, c] = x.dims else { bail!("{}: expected [N, H, W, C], got {:?}", Self::NAME, x.dims) };
-        if h % 2 != 0 || w % 2 != 0 {
-            bail!("{}: {h}×{w} pixels do not divide by two", Self::NAME)
-        }
+        let [n, h, w, c] = halved(Self::NAME, x.dims)?;
         let scale = T::from_f64(self.0);
-        let row = w / 2 * c;
-        let out = fill(n * h / 2 * row, row.max(1), |at, out| {
-            let source = &x.data[at / row * 2 * w * c..][..2 * w * c];
-            let (upper, lower) = source.split_at(w * c);
+        let row = w * c;
+        let out = fill(n * h * row, row.max(1), |at, out| {
+            let (upper, lower) = x.data[at * 4..][..4 * row].split_at(2 * row);
             for ((pixel, a), b) in out.chunks_exact_mut(c).zip(upper.chunks_exact(2 * c)).zip(lower.chunks_exact(2 * c))
             {
                 for (k, o) in pixel.iter_mut().enumerate() {
@@ -49,7 +74,11 @@ impl Op1 for Gather2 {
                 }
             }
         });
-        Ok((out, Shape::from((n, h / 2, w / 2, c))))
+        Ok((out, Shape::from((n, h, w, c))))
+    }
+    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+        let [n, h, w, c] = halved(Self::NAME, x.dims)?;
+        made(m, Self::NAME, &[n, h, w, c], [x.at, w as u64, c as u64, value(self.0)])
     }
 }
 
@@ -90,7 +119,7 @@ struct GlobalSum(f64);
 impl Op1 for GlobalSum {
     const NAME: &'static str = "global_pool";
     fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
-        let &[n, h, w, c] = x.dims else { bail!("{}: expected [N, H, W, C], got {:?}", Self::NAME, x.dims) };
+        let [n, h, w, c] = images(Self::NAME, x.dims)?;
         let scale = T::from_f64(self.0);
         let out = fill(n * c, c, |at, out: &mut [T]| {
             out.fill(T::ZERO);
@@ -105,6 +134,10 @@ impl Op1 for GlobalSum {
         });
         Ok((out, Shape::from((n, 1, 1, c))))
     }
+    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+        let [n, h, w, c] = images(Self::NAME, x.dims)?;
+        made(m, Self::NAME, &[n, 1, 1, c], [x.at, (h * w) as u64, c as u64, value(self.0)])
+    }
 }
 
 struct GlobalSpread {
@@ -115,7 +148,7 @@ struct GlobalSpread {
 impl Op1 for GlobalSpread {
     const NAME: &'static str = "global_pool_grad";
     fn cpu<T: Real>(&self, dy: View<T>) -> Made<T> {
-        let &[n, 1, 1, c] = dy.dims else { bail!("{}: expected [N, 1, 1, C], got {:?}", Self::NAME, dy.dims) };
+        let [n, c] = single(Self::NAME, dy.dims)?;
         let scale = T::from_f64(self.scale);
         let image = self.size[0] * self.size[1] * c;
         let out = fill(n * image, image, |at, out| {
@@ -127,6 +160,10 @@ impl Op1 for GlobalSpread {
             }
         });
         Ok((out, Shape::from((n, self.size[0], self.size[1], c))))
+    }
+    fn device<M: Machine>(&self, m: &M, dy: Array) -> MadeOn<M> {
+        let ([n, c], [h, w]) = (single(Self::NAME, dy.dims)?, self.size);
+        made(m, Self::NAME, &[n, h, w, c], [dy.at, (h * w) as u64, c as u64, value(self.scale)])
     }
 }
 

@@ -1,10 +1,12 @@
 //! Spectral normalisation (Miyato et al. 2018) as a reparametrisation outside the layers: they see W̄ = W/σ with σ = uᵀWv,
 //! W reshaped to `[O, rest]` and u, v from one power iteration in each training pass, constant in the gradient.
 
-use candle_core::{DType, Result, Shape, Tensor, bail};
+use candle_core::{Result, Shape, Tensor, bail};
 
+use super::device::{Array, Machine, MadeOn, dot as dot_on, made, reduced};
+use super::image::weighted_rows;
 use super::init::Init;
-use super::op::{GRAIN, Made, Op2, Op3, View, apply2, apply3, fill, same_dims};
+use super::op::{GRAIN, Made, Op2, View, apply2, fill, same_dims};
 use super::real::Real;
 use super::store::{Builder, Id, Store};
 
@@ -30,7 +32,8 @@ struct Normalised {
     w: Tensor,
     u: Tensor,
     v: Tensor,
-    sigma: f64,
+    /// 1/σ, without dimensions.
+    inverse: Tensor,
 }
 
 /// Partial sums that let the compiler use whole vectors.
@@ -51,8 +54,8 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
     sums.iter().map(|s| s.to_f64()).sum::<f64>() + rest
 }
 
-fn matrix<T>(name: &str, w: View<T>) -> Result<[usize; 2]> {
-    match w.dims {
+fn matrix(name: &str, dims: &[usize]) -> Result<[usize; 2]> {
+    match dims {
         &[rows, columns] if rows * columns > 0 => Ok([rows, columns]),
         dims => bail!("{name}: expected a matrix, got {dims:?}"),
     }
@@ -64,10 +67,15 @@ struct Times;
 impl Op2 for Times {
     const NAME: &'static str = "matrix_times_vector";
     fn cpu<T: Real>(&self, w: View<T>, v: View<T>) -> Made<T> {
-        let [rows, columns] = matrix(Self::NAME, w)?;
+        let [rows, columns] = matrix(Self::NAME, w.dims)?;
         same_dims(Self::NAME, &[columns], v.dims)?;
         let row = |at: usize| T::from_f64(dot(&w.data[at * columns..][..columns], v.data));
         Ok((fill(rows, 1, |at, out| out[0] = row(at)), Shape::from(rows)))
+    }
+    fn device<M: Machine>(&self, m: &M, w: Array, v: Array) -> MadeOn<M> {
+        let [rows, columns] = matrix(Self::NAME, w.dims)?;
+        same_dims(Self::NAME, &[columns], v.dims)?;
+        reduced(m, Self::NAME, rows, [w.at, columns as u64, v.at])
     }
 }
 
@@ -77,7 +85,7 @@ struct TransposedTimes;
 impl Op2 for TransposedTimes {
     const NAME: &'static str = "transposed_matrix_times_vector";
     fn cpu<T: Real>(&self, w: View<T>, u: View<T>) -> Made<T> {
-        let [rows, columns] = matrix(Self::NAME, w)?;
+        let [rows, columns] = matrix(Self::NAME, w.dims)?;
         same_dims(Self::NAME, &[rows], u.dims)?;
         let out = fill(columns, COLUMNS, |at, out| {
             out.fill(T::ZERO);
@@ -88,6 +96,11 @@ impl Op2 for TransposedTimes {
             }
         });
         Ok((out, Shape::from(columns)))
+    }
+    fn device<M: Machine>(&self, m: &M, w: Array, u: Array) -> MadeOn<M> {
+        let [rows, columns] = matrix(Self::NAME, w.dims)?;
+        same_dims(Self::NAME, &[rows], u.dims)?;
+        weighted_rows(m, [rows, columns], w.at, u.at, 1)
     }
 }
 
@@ -104,38 +117,41 @@ impl Op2 for Inner {
         });
         Ok((vec![T::from_f64(parts.iter().map(|p| p.to_f64()).sum())], Shape::from(1)))
     }
+    fn device<M: Machine>(&self, m: &M, a: Array, b: Array) -> MadeOn<M> {
+        same_dims(Self::NAME, a.dims, b.dims)?;
+        dot_on(m, a.len(), a.at, b.at)
+    }
 }
 
-/// (G − inner·u vᵀ)/σ.
-struct PullBack {
-    inner: f64,
-    sigma: f64,
-}
+/// (G − u vᵀ)·s of u `[rows]`, v `[columns]` and s, one after the other.
+struct PullBack;
 
-impl Op3 for PullBack {
+impl Op2 for PullBack {
     const NAME: &'static str = "spectral_pull_back";
-    fn cpu<T: Real>(&self, g: View<T>, u: View<T>, v: View<T>) -> Made<T> {
-        let [rows, columns] = matrix(Self::NAME, g)?;
-        same_dims(Self::NAME, &[rows], u.dims)?;
-        same_dims(Self::NAME, &[columns], v.dims)?;
-        let inverse = T::from_f64(1.0 / self.sigma);
+    fn cpu<T: Real>(&self, g: View<T>, uvs: View<T>) -> Made<T> {
+        let [rows, columns] = matrix(Self::NAME, g.dims)?;
+        same_dims(Self::NAME, &[rows + columns + 1], uvs.dims)?;
+        let (u, vs) = uvs.data.split_at(rows);
+        let s = vs[columns];
         let out = fill(rows * columns, columns, |at, out| {
-            let u = T::from_f64(self.inner * u.data[at / columns].to_f64());
-            for ((o, &g), &v) in out.iter_mut().zip(&g.data[at..]).zip(v.data) {
-                *o = (g - u * v) * inverse;
+            let u = u[at / columns];
+            for ((o, &g), &v) in out.iter_mut().zip(&g.data[at..]).zip(vs) {
+                *o = (g - u * v) * s;
             }
         });
         Ok((out, Shape::from(g.dims)))
     }
+    fn device<M: Machine>(&self, m: &M, g: Array, uvs: Array) -> MadeOn<M> {
+        let [rows, columns] = matrix(Self::NAME, g.dims)?;
+        same_dims(Self::NAME, &[rows + columns + 1], uvs.dims)?;
+        made(m, Self::NAME, g.dims, [g.at, columns as u64, uvs.at])
+    }
 }
 
 fn unit(x: &Tensor, epsilon: f64) -> Result<Tensor> {
-    let norm = scalar(&x.sqr()?.sum_all()?.sqrt()?)?;
-    x / norm.max(epsilon)
-}
-
-fn scalar(t: &Tensor) -> Result<f64> {
-    t.to_dtype(DType::F64)?.to_scalar()
+    let norm = x.sqr()?.sum_all()?.sqrt()?;
+    let floor = (norm.zeros_like()? + epsilon)?;
+    x.broadcast_mul(&norm.maximum(&floor)?.recip()?)
 }
 
 impl Spectral {
@@ -181,9 +197,9 @@ impl Weight {
             buffers.set(of.u, &u)?;
             buffers.set(of.v, &v)?;
         }
-        let sigma = scalar(&(&u * &wv)?.sum_all()?)?;
-        let w = (stored / sigma)?;
-        Ok(Self { w: w.clone(), normalised: Some(Normalised { w, u, v, sigma }) })
+        let inverse = (&u * &wv)?.sum_all()?.recip()?;
+        let w = stored.broadcast_mul(&inverse)?;
+        Ok(Self { w: w.clone(), normalised: Some(Normalised { w, u, v, inverse }) })
     }
 
     /// ∂L/∂W of the stored weight, `[O, rest]` or its shape, from ∂L/∂W̄: (∂L/∂W̄ − ⟨∂L/∂W̄, W̄⟩·u vᵀ)/σ.
@@ -193,17 +209,18 @@ impl Weight {
     pub fn pull_back(&self, gradient: &Tensor) -> Result<Tensor> {
         let Some(n) = &self.normalised else { return Ok(gradient.clone()) };
         let gradient = gradient.flatten_from(1)?;
-        let inner = scalar(&apply2(&Inner, &gradient, &n.w.flatten_from(1)?)?.squeeze(0)?)?;
-        apply3(&PullBack { inner, sigma: n.sigma }, &gradient, &n.u, &n.v)
+        let inner = apply2(&Inner, &gradient, &n.w.flatten_from(1)?)?;
+        let uvs = Tensor::cat(&[&n.u.broadcast_mul(&inner)?, &n.v, &n.inverse.unsqueeze(0)?], 0)?;
+        apply2(&PullBack, &gradient, &uvs)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::testing::{central_difference, dot as inner, random, tensors_close};
+    use crate::nn::testing::{central_difference, device, dot as inner, random, tensors_close};
     use crate::rng::Stream;
-    use candle_core::Device;
+    use candle_core::DType;
 
     #[test]
     fn products_are_those_of_matrices() {
@@ -219,7 +236,7 @@ mod tests {
     fn the_pulled_back_gradient_is_a_central_difference() {
         let mut buffers = Builder::default();
         let spectral = Spectral::declare(&mut buffers, "layer", &[5, 4, 3, 3], 1e-12);
-        let buffers = buffers.build(&mut Stream::new(0, "spectral", 0), DType::F64, &Device::Cpu).unwrap();
+        let buffers = buffers.build(&mut Stream::new(0, "spectral", 0), DType::F64, device()).unwrap();
         let (w, g) = (random("w", &[5, 4, 3, 3]), random("g", &[5, 4, 3, 3]));
         let of = |w: &Tensor| Weight::of(w, Some(&spectral), &buffers, Power::Still);
         let gradient = of(&w).unwrap().pull_back(&g).unwrap().reshape(w.dims()).unwrap();

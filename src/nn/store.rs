@@ -56,6 +56,8 @@ impl Builder {
     /// When the device refuses the buffer.
     pub fn build(self, stream: &mut Stream, dtype: DType, device: &Device) -> Result<Store> {
         let values: Vec<f64> = self.entries.iter().flat_map(|e| e.init.draw(&e.shape, stream)).collect();
+        // A GPU has no memory of no bytes.
+        let device = if self.len == 0 { &Device::Cpu } else { device };
         let flat = Tensor::from_vec(values, self.len, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
         Ok(Store { entries: Arc::new(self.entries), flat })
     }

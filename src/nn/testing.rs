@@ -1,25 +1,49 @@
-//! What the operator proofs share: random f64 tensors, inner products and central differences.
+//! What the operator proofs share: the device they run on, random f64 tensors, inner products and central differences.
+
+use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use crate::device::{Compute, Precision};
 use crate::rng::Stream;
 
-/// Standard normals of `shape`, in f64 on the CPU.
+/// The device that `PGN_BENCH_DEVICE` names; the CPU where it names none.
+pub fn device() -> &'static Device {
+    static DEVICE: LazyLock<Device> = LazyLock::new(|| match std::env::var("PGN_BENCH_DEVICE") {
+        Ok(name) => Compute::open(&name, Some(Precision::F32), false).unwrap().device,
+        Err(_) => {
+            println!("skipped: nothing runs on a GPU without PGN_BENCH_DEVICE=cuda");
+            Device::Cpu
+        }
+    });
+    &DEVICE
+}
+
+/// Asserts that a tensor is f64 on the device under test.
+#[track_caller]
+pub fn on_device(t: &Tensor) {
+    assert_eq!(t.dtype(), DType::F64);
+    assert!(t.device().same_device(device()));
+}
+
+/// Every element of a tensor, in f64.
+pub fn values(t: &Tensor) -> Vec<f64> {
+    assert_eq!(t.dtype(), DType::F64);
+    t.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Standard normals of `shape`, in f64 on the device under test.
 pub fn random(name: &str, shape: &[usize]) -> Tensor {
     let mut stream = Stream::new(0, name, 0);
     let n = shape.iter().product();
     let values: Vec<f64> = (0..n).map(|_| stream.normal()).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(values, shape, device()).unwrap()
 }
 
-/// ⟨a, b⟩, asserting that both are f64 on the CPU and of one shape.
+/// ⟨a, b⟩ of tensors of one shape.
 pub fn dot(a: &Tensor, b: &Tensor) -> f64 {
-    for t in [a, b] {
-        assert_eq!(t.dtype(), DType::F64);
-        assert!(t.device().is_cpu());
-    }
     assert_eq!(a.dims(), b.dims());
-    (a * b).unwrap().sum_all().unwrap().to_scalar().unwrap()
+    values(a).iter().zip(values(b)).map(|(a, b)| a * b).sum()
 }
 
 /// Asserts `a ≈ b` to a relative tolerance.
@@ -31,8 +55,9 @@ pub fn close(a: f64, b: f64, tolerance: f64) {
 /// Asserts `‖a − b‖ ≤ tolerance·‖b‖`.
 #[track_caller]
 pub fn tensors_close(a: &Tensor, b: &Tensor, tolerance: f64) {
-    let d = (a - b).unwrap();
-    let (error, norm) = (dot(&d, &d).sqrt(), dot(b, b).sqrt());
+    assert_eq!(a.dims(), b.dims());
+    let d = values(a).iter().zip(values(b)).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+    let (error, norm) = (d.sqrt(), dot(b, b).sqrt());
     assert!(error <= tolerance * norm, "relative error {}", error / norm);
 }
 

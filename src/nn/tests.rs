@@ -1,23 +1,19 @@
 //! The three proofs of the operators beside convolution: a naive loop nest, the adjoint identity, central differences.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::activation::{add, leaky_relu, leaky_relu_slope, tanh, tanh_grad};
 use super::batch_norm::{batch_norm_relu, batch_norm_relu_grad, channel_moments};
 use super::image::{add_scaled_bias, channel_sum, norm, scale_images, squared_distance};
+use super::pool::{max_pool3, mean_pool3};
 use super::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad, upsample2, upsample2_grad};
-use super::testing::{adjoint, central_difference, close, dot, random, tensors_close};
-
-fn values(t: &Tensor) -> Vec<f64> {
-    assert_eq!((t.dtype(), t.device().is_cpu()), (DType::F64, true));
-    t.flatten_all().unwrap().to_vec1().unwrap()
-}
+use super::testing::{adjoint, central_difference, close, device, dot, on_device, random, tensors_close, values};
 
 /// `[n, h, w, c]` from a function of the indices.
 fn naive(dims: [usize; 4], f: impl Fn(usize, usize, usize, usize) -> f64) -> Tensor {
     let [n, h, w, c] = dims;
     let all = (0..n * h * w * c).map(|i| f(i / (h * w * c), i / (w * c) % h, i / c % w, i % c)).collect();
-    Tensor::from_vec::<_, f64>(all, &dims[..], &candle_core::Device::Cpu).unwrap()
+    Tensor::from_vec::<_, f64>(all, &dims[..], device()).unwrap()
 }
 
 fn at(x: &[f64], dims: [usize; 4], [n, h, w, c]: [usize; 4]) -> f64 {
@@ -63,6 +59,29 @@ fn resampling_gradients_are_central_differences() {
 }
 
 #[test]
+fn pooling_over_windows_is_its_definition() {
+    let dims = [2, 7, 8, 3];
+    let x = random("x", &dims);
+    let v = values(&x);
+    // The pixels of the window of an output, those beyond the border left out.
+    let window = |n, y, w, c, stride: usize, padding: usize| -> Vec<f64> {
+        let inside = |o: usize, k: usize, extent: usize| (o * stride + k).checked_sub(padding).filter(|&i| i < extent);
+        let pixels = (0..9).filter_map(|k| Some((inside(y, k / 3, dims[1])?, inside(w, k % 3, dims[2])?)));
+        pixels.map(|(y, w)| at(&v, dims, [n, y, w, c])).collect()
+    };
+    for (stride, padding, size) in [(1, 1, [7, 8]), (2, 0, [3, 3]), (2, 1, [4, 4])] {
+        let max = |n, y, w, c| window(n, y, w, c, stride, padding).into_iter().fold(f64::NEG_INFINITY, f64::max);
+        tensors_close(&max_pool3(&x, stride, padding).unwrap(), &naive([2, size[0], size[1], 3], max), 0.0);
+    }
+    let mean = |n, y, w, c| {
+        let pixels = window(n, y, w, c, 1, 1);
+        pixels.iter().sum::<f64>() / pixels.len() as f64
+    };
+    tensors_close(&mean_pool3(&x).unwrap(), &naive(dims, mean), 1e-15);
+    assert!(max_pool3(&random("small", &[1, 2, 4, 1]), 1, 0).unwrap_err().to_string().contains("2×4"));
+}
+
+#[test]
 fn activations() {
     let (x, v, dy) = (random("x", &DIMS), random("v", &DIMS), random("dy", &DIMS));
     for alpha in [0.0, 0.1] {
@@ -75,7 +94,8 @@ fn activations() {
         central_difference(|x| Ok(dot(&leaky_relu(x, alpha)?, &dy)), &x, &v, &dx);
     }
     let y = tanh(&x).unwrap();
-    assert_eq!(values(&y), values(&x).iter().map(|x| x.tanh()).collect::<Vec<_>>());
+    on_device(&y);
+    tensors_close(&y, &naive(DIMS, |n, h, w, c| at(&values(&x), DIMS, [n, h, w, c]).tanh()), 1e-15);
     let dx = tanh_grad(&dy, &y).unwrap();
     adjoint(&tanh_grad(&v, &y).unwrap(), &dy, &v, &dx);
     central_difference(|x| Ok(dot(&tanh(x)?, &dy)), &x, &v, &dx);
@@ -91,7 +111,7 @@ fn per_image_operators() {
     for (got, want) in values(&squared_distance(&x, 1.0).unwrap()).iter().zip(want) {
         close(*got, want, 1e-14);
     }
-    close(norm(&x).unwrap(), v.iter().map(|x| x * x).sum::<f64>().sqrt(), 1e-14);
+    close(norm(&x).unwrap().to_scalar().unwrap(), v.iter().map(|x| x * x).sum::<f64>().sqrt(), 1e-14);
     let scaled = scale_images(&x, &s, 0.5).unwrap();
     tensors_close(&scaled, &naive(DIMS, |n, y, w, c| sv[n] * (at(&v, DIMS, [n, y, w, c]) - 0.5)), 1e-15);
     let bv = values(&b);

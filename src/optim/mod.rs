@@ -25,6 +25,9 @@ impl InPlace<1> for FirstMoment {
     fn element<T: Real>(&self, m: T, [g]: [T; 1]) -> T {
         T::from_f64(self.0) * m + T::from_f64(1.0 - self.0) * g
     }
+    fn values(&self) -> [f64; 3] {
+        [self.0, 1.0 - self.0, 0.0]
+    }
 }
 
 struct SecondMoment(f64);
@@ -33,6 +36,9 @@ impl InPlace<1> for SecondMoment {
     const NAME: &'static str = "adam_second_moment";
     fn element<T: Real>(&self, v: T, [g]: [T; 1]) -> T {
         T::from_f64(self.0) * v + T::from_f64(1.0 - self.0) * g * g
+    }
+    fn values(&self) -> [f64; 3] {
+        [self.0, 1.0 - self.0, 0.0]
     }
 }
 
@@ -45,6 +51,9 @@ impl InPlace<2> for Step {
     const NAME: &'static str = "adam_step";
     fn element<T: Real>(&self, x: T, [m, v]: [T; 2]) -> T {
         x - T::from_f64(self.rate) * m / (Real::sqrt(v) / T::from_f64(self.second_correction) + T::from_f64(EPSILON))
+    }
+    fn values(&self) -> [f64; 3] {
+        [self.rate, self.second_correction, EPSILON]
     }
 }
 
@@ -78,6 +87,9 @@ impl InPlace<1> for Average {
     fn element<T: Real>(&self, average: T, [x]: [T; 1]) -> T {
         T::from_f64(self.0) * average + T::from_f64(1.0 - self.0) * x
     }
+    fn values(&self) -> [f64; 3] {
+        [self.0, 1.0 - self.0, 0.0]
+    }
 }
 
 /// `average ← decay·average + (1 − decay)·x`.
@@ -101,6 +113,9 @@ impl InPlace<0> for Clip {
         } else {
             x
         }
+    }
+    fn values(&self) -> [f64; 3] {
+        [self.0, 0.0, 0.0]
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::html::escape;
 use super::markdown::plain;
 use super::runs::{Protocol, Run, protocols, runs, series};
+use crate::device::Precision;
 use crate::error::{AtPath, Error, Result};
 use crate::files::write_bytes;
 use crate::results::Row;
@@ -114,6 +115,16 @@ pub struct Measurement {
     pub reference: String,
     pub reference_sha256: String,
     pub batch_norm: String,
+    #[serde(default = "f32", skip_serializing_if = "is_f32")]
+    pub precision: String,
+}
+
+fn f32() -> String {
+    Precision::F32.id().to_owned()
+}
+
+fn is_f32(precision: &str) -> bool {
+    precision == Precision::F32.id()
 }
 
 impl Measurement {
@@ -128,6 +139,7 @@ impl Measurement {
             reference: p.reference.clone(),
             reference_sha256: p.reference_sha256.clone(),
             batch_norm: p.batch_norm.clone(),
+            precision: p.precision.clone(),
         }
     }
 
@@ -144,6 +156,7 @@ impl Measurement {
                 ("reference", m.reference.clone()),
                 ("reference_sha256", m.reference_sha256.clone()),
                 ("batch_norm", m.batch_norm.clone()),
+                ("precision", m.precision.clone()),
             ]
         });
         let pairs = sides[0].iter().zip(&sides[1]).filter(|(a, b)| a != b);

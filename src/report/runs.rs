@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::plot::order;
 use crate::config::FULL;
+use crate::device::Precision;
 use crate::results::{COST, PEAK, Row};
 use crate::statistics::{half_width, mean_and_deviation};
 
@@ -32,6 +33,7 @@ pub struct Protocol {
     pub reference_sha256: String,
     pub batch_norm: String,
     pub weights: String,
+    pub precision: String,
 }
 
 impl Protocol {
@@ -51,11 +53,12 @@ impl Protocol {
             reference_sha256: row.reference_sha256.clone(),
             batch_norm: row.batch_norm.clone(),
             weights: row.weights.clone(),
+            precision: Precision::of(&row.device).to_owned(),
         }
     }
 
     /// Its fields by name, in order.
-    pub fn fields(&self) -> [(&'static str, String); 13] {
+    pub fn fields(&self) -> [(&'static str, String); 14] {
         [
             ("experiment", self.experiment.clone()),
             ("scale", self.scale.clone()),
@@ -70,6 +73,7 @@ impl Protocol {
             ("reference_sha256", self.reference_sha256.clone()),
             ("batch_norm", self.batch_norm.clone()),
             ("weights", self.weights.clone()),
+            ("precision", self.precision.clone()),
         ]
     }
 

@@ -169,7 +169,7 @@ rows! {
     config_hash: String,
     /// The same without the seed: runs of one family differ in nothing else.
     family: String,
-    /// Device.
+    /// Device and, on a GPU, precision: cpu, cuda f32 or cuda tf32.
     device: String,
 }
 

@@ -107,10 +107,12 @@ fn timed(cell: &Cell, choice: &Choice, state: &mut State, [few_real, few_fake]: 
         let mix = Some(Tensor::full(0.5f32, few_real, &device)?);
         let batch = CriticBatch { real: fake.clone(), fake: fake.clone(), labels, mix, augmented: Some(fake) };
         state.critic_update(choice, loss, &batch, 0.0)?;
+        device.synchronize()?;
         seconds[0] = start.elapsed().as_secs_f64();
         let start = Instant::now();
         let latents = state.generator.latents(0, "cost/generator", round, few_fake)?;
         state.generator_update(choice, loss, &latents, 0.0)?;
+        device.synchronize()?;
         seconds[1] = start.elapsed().as_secs_f64();
     }
     Ok(seconds)

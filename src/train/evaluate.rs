@@ -8,6 +8,7 @@ use super::rows::Instrument;
 use crate::config::{Cell, Metric};
 use crate::data::source::pictures;
 use crate::data::{Images, to_bytes};
+use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::generators::Generator;
 use crate::interrupt;
@@ -80,7 +81,7 @@ impl Bench {
         train: Arc<Images>,
         reference_split: &Images,
         extractor: Box<dyn Extractor>,
-        device: Device,
+        compute: &Compute,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
         if cell.eval.metrics.contains(&Metric::Is) && extractor.classes().is_none() {
@@ -95,11 +96,11 @@ impl Bench {
         let Some(gaussian) = of.gaussian else { return Err(Error::invalid("the reference has no statistics")) };
         Ok(Self {
             train,
-            instrument: Instrument::new(Some(extractor.as_ref()), reference_split, &device),
+            instrument: Instrument::new(Some(extractor.as_ref()), reference_split, compute),
             extractor,
             reference: Reference::new(&gaussian)?,
             reference_features: of.kept,
-            device,
+            device: compute.device.clone(),
         })
     }
 }

@@ -1,13 +1,12 @@
 //! Result rows of what was measured on a run.
 
-use candle_core::Device;
-
 use super::checkpoint::Progress;
 use super::evaluate::{Scores, kept};
 use super::log::Line;
 use super::probe::Sample;
 use crate::config::{Cell, Change, Weights};
 use crate::data::Images;
+use crate::device::Compute;
 use crate::error::Result;
 use crate::losses::Loss;
 use crate::methods;
@@ -40,13 +39,13 @@ pub struct Instrument {
     pub dim: usize,
     /// SHA-256 of the reference's pixels.
     pub reference_sha256: String,
-    /// Device.
+    /// Device, with its precision where there is a choice.
     pub device: String,
 }
 
 impl Instrument {
     /// Of an evaluation; without an extractor, of the networks themselves.
-    pub fn new(extractor: Option<&dyn Extractor>, reference: &Images, device: &Device) -> Self {
+    pub fn new(extractor: Option<&dyn Extractor>, reference: &Images, compute: &Compute) -> Self {
         let none = "none".to_owned();
         Self {
             extractor: extractor.map_or_else(|| none.clone(), |e| e.id().to_owned()),
@@ -54,7 +53,7 @@ impl Instrument {
             resize: extractor.map_or(none, |e| e.resize().to_owned()),
             dim: extractor.map_or(0, Extractor::dim),
             reference_sha256: reference.fingerprint().to_owned(),
-            device: if device.is_cpu() { "cpu".to_owned() } else { "cuda".to_owned() },
+            device: compute.id(),
         }
     }
 }

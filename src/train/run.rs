@@ -11,11 +11,12 @@ use super::grid;
 use super::lock::{self, Lock};
 use super::log::{self, Line, Log};
 use super::rows::{self, Origin};
-use super::step::{CriticBatch, CriticReport, State};
+use super::step::{CriticBatch, State};
 use super::tensorboard;
 use crate::config::{Cell, Change, Weights};
 use crate::critic::Critic;
 use crate::data::loader::{Loader, Plan};
+use crate::device::Precision;
 use crate::error::{AtPath, Error, Result};
 use crate::files::{create_folder, write_bytes};
 use crate::generators::{Generator, Mode};
@@ -37,6 +38,8 @@ pub const NEIGHBOURS: &str = "neighbours.png";
 const GRID: [usize; 2] = [8, 8];
 /// Longest time between checkpoints.
 const CHECKPOINT_S: f64 = 300.0;
+/// Steps after which a GPU is asked what they measured: to ask is to wait for it.
+const READ_EVERY: usize = 8;
 
 /// What a run tells whoever watches.
 pub trait Watch {
@@ -281,6 +284,13 @@ impl<'a> Run<'a> {
                     family.clone_into(&mut row.family);
                 }
                 let ours = bench.extractor.weights_sha256();
+                let device = &bench.instrument.device;
+                if let Some(row) = rows.iter().find(|r| Precision::of(&r.device) != Precision::of(device)) {
+                    return Err(Error::content(
+                        &path,
+                        format!("trained on {}, now on {}: go on with the same --precision", row.device, device),
+                    ));
+                }
                 if let Some(row) = rows.iter().find(|r| r.extractor_sha256 != ours) {
                     return Err(Error::content(
                         &path,
@@ -309,14 +319,14 @@ impl<'a> Run<'a> {
             seed: self.cell.seed,
             augment: self.choice.consistency,
         };
-        let loader = Loader::start(plan, self.progress.step * t.critic_steps);
+        let loader = Loader::start(plan, self.progress.step * t.critic_steps, &self.bench.device)?;
         let at_checkpoints = [COST, PEAK];
         let evaluations = self.rows.iter().filter(|r| !at_checkpoints.contains(&r.metric.as_str()));
         let evaluated = evaluations.map(|r| r.step).max().unwrap_or(0);
         let (mut log, recent) = Log::open(&self.folder.join(log::FILE), self.progress.step, evaluated)?;
         self.recent = recent;
         let (mut saved, mut flushed) = (Instant::now(), Instant::now());
-        memory::reset_peak();
+        memory::reset_peak(&self.bench.device)?;
         // A run that was interrupted in an evaluation makes it now.
         if self.is_due()
             && evaluated < self.progress.step
@@ -327,28 +337,25 @@ impl<'a> Run<'a> {
         while self.progress.step < t.steps {
             if interrupt::requested().is_some() {
                 log.flush()?;
-                self.note_peak();
+                self.note_peak()?;
                 self.checkpoint("running")?;
                 return Ok(Outcome::Interrupted);
             }
-            let start = Instant::now();
-            let line = self.step(&loader)?;
-            let seconds = start.elapsed().as_secs_f64();
-            self.progress.train_s += seconds;
-            let line = Line { step_s: seconds, ..line };
-            log.write(&line)?;
+            for line in self.stretch(&loader)? {
+                log.write(&line)?;
+                if let Some(fault) = fault(&line) {
+                    log.flush()?;
+                    self.progress.step = line.step - 1;
+                    return self.diverge(fault);
+                }
+                watch.step(&line);
+                self.recent.push(line);
+            }
             // For those who watch.
             if flushed.elapsed().as_secs_f64() > 1.0 {
                 log.flush()?;
                 flushed = Instant::now();
             }
-            if let Some(fault) = fault(&line) {
-                log.flush()?;
-                return self.diverge(fault);
-            }
-            self.progress.step = line.step;
-            watch.step(&line);
-            self.recent.push(line.clone());
             if self.is_due() {
                 if let Some(outcome) = self.evaluation(&mut log, watch)? {
                     return Ok(outcome);
@@ -356,7 +363,7 @@ impl<'a> Run<'a> {
                 saved = Instant::now();
             } else if saved.elapsed().as_secs_f64() > CHECKPOINT_S {
                 log.flush()?;
-                self.note_peak();
+                self.note_peak()?;
                 self.checkpoint("running")?;
                 saved = Instant::now();
             }
@@ -364,8 +371,9 @@ impl<'a> Run<'a> {
         Ok(Outcome::Finished)
     }
 
-    fn note_peak(&mut self) {
-        self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes());
+    fn note_peak(&mut self) -> Result<()> {
+        self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes(&self.bench.device)?);
+        Ok(())
     }
 
     /// Whether the step that was made last is one that is evaluated.
@@ -378,7 +386,7 @@ impl<'a> Run<'a> {
     fn evaluation(&mut self, log: &mut Log, watch: &mut dyn Watch) -> Result<Option<Outcome>> {
         log.flush()?;
         let step = self.progress.step;
-        self.note_peak();
+        self.note_peak()?;
         match self.evaluate(watch) {
             Ok(true) => {}
             Ok(false) => {
@@ -393,17 +401,49 @@ impl<'a> Run<'a> {
             Err(error) => return Err(error),
         }
         self.checkpoint(if step == self.cell.train.steps { "finished" } else { "running" })?;
-        memory::reset_peak();
+        memory::reset_peak(&self.bench.device)?;
         Ok(None)
     }
 
-    /// n_dis critic updates, one generator update, the moving average.
-    fn step(&mut self, loader: &Loader) -> Result<Line> {
+    /// Steps until what they measured is read: one, or on a GPU some, but never past an evaluation.
+    fn stretch(&mut self, loader: &Loader) -> Result<Vec<Line>> {
+        let (start, first) = (Instant::now(), self.progress.step);
+        let most = if self.bench.device.is_cpu() { 1 } else { READ_EVERY };
+        let mut measured = Vec::new();
+        loop {
+            measured.push(self.step(loader)?);
+            self.progress.step += 1;
+            if measured.len() == most || self.is_due() || interrupt::requested().is_some() {
+                break;
+            }
+        }
+        let measured: Vec<Vec<f64>> = Tensor::stack(&measured, 0)?.to_vec2()?;
+        let seconds = start.elapsed().as_secs_f64();
+        self.progress.train_s += seconds;
+        let step_s = seconds / measured.len() as f64;
+        let line = |(step, values): (u64, Vec<f64>)| Line {
+            step,
+            critic_loss: values[0],
+            generator_loss: values[1],
+            penalty: values[2],
+            consistency: values[3],
+            critic_gradient_norm: values[4],
+            generator_gradient_norm: values[5],
+            input_gradient_norm: values.get(6).copied(),
+            step_s,
+        };
+        Ok((first + 1..).zip(measured).map(line).collect())
+    }
+
+    /// n_dis critic updates, one generator update, the moving average. What they measured, those of the last critic update:
+    /// losses of critic and generator, penalty, consistency, gradient norms of critic and generator, and the mean norm of the
+    /// input gradient where the method computes it.
+    fn step(&mut self, loader: &Loader) -> Result<Tensor> {
         let (cell, step) = (self.cell, self.progress.step);
         let t = &cell.train;
         let device = &self.bench.device;
         let factor = t.lr_factor(step);
-        let mut report = CriticReport::default();
+        let mut report = None;
         for k in 0..t.critic_steps {
             let number = step * t.critic_steps + k;
             let batch = loader.next_batch()?;
@@ -418,30 +458,30 @@ impl<'a> Run<'a> {
             };
             let real_labels = generator.classes.map(|k| one_hot(&batch.labels, k, DType::F32, device)).transpose()?;
             let batch = CriticBatch {
-                real: batch.real.to_device(device)?,
+                real: batch.real,
                 fake: generator.images(&latents, Mode::Train)?,
                 labels: real_labels.zip(latents.labels).map(|(real, fake)| [real, fake]),
                 mix,
-                augmented: batch.augmented.map(|a| a.to_device(device)).transpose()?,
+                augmented: batch.augmented,
             };
-            report = self.state.critic_update(&self.choice, self.loss, &batch, t.critic_lr * factor)?;
+            report = Some(self.state.critic_update(&self.choice, self.loss, &batch, t.critic_lr * factor)?);
         }
         let latents = self.state.generator.latents(cell.seed, "generator/latents", step, t.generator_batch)?;
         let rate = t.generator_lr * factor;
         let generator_loss = self.state.generator_update(&self.choice, self.loss, &latents, rate)?;
         self.state.update_average(if step + 1 >= t.ema_start { t.ema_decay } else { 0.0 })?;
         let [critic_gradient_norm, generator_gradient_norm] = self.state.gradient_norms()?;
-        Ok(Line {
-            step: step + 1,
-            critic_loss: report.loss,
+        let Some(report) = report else { return Err(Error::invalid("n_dis is zero")) };
+        let mut measured = vec![
+            report.loss,
             generator_loss,
-            penalty: report.penalty,
-            consistency: report.consistency,
-            input_gradient_norm: report.input_gradient_norm,
+            report.penalty,
+            report.consistency,
             critic_gradient_norm,
             generator_gradient_norm,
-            step_s: 0.0,
-        })
+        ];
+        measured.extend(report.input_gradient_norm);
+        Ok(Tensor::stack(&measured, 0)?)
     }
 
     /// Scores the generators, adds their rows, and draws a sample grid. False when a score is not finite.

@@ -25,24 +25,18 @@ pub struct CriticBatch {
     pub augmented: Option<Tensor>,
 }
 
-/// What a critic update reports. Losses are means over images.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What a critic update reports, in f64 without dimensions where the networks are: reading a value waits for the device.
+/// Losses are means over images.
+#[derive(Clone, Debug)]
 pub struct CriticReport {
     /// Adversarial loss.
-    pub loss: f64,
+    pub loss: Tensor,
     /// Weighted gradient penalty.
-    pub penalty: f64,
+    pub penalty: Tensor,
     /// Weighted consistency regularisation.
-    pub consistency: f64,
+    pub consistency: Tensor,
     /// Mean ‖∇ₓf‖ over the batch, where the method computes it.
-    pub input_gradient_norm: Option<f64>,
-}
-
-impl CriticReport {
-    /// The loss that was minimised.
-    pub fn total(&self) -> f64 {
-        self.loss + self.penalty + self.consistency
-    }
+    pub input_gradient_norm: Option<Tensor>,
 }
 
 /// One critic call with its normalised output.
@@ -136,8 +130,8 @@ fn norm_cotangent(g: &Tensor, norm: &Tensor, by_norm: &Tensor, target: f64) -> R
     scale_images(g, &(by_norm / norm.maximum(&floor)?)?, target)
 }
 
-fn scalar(t: &Tensor) -> Result<f64> {
-    t.to_dtype(DType::F64)?.to_scalar()
+fn mean(t: &Tensor) -> Result<Tensor> {
+    t.mean_all()?.to_dtype(DType::F64)
 }
 
 /// Adds ∂(loss + penalty + consistency)/∂θ of one critic update to `gradients`.
@@ -160,16 +154,18 @@ pub fn critic_gradients(
         Evaluated::new(critic, method, &Tensor::cat(&[&batch.real, &batch.fake], 0)?, labels.as_ref(), true)?;
     let graded = loss.critic(&on_batch.f_hat()?, n)?;
     let mut derivative = graded.derivative;
-    let mut report = CriticReport { loss: graded.value, ..CriticReport::default() };
+    let none = graded.value.zeros_like()?;
+    let mut report =
+        CriticReport { loss: graded.value, penalty: none.clone(), consistency: none, input_gradient_norm: None };
     if let Some(g) = on_batch.gradient() {
-        report.input_gradient_norm = Some(scalar(&squared_distance(g, 0.0)?.sqrt()?.mean_all()?)?);
+        report.input_gradient_norm = Some(mean(&squared_distance(g, 0.0)?.sqrt()?)?);
     }
 
     if choice.consistency {
         let Some(augmented) = &batch.augmented else { bail!("consistency regularisation needs the augmented images") };
         let on_augmented = Evaluated::new(critic, method, augmented, real_labels, true)?;
         let difference = (on_augmented.f_hat()? - on_batch.f_hat()?.narrow(0, 0, n)?)?;
-        report.consistency = CR_WEIGHT * scalar(&difference.sqr()?.mean_all()?)?;
+        report.consistency = (mean(&difference.sqr()?)? * CR_WEIGHT)?;
         let pull = (difference * (2.0 * CR_WEIGHT / n as f64))?;
         on_augmented.backward(critic, &pull, gradients)?;
         let rest = Tensor::zeros(derivative.dim(0)? - n, derivative.dtype(), derivative.device())?;
@@ -185,16 +181,16 @@ pub fn critic_gradients(
         let linear = critic.linearise(&pass)?;
         let norm = squared_distance(&linear.gradient, 0.0)?.sqrt()?;
         let [value, by_norm] = penalty(&norm)?;
-        report.penalty = PENALTY_WEIGHT * scalar(&value.mean_all()?)?;
-        report.input_gradient_norm = Some(scalar(&norm.mean_all()?)?);
+        report.penalty = (mean(&value)? * PENALTY_WEIGHT)?;
+        report.input_gradient_norm = Some(mean(&norm)?);
         let v = norm_cotangent(&linear.gradient, &norm, &(by_norm * (PENALTY_WEIGHT / n as f64))?, 0.0)?;
         critic.second_order(&pass, &linear, None, &v, gradients)?;
     }
     Ok(report)
 }
 
-/// The generator's loss of `images` (of the classes `labels`, for a conditional critic) and its gradient in them:
-/// ∂L/∂xᵢ = cᵢ·gᵢ, since the critic's Hessian vanishes.
+/// The generator's loss of `images` (of the classes `labels`, for a conditional critic), an f64 without dimensions, and its
+/// gradient in them: ∂L/∂xᵢ = cᵢ·gᵢ, since the critic's Hessian vanishes.
 ///
 /// # Errors
 /// When the images do not fit the critic.
@@ -204,7 +200,7 @@ pub fn generator_loss(
     loss: Loss,
     images: &Tensor,
     labels: Option<&Tensor>,
-) -> Result<(f64, Tensor)> {
+) -> Result<(Tensor, Tensor)> {
     let pass = critic.forward(images, labels, true)?;
     let g = critic.input_gradient(&pass)?;
     let f = pass.scalar()?;
@@ -280,11 +276,11 @@ impl State {
         Ok(report)
     }
 
-    /// One generator update; the loss.
+    /// One generator update; the loss, an f64 without dimensions.
     ///
     /// # Errors
     /// When the latents do not fit the generator.
-    pub fn generator_update(&mut self, choice: &Choice, loss: Loss, latents: &Latents, rate: f64) -> Result<f64> {
+    pub fn generator_update(&mut self, choice: &Choice, loss: Loss, latents: &Latents, rate: f64) -> Result<Tensor> {
         self.generator_gradients = self.generator.params.zeros_like()?;
         let pass = self.generator.forward(latents, Mode::Train)?;
         let labels = latents.labels.as_ref();
@@ -303,11 +299,11 @@ impl State {
         moving_average(self.average.buffers.flat(), self.generator.buffers.flat(), decay)
     }
 
-    /// Norms of the last gradients: critic, generator.
+    /// Norms of the last gradients: critic, generator; each an f64 without dimensions.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn gradient_norms(&self) -> Result<[f64; 2]> {
+    pub fn gradient_norms(&self) -> Result<[Tensor; 2]> {
         Ok([norm(self.critic_gradients.flat())?, norm(self.generator_gradients.flat())?])
     }
 }

@@ -13,6 +13,7 @@ use sha2::Sha256;
 use super::{Extractor, Features};
 use crate::data::hub::{Kind, Pinned};
 use crate::data::source::Picture;
+use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::files::file_digest;
 use crate::weights;
@@ -29,8 +30,8 @@ pub const OFFICIAL: Pinned = Pinned {
     sha256: "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
 };
 
-/// Images in the network at a time, which bounds its memory.
-const BATCH: usize = 10;
+/// Images in the network at a time, which bounds its memory: on the CPU, on a GPU.
+const BATCH: [usize; 2] = [10, 125];
 
 /// The network with its weights and the resize protocol.
 pub struct Inception {
@@ -41,16 +42,18 @@ pub struct Inception {
     resize: Resize,
     id: String,
     sha256: String,
+    compute: Compute,
 }
 
 impl Inception {
     /// Reads the network from a file with pytorch-fid's names (see [`crate::weights`]).
     ///
+    /// It computes where and as precisely as `compute` says; features are on the CPU.
     /// The last layer may come from a file of its own (`head`: `fc.weight` `[classes, 2048]`), when `weights` has none.
     ///
     /// # Errors
     /// When a file cannot be read, or a tensor is missing, misshapen or of no use.
-    pub fn from_file(path: &Path, head: Option<&Path>, resize: Resize) -> Result<Self> {
+    pub fn from_file(path: &Path, head: Option<&Path>, resize: Resize, compute: Compute) -> Result<Self> {
         let (mut tensors, sha256) = (weights::read(path)?, file_digest::<Sha256>(path)?);
         if let Some(head) = head {
             let mut of_head = weights::read(head)?;
@@ -59,7 +62,7 @@ impl Inception {
             }
         }
         let bad = |e: candle_core::Error| Error::content(path, e.to_string());
-        let mut tensors = Weights::new(tensors);
+        let mut tensors = Weights::new(tensors, &compute.device);
         let network = Network::new(&mut tensors).map_err(bad)?;
         let head = tensors.take_rows("fc.weight", FEATURES).map_err(bad)?;
         if let Some(head) = &head {
@@ -67,7 +70,7 @@ impl Inception {
         }
         tensors.finish().map_err(bad)?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        Ok(Self { network, head, resize, id: format!("inception-{stem}"), sha256 })
+        Ok(Self { network, head, resize, id: format!("inception-{stem}"), sha256, compute })
     }
 
     /// Features `[N, 2048]` of images, `see` as for [`Network::forward`].
@@ -80,12 +83,13 @@ impl Inception {
         see: &mut dyn FnMut(&str, &Tensor) -> candle_core::Result<()>,
     ) -> Result<Tensor> {
         let mut parts = Vec::new();
-        for batch in images.chunks(BATCH) {
+        let device = &self.compute.device;
+        for batch in images.chunks(BATCH[usize::from(!device.is_cpu())]) {
             let inputs: Vec<Vec<f32>> = batch.par_iter().map(|p| self.resize.apply(&p.pixels, p.size)).collect();
-            let inputs = Tensor::from_vec(inputs.concat(), (batch.len(), SIDE, SIDE, 3), &Device::Cpu)?;
-            parts.push(self.network.forward(&inputs, see)?);
+            let inputs = Tensor::from_vec(inputs.concat(), (batch.len(), SIDE, SIDE, 3), device)?;
+            parts.push(self.compute.run(|| self.network.forward(&inputs, see))?);
         }
-        Ok(Tensor::cat(&parts, 0)?)
+        Ok(Tensor::cat(&parts, 0)?.to_device(&Device::Cpu)?)
     }
 }
 

@@ -4,10 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
-use crate::nn::activation::leaky_relu;
-use crate::nn::conv::{ConvSpec, conv2d};
+use crate::nn::conv::{ConvSpec, Then, conv2d_then};
 use crate::nn::pool::{max_pool3, mean_pool3};
 use crate::nn::resample::global_pool;
 
@@ -24,7 +23,7 @@ struct Unit {
 
 impl Unit {
     fn run(&self, x: &Tensor) -> Result<Tensor> {
-        leaky_relu(&conv2d(x, &self.weight, Some(&self.bias), self.spec)?, 0.0)
+        conv2d_then(x, &self.weight, Some(&self.bias), self.spec, Then::Leaky(0.0))
     }
 }
 
@@ -56,12 +55,14 @@ pub struct Network {
 /// Takes tensors out of a file, so that what is missing, misshapen or left over is known.
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
+    device: Device,
 }
 
 impl Weights {
-    /// From named tensors; counters of batches are dropped.
-    pub fn new(tensors: BTreeMap<String, Tensor>) -> Self {
-        Self { tensors: tensors.into_iter().filter(|(k, _)| !k.ends_with("num_batches_tracked")).collect() }
+    /// From named tensors, for a network on a device; counters of batches are dropped.
+    pub fn new(tensors: BTreeMap<String, Tensor>, device: &Device) -> Self {
+        let tensors = tensors.into_iter().filter(|(k, _)| !k.ends_with("num_batches_tracked")).collect();
+        Self { tensors, device: device.clone() }
     }
 
     /// The tensor of a name and shape, as f32.
@@ -128,8 +129,8 @@ impl Weights {
         let bias = (beta - (mean * &scale)?)?;
         let weight = weight.broadcast_mul(&scale.reshape((o, 1, 1, 1))?)?;
         Ok(Unit {
-            weight: weight.to_dtype(DType::F32)?.contiguous()?,
-            bias: bias.to_dtype(DType::F32)?,
+            weight: weight.to_dtype(DType::F32)?.contiguous()?.to_device(&self.device)?,
+            bias: bias.to_dtype(DType::F32)?.to_device(&self.device)?,
             spec: ConvSpec { stride, padding },
         })
     }

@@ -7,11 +7,13 @@
 //! is a convolution of one pixel.
 
 mod cpu;
+mod device;
 #[cfg(test)]
 mod tests;
 
 use candle_core::{Result, Shape, Storage, Tensor, bail};
 
+use super::device::{Array, Machine, MadeOn};
 use super::op::{Made, Op2, Op3, View, apply2, apply3};
 use super::real::{Real, vectorised};
 
@@ -33,7 +35,7 @@ impl ConvSpec {
 
 /// Every extent of one convolution.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Dims {
+pub struct Dims {
     /// Images.
     pub n: usize,
     /// Input channels.
@@ -83,6 +85,10 @@ impl Dims {
 
     fn output_dims(&self) -> [usize; 4] {
         [self.n, self.output[0], self.output[1], self.o]
+    }
+
+    fn weight_dims(&self) -> [usize; 4] {
+        [self.o, self.i, self.kernel[0], self.kernel[1]]
     }
 }
 
@@ -179,6 +185,9 @@ impl Op2 for Forward<'_> {
     fn cpu<T: Real>(&self, x: View<T>, w: View<T>) -> Made<T> {
         self.run(x, w, None)
     }
+    fn device<M: Machine>(&self, m: &M, x: Array, w: Array) -> MadeOn<M> {
+        device::forward(m, &self.dims(x.dims, w.dims)?, [x, w], None, &self.then)
+    }
 }
 
 impl Op3 for Forward<'_> {
@@ -186,14 +195,25 @@ impl Op3 for Forward<'_> {
     fn cpu<T: Real>(&self, x: View<T>, w: View<T>, b: View<T>) -> Made<T> {
         self.run(x, w, Some(b))
     }
+    fn device<M: Machine>(&self, m: &M, x: Array, w: Array, b: Array) -> MadeOn<M> {
+        let d = self.dims(x.dims, w.dims)?;
+        check_bias("conv2d", b.dims, d.o)?;
+        device::forward(m, &d, [x, w], Some(b), &self.then)
+    }
 }
 
 impl Forward<'_> {
+    fn dims(&self, x: &[usize], w: &[usize]) -> Result<Dims> {
+        let &[_, h, wd, _] = x else { bail!("conv2d: expected images [N, H, W, C], got {x:?}") };
+        let d = Dims::new("conv2d", x, [h, wd], w, self.spec)?;
+        Dims::expect("conv2d", "input", x, d.input_dims())?;
+        Ok(d)
+    }
+
     fn run<T: Real>(&self, x: View<T>, w: View<T>, bias: Option<View<T>>) -> Made<T> {
-        let &[_, h, wd, _] = x.dims else { bail!("conv2d: expected images [N, H, W, C], got {:?}", x.dims) };
-        let d = Dims::new("conv2d", x.dims, [h, wd], w.dims, self.spec)?;
-        Dims::expect("conv2d", "input", x.dims, d.input_dims())?;
-        let bias = check_bias("conv2d", bias, d.o)?;
+        let d = self.dims(x.dims, w.dims)?;
+        bias.map(|b| check_bias("conv2d", b.dims, d.o)).transpose()?;
+        let bias = bias.map(|b| b.data);
         let dims = d.output_dims();
         let convolve =
             |finish: &(dyn Fn(usize, &mut [T]) + Sync)| cpu::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish);
@@ -201,13 +221,11 @@ impl Forward<'_> {
     }
 }
 
-fn check_bias<'a, T>(name: &str, bias: Option<View<'a, T>>, channels: usize) -> Result<Option<&'a [T]>> {
-    match bias {
-        Some(b) if b.data.len() != channels => {
-            bail!("{name}: bias has shape {:?}, expected [{channels}]", b.dims)
-        }
-        b => Ok(b.map(|b| b.data)),
+fn check_bias(name: &str, bias: &[usize], channels: usize) -> Result<()> {
+    if bias.iter().product::<usize>() != channels {
+        bail!("{name}: bias has shape {bias:?}, expected [{channels}]")
     }
+    Ok(())
 }
 
 struct InputGrad<'a> {
@@ -221,6 +239,9 @@ impl Op2 for InputGrad<'_> {
     fn cpu<T: Real>(&self, dy: View<T>, w: View<T>) -> Made<T> {
         self.run(dy, w, None)
     }
+    fn device<M: Machine>(&self, m: &M, dy: Array, w: Array) -> MadeOn<M> {
+        device::input_grad(m, &self.dims(dy.dims, w.dims)?, [dy, w], None, &self.then)
+    }
 }
 
 impl Op3 for InputGrad<'_> {
@@ -228,13 +249,24 @@ impl Op3 for InputGrad<'_> {
     fn cpu<T: Real>(&self, dy: View<T>, w: View<T>, b: View<T>) -> Made<T> {
         self.run(dy, w, Some(b))
     }
+    fn device<M: Machine>(&self, m: &M, dy: Array, w: Array, b: Array) -> MadeOn<M> {
+        let d = self.dims(dy.dims, w.dims)?;
+        check_bias("conv_transpose2d", b.dims, d.i)?;
+        device::input_grad(m, &d, [dy, w], Some(b), &self.then)
+    }
 }
 
 impl InputGrad<'_> {
+    fn dims(&self, dy: &[usize], w: &[usize]) -> Result<Dims> {
+        let d = Dims::new("conv2d_input_grad", dy, self.input, w, self.spec)?;
+        Dims::expect("conv2d_input_grad", "output gradient", dy, d.output_dims())?;
+        Ok(d)
+    }
+
     fn run<T: Real>(&self, dy: View<T>, w: View<T>, bias: Option<View<T>>) -> Made<T> {
-        let d = Dims::new("conv2d_input_grad", dy.dims, self.input, w.dims, self.spec)?;
-        Dims::expect("conv2d_input_grad", "output gradient", dy.dims, d.output_dims())?;
-        let bias = check_bias("conv_transpose2d", bias, d.i)?;
+        let d = self.dims(dy.dims, w.dims)?;
+        bias.map(|b| check_bias("conv_transpose2d", b.dims, d.i)).transpose()?;
+        let bias = bias.map(|b| b.data);
         let dims = d.input_dims();
         let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| {
             cpu::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish)
@@ -251,13 +283,22 @@ struct WeightGrad {
 impl Op2 for WeightGrad {
     const NAME: &'static str = "conv2d_weight_grad";
     fn cpu<T: Real>(&self, x: View<T>, dy: View<T>) -> Made<T> {
-        let (&[_, h, wd, i], &[_, _, _, o]) = (x.dims, dy.dims) else {
-            bail!("{}: expected images [N, H, W, C], got {:?} and {:?}", Self::NAME, x.dims, dy.dims)
+        let d = self.dims(x.dims, dy.dims)?;
+        Ok((cpu::weight_grad(&d, x.data, dy.data), Shape::from(d.weight_dims().to_vec())))
+    }
+    fn device<M: Machine>(&self, m: &M, x: Array, dy: Array) -> MadeOn<M> {
+        device::weight_grad(m, &self.dims(x.dims, dy.dims)?, [x, dy])
+    }
+}
+
+impl WeightGrad {
+    fn dims(&self, x: &[usize], dy: &[usize]) -> Result<Dims> {
+        let (&[_, h, wd, i], &[_, _, _, o]) = (x, dy) else {
+            bail!("{}: expected images [N, H, W, C], got {x:?} and {dy:?}", Self::NAME)
         };
-        let weight = [o, i, self.kernel[0], self.kernel[1]];
-        let d = Dims::new(Self::NAME, x.dims, [h, wd], &weight, self.spec)?;
-        Dims::expect(Self::NAME, "output gradient", dy.dims, d.output_dims())?;
-        Ok((cpu::weight_grad(&d, x.data, dy.data), Shape::from(weight.to_vec())))
+        let d = Dims::new(Self::NAME, x, [h, wd], &[o, i, self.kernel[0], self.kernel[1]], self.spec)?;
+        Dims::expect(Self::NAME, "output gradient", dy, d.output_dims())?;
+        Ok(d)
     }
 }
 
