@@ -8,17 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Folder, TINY, command, experiment, run};
+use common::{Folder, TINY, command, experiment, run, timeless_rows};
 use pgn_bench::results::{self, COST, PEAK, Row};
 use pgn_bench::train::checkpoint::Stored;
 
 const CELL: &str = "tiny-smoke/cnn32-pgn+cr-s0";
 
-/// Rows without their times, which no two runs share.
 fn rows(output: &Path) -> Vec<Row> {
-    let timeless =
-        |r: Row| Row { wall_s: 0.0, value: if [COST, PEAK].contains(&r.metric.as_str()) { 0.0 } else { r.value }, ..r };
-    results::read(&output.join(CELL).join(results::FILE)).unwrap().into_iter().map(timeless).collect()
+    timeless_rows(&output.join(CELL).join(results::FILE))
 }
 
 fn wait_for(path: &Path) {

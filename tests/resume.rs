@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{Folder, TINY, command, experiment, run};
+use common::{Folder, TINY, command, experiment, run, timeless_rows};
 use pgn_bench::results::{self, Row};
 use pgn_bench::train::log::Line;
 
@@ -21,15 +21,8 @@ fn tensors(output: &Path) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// Rows without their times, which no two runs share.
 fn rows(output: &Path) -> Vec<Row> {
-    let rows = results::read(&output.join(CELL).join(results::FILE)).unwrap();
-    let timeless = |r: Row| Row {
-        wall_s: 0.0,
-        value: if [results::COST, results::PEAK].contains(&r.metric.as_str()) { 0.0 } else { r.value },
-        ..r
-    };
-    rows.into_iter().map(timeless).collect()
+    timeless_rows(&output.join(CELL).join(results::FILE))
 }
 
 fn log(output: &Path) -> Vec<Line> {
@@ -120,7 +113,8 @@ fn kills_at_any_moment_lose_nothing() {
 #[test]
 fn a_run_that_is_asked_to_end_saves_itself_and_says_how_to_go_on() {
     let home = Folder::new("signals");
-    let file = home.write("tiny.yaml", TINY);
+    // Long enough that no signal comes late on a busy machine.
+    let file = home.write("tiny.yaml", &TINY.replace("steps: 12", "steps: 400").replace("every: 4", "every: 200"));
     let (whole, stopped) = (home.join("whole"), home.join("stopped"));
     assert_eq!(run(&home.0, &experiment(&file, &whole, &[])).0, 0);
     for (signal, number) in [("TERM", 15), ("INT", 2), ("USR1", 10)] {

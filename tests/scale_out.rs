@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Folder, TINY, command, experiment, run};
-use pgn_bench::results::{self, COST, PEAK, Row};
+use common::{Folder, TINY, command, experiment, run, timeless_rows};
+use pgn_bench::results::{self, Row};
 
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -26,12 +26,7 @@ fn twelve(steps: u64) -> String {
 
 /// All rows of a results folder by run, without their times, which no two runs share.
 fn rows(output: &Path) -> BTreeMap<PathBuf, Vec<Row>> {
-    let timeless =
-        |r: Row| Row { wall_s: 0.0, value: if [COST, PEAK].contains(&r.metric.as_str()) { 0.0 } else { r.value }, ..r };
-    let of = |file: PathBuf| {
-        let rows = results::read(&file).unwrap().into_iter().map(timeless).collect();
-        (file.strip_prefix(output).unwrap().to_owned(), rows)
-    };
+    let of = |file: PathBuf| (file.strip_prefix(output).unwrap().to_owned(), timeless_rows(&file));
     results::find(output).unwrap().into_iter().map(of).collect()
 }
 

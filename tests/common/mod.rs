@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use pgn_bench::results::{self, COST, PEAK, Row};
+
 /// A folder of its own, removed at the end.
 pub struct Folder(pub PathBuf);
 
@@ -60,6 +62,13 @@ pub fn run(home: &Path, args: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command(home, args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+/// The rows of a run without their times and peaks, which no two runs share.
+pub fn timeless_rows(file: &Path) -> Vec<Row> {
+    let timeless =
+        |r: Row| Row { wall_s: 0.0, value: if [COST, PEAK].contains(&r.metric.as_str()) { 0.0 } else { r.value }, ..r };
+    results::read(file).unwrap().into_iter().map(timeless).collect()
 }
 
 /// `run EXPERIMENT --scale smoke -o OUTPUT` and more.
