@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     Io {
         /// What was tried, as a verb ("read", "write").
         action: &'static str,
         /// Where.
         path: PathBuf,
         /// The system's word.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A file's content is not what it should be.
     #[error("{}: {message}", path.display())]
@@ -68,6 +68,6 @@ pub trait AtPath<T> {
 
 impl<T> AtPath<T> for std::io::Result<T> {
     fn at(self, action: &'static str, path: impl AsRef<Path>) -> Result<T> {
-        self.map_err(|source| Error::Io { action, path: path.as_ref().to_path_buf(), source })
+        self.map_err(|cause| Error::Io { action, path: path.as_ref().to_path_buf(), cause })
     }
 }

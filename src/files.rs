@@ -104,11 +104,20 @@ pub fn create_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).at("create folder", path)
 }
 
-/// The files of these names below a folder, in order of path. Links to folders are not followed: they may lead in circles.
+/// The files of these names below a folder, in order of path.
 ///
 /// # Errors
 /// When a folder cannot be read.
 pub fn named(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
+    walk(folder, |path| path.file_name().is_some_and(|n| names.iter().any(|name| n == *name)) && path.is_file())
+}
+
+/// The wanted of all that is below a folder and no folder itself, in order of path. Links to folders are not followed: they may
+/// lead in circles.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn walk(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut open = vec![folder.to_path_buf()];
     while let Some(folder) = open.pop() {
@@ -117,7 +126,7 @@ pub fn named(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
             let path = entry.path();
             if entry.file_type().at("read", &path)?.is_dir() {
                 open.push(path);
-            } else if names.iter().any(|name| entry.file_name() == *name) && path.is_file() {
+            } else if wanted(&path) {
                 files.push(path);
             }
         }

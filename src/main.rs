@@ -10,14 +10,7 @@ fn main() -> ExitCode {
     match Cli::parse().execute() {
         Ok(code) => code,
         Err(error) => {
-            // Ours name their causes; those of libraries may not.
-            let mut message = String::new();
-            for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
-                if !message.ends_with(&cause) {
-                    message = if message.is_empty() { cause } else { format!("{message}: {cause}") };
-                }
-            }
-            eprintln!("pgn-bench: {message}");
+            eprintln!("pgn-bench: {error:#}");
             ExitCode::from(2)
         }
     }

@@ -17,7 +17,6 @@ use pgn_bench::data::{Split, cifar10, stl10};
 use pgn_bench::error::Error;
 use pgn_bench::methods;
 use pgn_bench::metrics::npz;
-use pgn_bench::results::{self, Row};
 use pgn_bench::train::checkpoint::{self, Stored};
 use serde_json::{Value, json};
 
@@ -190,69 +189,6 @@ fn images_that_claim_too_many_pixels_are_not_decoded() {
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0xea, 0x60, 0xea, 0x60]);
     std::fs::write(home.join("a.jpg"), jpeg).unwrap();
     assert!(first(elsewhere(&home.0)).contains("it has 60000×60000 pixels"));
-}
-
-fn rows() -> Vec<Row> {
-    let row = |step: u64| Row {
-        experiment: "e".into(),
-        scale: "smoke".into(),
-        dataset: "shapes".into(),
-        split: "train".into(),
-        image_size: 32,
-        arch: "cnn32".into(),
-        width: 1.0,
-        method: "gn".into(),
-        loss: "hinge".into(),
-        seed: 0,
-        step,
-        images_seen: step,
-        wall_s: 1.5 * step as f64,
-        metric: "fid2k_train".into(),
-        value: 1.0 / step as f64,
-        std: step.is_multiple_of(2).then_some(0.5),
-        low: None,
-        high: None,
-        n: 2000,
-        extractor: "classifier".into(),
-        extractor_sha256: "ab".into(),
-        resize: "none".into(),
-        reference: "train".into(),
-        reference_sha256: "cd".into(),
-        batch_norm: "batch".into(),
-        weights: "raw".into(),
-        warning: String::new(),
-        status: "finished".into(),
-        code_version: "0".into(),
-        config_hash: "ef".into(),
-        family: "01".into(),
-        device: "cpu".into(),
-    };
-    (1..=20).map(row).collect()
-}
-
-#[test]
-fn damaged_rows_are_errors_wherever_the_damage_is() {
-    let home = Folder::new("hostile-rows");
-    let path = home.join("rows.parquet");
-    results::write(&path, &rows()).unwrap();
-    let whole = std::fs::read(&path).unwrap();
-    let mut errors = 0;
-    for at in (4..whole.len() - 8).step_by(3) {
-        for value in [0x7f, 0xff] {
-            let mut damaged = whole.clone();
-            damaged[at] = value;
-            std::fs::write(&path, &damaged).unwrap();
-            errors += usize::from(results::read(&path).is_err_and(|e| e.to_string().contains("not a result file")));
-        }
-    }
-    assert!(errors > 1000, "{errors}");
-
-    std::fs::File::create(&path).unwrap().set_len(1 << 27).unwrap();
-    assert!(refused(results::read(&path)).contains("it has 134217728 bytes, more than"));
-    let long = Row { warning: "x".repeat(1 << 20), ..rows().remove(0) };
-    results::write(&path, &vec![long; 65]).unwrap();
-    let error = refused(results::read(&path));
-    assert!(error.contains("column `warning` has 68157440 bytes of text") || error.contains("it claims"), "{error}");
 }
 
 /// A checkpoint of a tiny run, with its scalars.

@@ -5,7 +5,7 @@ Imported by step.py beside it; not run by itself. Both are called with classes [
 """
 
 import torch
-from networks import Z, Block
+from networks import Z, Block, critic_blocks
 from torch import nn
 from torch.nn import functional as F
 
@@ -56,13 +56,7 @@ class BigganGenerator(nn.Module):
 class BigganCritic(nn.Module):
     def __init__(self, w=256):
         super().__init__()
-        first = [nn.Conv2d(3, w, 3, 1, 1), nn.ReLU(), nn.Conv2d(w, w, 3, 1, 1), nn.AvgPool2d(2)]
-        blocks = [Block(first, [nn.AvgPool2d(2), nn.Conv2d(3, w, 1)])]
-        for down in [True, False, False]:
-            pool = [nn.AvgPool2d(2)] if down else []
-            residual = [nn.ReLU(), nn.Conv2d(w, w, 3, 1, 1), nn.ReLU(), nn.Conv2d(w, w, 3, 1, 1)]
-            blocks.append(Block(residual + pool, [nn.Conv2d(w, w, 1)] + pool if down else []))
-        self.blocks, self.linear = nn.Sequential(*blocks, nn.ReLU()), nn.Linear(w, 1)
+        self.blocks, self.linear = critic_blocks(w), nn.Linear(w, 1)
         self.embedding = nn.Embedding(CLASSES, w)
 
     def forward(self, x, y):

@@ -65,16 +65,21 @@ class ResnetGenerator(nn.Module):
         return self.output(self.blocks(self.linear(z).unflatten(1, (-1, 4, 4))))
 
 
+def critic_blocks(w):
+    """The residual blocks of a critic of 32x32 images, up to its last activation."""
+    first = [nn.Conv2d(3, w, 3, 1, 1), nn.ReLU(), nn.Conv2d(w, w, 3, 1, 1), nn.AvgPool2d(2)]
+    blocks = [Block(first, [nn.AvgPool2d(2), nn.Conv2d(3, w, 1)])]
+    for down in [True, False, False]:
+        pool = [nn.AvgPool2d(2)] if down else []
+        residual = [nn.ReLU(), nn.Conv2d(w, w, 3, 1, 1), nn.ReLU(), nn.Conv2d(w, w, 3, 1, 1)]
+        blocks.append(Block(residual + pool, [nn.Conv2d(w, w, 1)] + pool if down else []))
+    return nn.Sequential(*blocks, nn.ReLU())
+
+
 class ResnetCritic(nn.Module):
     def __init__(self, w=128):
         super().__init__()
-        first = [nn.Conv2d(3, w, 3, 1, 1), nn.ReLU(), nn.Conv2d(w, w, 3, 1, 1), nn.AvgPool2d(2)]
-        blocks = [Block(first, [nn.AvgPool2d(2), nn.Conv2d(3, w, 1)])]
-        for down in [True, False, False]:
-            pool = [nn.AvgPool2d(2)] if down else []
-            residual = [nn.ReLU(), nn.Conv2d(w, w, 3, 1, 1), nn.ReLU(), nn.Conv2d(w, w, 3, 1, 1)]
-            blocks.append(Block(residual + pool, [nn.Conv2d(w, w, 1)] + pool if down else []))
-        self.model, self.linear = nn.Sequential(*blocks, nn.ReLU()), nn.Linear(w, 1)
+        self.model, self.linear = critic_blocks(w), nn.Linear(w, 1)
 
     def forward(self, x):
         return self.linear(self.model(x).mean((2, 3)))

@@ -6,12 +6,12 @@ use anyhow::{Result, bail};
 
 use super::report::run_folders;
 use crate::error::AtPath;
-use crate::files::{create_folder, write_atomic};
+use crate::files::{create_folder, walk, write_atomic};
 use crate::report::markdown::aligned;
 use crate::results;
 use crate::train::checkpoint;
+use crate::train::existing::{CONFIG, Existing, folder, settle};
 use crate::train::lock::{self, Lock};
-use crate::train::run::{CONFIG, Existing, folder, settle};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -68,24 +68,16 @@ fn reached(run: &Path) -> Result<Option<Reached>> {
 /// Copies a run that may still go on: the checkpoint first, as rows and log lines later than it are dropped on resume.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let _lock = Lock::acquire(to)?;
-    let mut open = vec![PathBuf::new()];
-    let mut files = Vec::new();
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(from.join(&folder)).at("read", from)? {
-            let entry = entry.at("read", from)?;
-            let path = folder.join(entry.file_name());
-            let kind = entry.file_type().at("read", from)?;
-            if kind.is_dir() {
-                open.push(path);
-            } else if kind.is_file() && entry.file_name() != lock::FILE && path.extension().is_none_or(|e| e != "tmp") {
-                files.push(path);
-            }
-        }
-    }
+    let wanted = |path: &Path| {
+        let kept = path.file_name().is_some_and(|n| n != lock::FILE) && path.extension().is_none_or(|e| e != "tmp");
+        // Links are left where they are.
+        kept && path.symlink_metadata().is_ok_and(|m| m.is_file())
+    };
+    let mut files = walk(from, wanted)?;
     // The configuration comes last: without it a run that was not copied whole is no run.
     files.sort_by_key(|f| (f.ends_with(CONFIG), !f.ends_with(checkpoint::FILE), f.clone()));
-    for file in files {
-        let (source, target) = (from.join(&file), to.join(&file));
+    for source in files {
+        let target = to.join(source.strip_prefix(from)?);
         if let Some(folder) = target.parent() {
             create_folder(folder)?;
         }

@@ -7,7 +7,7 @@ use candle_core::Device;
 
 use super::cells::Cells;
 use crate::data;
-use crate::train::run::{Existing, empty_folder, folder, settle};
+use crate::train::existing::{Existing, empty_folder, folder, settle};
 use crate::train::{checkpoint, import};
 
 #[derive(clap::Args)]

@@ -17,8 +17,9 @@ use crate::interrupt;
 use crate::report::markdown::aligned;
 use crate::report::table::comparison as compare;
 use crate::train::cost::{Cost, measure};
+use crate::train::existing::{Existing, folder, settle};
 use crate::train::rows::loss;
-use crate::train::run::{Existing, Outcome, folder, run, settle};
+use crate::train::run::{Outcome, run};
 
 #[derive(clap::Args)]
 pub(super) struct Args {

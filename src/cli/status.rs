@@ -9,7 +9,7 @@ use super::slurm;
 use super::submit::{Engine, Submission};
 use super::watch::{HEAD, standing};
 use crate::report::markdown::aligned;
-use crate::train::run::folder;
+use crate::train::existing::folder;
 
 #[derive(clap::Args)]
 pub(super) struct Args {

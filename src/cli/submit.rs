@@ -16,7 +16,7 @@ use crate::device::Compute;
 use crate::error::{AtPath, Error};
 use crate::files::{create_folder, named, write_bytes};
 use crate::results;
-use crate::train::run::{Existing, folder, settle};
+use crate::train::existing::{Existing, folder, settle};
 
 /// Name of the file that describes a submission.
 const FILE: &str = "submission.json";

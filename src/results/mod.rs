@@ -286,6 +286,40 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn damaged_rows_are_errors_wherever_the_damage_is() {
+        let path = std::env::temp_dir().join(format!("pgn-bench-damaged-{}.parquet", std::process::id()));
+        let rows: Vec<Row> = (1..=20u64)
+            .map(|step| Row {
+                std: step.is_multiple_of(2).then_some(0.5),
+                ..row("gn", 0, step, "fid2k_train", 1.0 / step as f64)
+            })
+            .collect();
+        write(&path, &rows).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let mut errors = 0;
+        for at in (4..whole.len() - 8).step_by(3) {
+            for value in [0x7f, 0xff] {
+                let mut damaged = whole.clone();
+                damaged[at] = value;
+                std::fs::write(&path, &damaged).unwrap();
+                errors += usize::from(read(&path).is_err_and(|e| e.to_string().contains("not a result file")));
+            }
+        }
+        assert!(errors > 1000, "{errors}");
+
+        File::create(&path).unwrap().set_len(1 << 27).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("it has 134217728 bytes, more than"));
+        let long = Row { warning: "x".repeat(1 << 20), ..rows[0].clone() };
+        write(&path, &vec![long; 65]).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("column `warning` has 68157440 bytes of text") || error.contains("it claims"),
+            "{error}"
+        );
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
     fn names_are_protocols() {
         assert_eq!(protocol("fid", 50_000, Some("train")), "fid50k_train");
         assert_eq!(protocol("is", 2500, None), "is2500");

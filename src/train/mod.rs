@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod cost;
 pub mod evaluate;
+pub mod existing;
 pub mod grid;
 pub mod import;
 pub mod lock;

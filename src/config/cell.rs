@@ -1,0 +1,170 @@
+//! A resolved cell: what one training run depends on.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ExtractorKind, LrDecay, Metric, Weights, read};
+use crate::data::{Dataset, Split};
+use crate::error::{Error, Result};
+use crate::files::sha256;
+use crate::generators::Mode;
+use crate::losses::Loss;
+use crate::metrics::inception::resize::Resize;
+use crate::optim::linear_decay;
+
+/// Everything a training run depends on (besides the program): its canonical JSON is hashed into every row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cell {
+    /// Experiment.
+    pub experiment: String,
+    /// Scale the file was resolved at.
+    pub scale: String,
+    /// Data set.
+    pub dataset: Dataset,
+    /// Split that is trained on.
+    pub split: Split,
+    /// Side of the images in pixels.
+    pub image_size: usize,
+    /// Architecture of both networks.
+    pub arch: String,
+    /// Method, `+cr` included.
+    pub method: String,
+    /// Seed.
+    pub seed: u64,
+    /// Training.
+    pub train: Train,
+    /// Evaluation.
+    pub eval: Eval,
+    /// What was changed while it was trained.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
+}
+
+/// A setting that a run was resumed with another value of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Steps made before.
+    pub step: u64,
+    /// The setting, such as `train.steps`.
+    pub key: String,
+    /// Its value before.
+    pub old: serde_json::Value,
+    /// Its value since.
+    pub new: serde_json::Value,
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{} changed from {} to {} at step {}", self.key, self.old, self.new, self.step)
+    }
+}
+
+/// Settings of training.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Train {
+    /// Generator updates.
+    pub steps: u64,
+    /// Critic updates before each (n_dis).
+    pub critic_steps: u64,
+    /// Real images of a critic update; as many generated ones are added.
+    pub critic_batch: usize,
+    /// Images of a generator update.
+    pub generator_batch: usize,
+    /// Learning rate of the critic.
+    pub critic_lr: f64,
+    /// Learning rate of the generator.
+    pub generator_lr: f64,
+    /// Adam's β₁.
+    pub beta1: f64,
+    /// Adam's β₂.
+    pub beta2: f64,
+    /// How both learning rates move.
+    pub lr_decay: LrDecay,
+    /// Decay of the moving average.
+    pub ema_decay: f64,
+    /// Step from which the average moves; before, it is a copy.
+    pub ema_start: u64,
+    /// Multiplier of all channels; 1 is the paper's.
+    pub width: f64,
+    /// Loss, unless the method's source defines its own.
+    pub loss: Loss,
+}
+
+impl Train {
+    /// Factor of both learning rates at a step.
+    pub fn lr_factor(&self, step: u64) -> f64 {
+        match self.lr_decay {
+            LrDecay::None => 1.0,
+            LrDecay::Linear => linear_decay(step, 0, self.steps),
+        }
+    }
+}
+
+/// Settings of evaluation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Eval {
+    /// Steps between evaluations.
+    pub every: u64,
+    /// Generated images.
+    pub images: usize,
+    /// Split that the Fréchet distance refers to.
+    pub reference: Split,
+    /// Statistics batch normalisation uses.
+    pub batch_norm: Mode,
+    /// Which generators are evaluated; the first one ranks.
+    pub weights: Vec<Weights>,
+    /// Images generated at a time, which matters where batch statistics are used.
+    pub batch: usize,
+    /// Network that gives the features.
+    pub extractor: ExtractorKind,
+    /// How images come to Inception's input size.
+    pub resize: Resize,
+    /// What is measured.
+    pub metrics: Vec<Metric>,
+}
+
+impl Cell {
+    /// Folder of the run below the experiment's, and the cell's name in messages.
+    pub fn name(&self) -> String {
+        format!("{}-{}-s{}", self.arch, self.method, self.seed)
+    }
+
+    /// Folder of the experiment below the results.
+    pub fn group(&self) -> String {
+        format!("{}-{}", self.experiment, self.scale)
+    }
+
+    /// Checks a cell that was read from a file.
+    ///
+    /// # Errors
+    /// With all values that no experiment file could have; they are of `file`.
+    pub fn check(&self, file: &Path) -> Result<()> {
+        let faults = read::faults(self).map_err(|e| Error::content(file, e.to_string()))?;
+        if faults.is_empty() { Ok(()) } else { Err(Error::Config { file: file.display().to_string(), faults }) }
+    }
+
+    /// Canonical JSON.
+    ///
+    /// # Errors
+    /// Never for a resolved cell.
+    pub fn json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).map_err(|e| Error::invalid(format!("cannot serialise a cell: {e}")))
+    }
+
+    /// First 16 digits of the SHA-256 of the canonical JSON.
+    ///
+    /// # Errors
+    /// As for [`Cell::json`].
+    pub fn hash(&self) -> Result<String> {
+        Ok(sha256(self.json()?.as_bytes())[..16].to_owned())
+    }
+
+    /// [`Cell::hash`] without the seed: the same for cells that differ in nothing else.
+    ///
+    /// # Errors
+    /// As for [`Cell::json`].
+    pub fn family(&self) -> Result<String> {
+        Self { seed: 0, ..self.clone() }.hash()
+    }
+}

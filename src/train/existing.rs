@@ -1,0 +1,132 @@
+//! A run's folder: what may be done about the run that is there.
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{self, Stored};
+use super::lock;
+use super::run::SAMPLES;
+use crate::config::{Cell, Change};
+use crate::error::{AtPath, Error, Result};
+use crate::files::{create_folder, write_bytes};
+use crate::results;
+
+/// Name of a run's resolved configuration in its folder.
+pub const CONFIG: &str = "config.json";
+
+/// What to do about a run that is already there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existing {
+    /// Refuse.
+    Refuse,
+    /// Go on from its checkpoint.
+    Resume,
+    /// Start again, over it.
+    Overwrite,
+}
+
+/// Folder of a cell below the results.
+pub fn folder(results: &Path, cell: &Cell) -> PathBuf {
+    results.join(cell.group()).join(cell.name())
+}
+
+/// Refuses, before any work starts, a cell whose folder holds a run that must not be touched. Gives the cell as it goes on: of a
+/// run with other settings, those that `allowed` names are changed, and the cell says so.
+///
+/// # Errors
+/// When there is such a run; the message says which keys differ, or which option decides.
+pub fn settle(results: &Path, cell: &Cell, existing: Existing, allowed: &[String]) -> Result<Cell> {
+    let folder = folder(results, cell);
+    let path = folder.join(CONFIG);
+    if !path.is_file() || existing == Existing::Overwrite {
+        return Ok(cell.clone());
+    }
+    if existing == Existing::Refuse {
+        return Err(Error::content(
+            &path,
+            "this cell was run before; add --resume to go on with it, or --overwrite to start again",
+        ));
+    }
+    let text = std::fs::read_to_string(&path).at("read", &path)?;
+    let bad = |e: serde_json::Error| Error::content(&path, e.to_string());
+    let old: serde_json::Value = serde_json::from_str(&text).map_err(bad)?;
+    let mut differing = differences(&old, &serde_json::to_value(cell).map_err(bad)?);
+    let is_allowed = |c: &Change| allowed.contains(&c.key) || cell.changes.iter().any(|known| known.key == c.key);
+    if !differing.iter().all(is_allowed) {
+        let lines: Vec<String> = differing.iter().map(|c| format!("  {}: {}, now {}", c.key, c.old, c.new)).collect();
+        return Err(Error::content(
+            &path,
+            format!(
+                "the run was started with another configuration; --resume needs the same one, --allow KEY goes on with a change of \
+                 that key (its rows say so), or --overwrite starts again\n{}",
+                lines.join("\n")
+            ),
+        ));
+    }
+    let checkpoint = folder.join(checkpoint::FILE);
+    if !cell.changes.is_empty() || !checkpoint.is_file() {
+        return Ok(cell.clone());
+    }
+    let mut changes = serde_json::from_str::<Cell>(&text).map_err(bad)?.changes;
+    if !differing.is_empty() {
+        let step = Stored::open(&checkpoint)?.progress.step;
+        differing.iter_mut().for_each(|c| c.step = step);
+        changes.extend(differing);
+    }
+    Ok(Cell { changes, ..cell.clone() })
+}
+
+/// Where two cells differ, but for their changes.
+pub(super) fn differences(old: &serde_json::Value, new: &serde_json::Value) -> Vec<Change> {
+    fn walk(path: &str, old: &serde_json::Value, new: &serde_json::Value, out: &mut Vec<Change>) {
+        match (old, new) {
+            (serde_json::Value::Object(a), serde_json::Value::Object(b)) => {
+                let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+                keys.sort();
+                keys.dedup();
+                for key in keys.into_iter().filter(|&key| key != "changes") {
+                    let null = &serde_json::Value::Null;
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    walk(&path, a.get(key).unwrap_or(null), b.get(key).unwrap_or(null), out);
+                }
+            }
+            _ if old != new => {
+                out.push(Change { step: 0, key: path.to_owned(), old: old.clone(), new: new.clone() });
+            }
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    walk("", old, new, &mut out);
+    out
+}
+
+/// A run whose checkpoint is gone is not started again unasked: its rows would be lost.
+///
+/// # Errors
+/// When that is so.
+pub(super) fn refuse_without_checkpoint(folder: &Path) -> Result<()> {
+    let path = folder.join(results::FILE);
+    // A run that is killed in its first evaluation leaves rows of step 0 at most.
+    if path.is_file() && results::read(&path)?.iter().any(|r| r.step > 0) {
+        let what = format!("{} is gone, but there are results", checkpoint::FILE);
+        return Err(Error::content(folder, format!("{what}: put it back, or use --overwrite to start again")));
+    }
+    Ok(())
+}
+
+/// A folder for a run that starts: its configuration, and nothing of what may have been there.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn empty_folder(folder: &Path, cell: &Cell) -> Result<()> {
+    create_folder(folder)?;
+    for entry in std::fs::read_dir(folder).at("read", folder)? {
+        let path = entry.at("read", folder)?.path();
+        if path.file_name().is_some_and(|name| name == lock::FILE) {
+            continue;
+        }
+        if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }.at("remove", &path)?;
+    }
+    create_folder(&folder.join(SAMPLES))?;
+    write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())
+}
