@@ -1,4 +1,4 @@
-# Every target works in a fresh clone with a Rust toolchain and a C compiler.
+# `demo` and `test` work in a fresh clone with a Rust toolchain and a C compiler; what others need stands beside them.
 
 CARGO ?= cargo
 RUN = $(CARGO) run --release --locked --quiet --
@@ -19,7 +19,8 @@ demo:
 test:
 	$(CARGO) test --release --locked
 
-## What CI asks, cheapest first. The kernel proofs run once for each instruction set, and the device's kernels on the CPU.
+## What CI asks of the code, cheapest first. The kernel proofs run once for each instruction set, and the device's kernels on the
+## CPU (which needs a C++ compiler).
 check: fmt clippy
 	$(CARGO) test --release --locked
 	PGN_BENCH_ISA=avx2 $(CARGO) test --release --locked --lib nn::

@@ -34,6 +34,9 @@ pub enum Error {
     /// A request that cannot be served as it stands.
     #[error("{0}")]
     Invalid(String),
+    /// What a network gave is of no use.
+    #[error("{0} are not finite")]
+    NotFinite(&'static str),
     /// A signal asked for the end.
     #[error("interrupted")]
     Interrupted,

@@ -12,15 +12,18 @@ use crate::error::{AtPath, Error, Result};
 /// A writer that is alive has written within this time.
 const ABANDONED: Duration = Duration::from_secs(600);
 
+/// Most bytes of a YAML file: what is nested deeply takes a time that grows with the square of them.
+const LONGEST_YAML: u64 = 1 << 16;
+
 /// Writes `path` through `write`: a reader never sees half of it, and a crash leaves the old content.
 ///
 /// # Errors
 /// When the folder cannot be written, or `write` fails.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     // Two processes that write the same file do not meet before the last of them renames its own.
-    let start = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
-    remove_abandoned(path, &start);
-    let temporary = path.with_file_name(format!("{start}{}.tmp", std::process::id()));
+    remove_abandoned(path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!("{name}.{}.tmp", std::process::id()));
     // What has that name is of a process that is gone, or a link to something else.
     let _ = std::fs::remove_file(&temporary);
     let mut file = File::create_new(&temporary).at("create", &temporary)?;
@@ -37,16 +40,31 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) ->
     Ok(())
 }
 
+/// The file that a temporary one was to become.
+fn destination(temporary: &Path) -> Option<&str> {
+    let (name, process) = temporary.file_name()?.to_str()?.strip_suffix(".tmp")?.rsplit_once('.')?;
+    (!process.is_empty() && process.bytes().all(|b| b.is_ascii_digit())).then_some(name)
+}
+
+/// Removes what killed writers left below a folder in which the caller alone writes.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn remove_temporaries(folder: &Path) -> Result<()> {
+    for path in walk(folder, |path| destination(path).is_some())? {
+        // What cannot be removed is left: it is in nobody's way.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
 /// Removes what killed writers of a file left: nobody has written to it for a while.
-fn remove_abandoned(path: &Path, start: &str) {
+fn remove_abandoned(path: &Path) {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
         let age = entry.metadata().ok().and_then(|m| m.modified().ok()?.elapsed().ok());
-        let process = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(".tmp"));
-        let ours = process.is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
+        let ours = destination(&entry.path()).is_some_and(|name| path.file_name().is_some_and(|own| own == name));
         if ours && age.is_some_and(|age| age > ABANDONED) {
-            // What cannot be removed is left: it is in nobody's way.
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -135,6 +153,18 @@ pub fn walk(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf
     Ok(files)
 }
 
+/// Text of an experiment or of gates.
+///
+/// # Errors
+/// When it cannot be read, or is too long.
+pub fn read_yaml(path: &Path) -> Result<String> {
+    let length = std::fs::metadata(path).at("read", path)?.len();
+    if length > LONGEST_YAML {
+        return Err(Error::content(path, format!("has {length} bytes; at most {LONGEST_YAML} are read")));
+    }
+    std::fs::read_to_string(path).at("read", path)
+}
+
 /// Where files are kept that can be made again: `PGN_BENCH_CACHE`, or `pgn-bench` in the user's cache.
 ///
 /// # Errors
@@ -201,7 +231,13 @@ mod tests {
             File::create(at(name)).unwrap().set_modified(old).unwrap();
         }
         write_bytes(&at("new"), b"text").unwrap();
-        assert_eq!(["new.17.tmp", "new.notes.tmp", "new..tmp"].map(|name| at(name).exists()), [false, true, true]);
+        let left = || ["new.17.tmp", "new.notes.tmp", "new..tmp"].map(|name| at(name).exists());
+        assert_eq!(left(), [false, true, true]);
+        File::create(at("new.17.tmp")).unwrap();
+        write_bytes(&at("new"), b"text").unwrap();
+        assert_eq!(left(), [true, true, true]);
+        remove_temporaries(&folder).unwrap();
+        assert_eq!(left(), [false, true, true]);
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -165,6 +165,16 @@ fn a_checkpoint_is_measured_and_drawn() {
     }
     assert_eq!(rows[0]["metric"], "fid120_test");
 
+    // More generated images than real ones: the measures of single images see as many of both. Another batch is another protocol.
+    let args =
+        ["eval", folder, "-n", "3100", "--batch", "50", "--generator", "raw", "--metrics", "fid,kid,pr", "--json"];
+    let (code, stdout, stderr) = run(&home.0, &args);
+    assert_eq!(code, 0, "{stderr}");
+    let rows: Vec<serde_json::Value> = stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let shown: Vec<_> = rows.iter().map(|r| (r["metric"].as_str().unwrap(), r["n"].as_u64().unwrap())).collect();
+    assert_eq!(shown[..3], [("fid3100_test", 3100), ("kid3k_test", 3000), ("precision3k_test", 3000)]);
+    assert!(rows.iter().all(|r| r["batch_norm"] == "batch of 50"), "{stdout}");
+
     let grid = home.join("grid.png");
     let (code, _, stderr) =
         run(&home.0, &["sample", folder, "-n", "10", "--columns", "5", "-o", grid.to_str().unwrap()]);
@@ -172,7 +182,8 @@ fn a_checkpoint_is_measured_and_drawn() {
     let grid = image::open(grid).unwrap();
     assert_eq!((grid.width(), grid.height()), (2 + 5 * 66, 2 + 2 * 66));
     let images = home.join("images");
-    let sample = ["sample", folder, "-n", "7", "-o", images.to_str().unwrap()];
+    let with_slash = format!("{}/", images.display());
+    let sample = ["sample", folder, "-n", "7", "-o", &with_slash];
     assert_eq!(run(&home.0, &sample).0, 0);
     assert_eq!(std::fs::read_dir(&images).unwrap().count(), 7);
     let (code, _, stderr) = run(&home.0, &sample);

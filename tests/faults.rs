@@ -168,6 +168,17 @@ fn settings_change_only_where_it_is_allowed_and_rows_say_so() {
     let fresh = home.join("fresh");
     assert_eq!(run(&home.0, &experiment(&file, &fresh, &longer[1..])).0, 0);
     assert!(now.iter().all(|r| r.family == now[0].family && r.family != rows(&fresh)[0].family));
+    // It may end where it stands, but not before.
+    let shorter = |steps| ["--resume", "--set", steps, "--set", "eval.every=2", "--allow", "train.steps,eval.every"];
+    let (code, _, stderr) = run(&home.0, &experiment(&file, &output, &shorter("train.steps=10")));
+    assert!(code == 2 && stderr.contains("train.steps: the run has made 12, more than 10"), "{stderr}");
+    let unfinished = home.join("unfinished");
+    assert_eq!(run(&home.0, &experiment(&file, &unfinished, &["--set", "train.steps=8"])).0, 0);
+    let path = unfinished.join(CELL).join("rows.parquet");
+    let running = |r: Row| Row { status: "running".to_owned(), ..r };
+    results::write(&path, &rows(&unfinished).into_iter().map(running).collect::<Vec<_>>()).unwrap();
+    assert_eq!(run(&home.0, &experiment(&file, &unfinished, &["--resume", "--set", "train.steps=8"])).0, 0);
+    assert!(rows(&unfinished).iter().all(|r| r.status == "finished"));
     // What was allowed once stays so.
     let (code, _, stderr) = run(&home.0, &experiment(&file, &output, &longer));
     assert_eq!(code, 0, "{stderr}");

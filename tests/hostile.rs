@@ -17,6 +17,7 @@ use pgn_bench::data::{Split, cifar10, stl10};
 use pgn_bench::error::Error;
 use pgn_bench::methods;
 use pgn_bench::metrics::npz;
+use pgn_bench::report::gate;
 use pgn_bench::train::checkpoint::{self, Stored};
 use serde_json::{Value, json};
 
@@ -250,11 +251,12 @@ fn a_checkpoint_has_the_settings_of_an_experiment_and_the_networks_it_says() {
 }
 
 #[test]
-fn an_experiment_is_small() {
+fn experiments_and_gates_are_small() {
     let home = Folder::new("hostile-experiment");
     let file = home.write("long.yaml", &"[".repeat(200_000));
-    let error = refused(Experiment::read(&file, &[]));
-    assert!(error.contains("has 200000 bytes; an experiment file has at most 65536"), "{error}");
+    for error in [refused(Experiment::read(&file, &[])), refused(gate::read(&file))] {
+        assert!(error.contains("has 200000 bytes; at most 65536 are read"), "{error}");
+    }
     let list = |items: Vec<String>| format!("[{}]", items.join(", "));
     let seeds = list((0..20_000).map(|seed| seed.to_string()).collect());
     let many = TINY

@@ -202,8 +202,11 @@ fn what_the_cache_holds_is_checked_before_it_is_decoded() {
     let blob = home.join("hf/hub").join(repo).join("blobs").join("0".repeat(64));
     std::fs::create_dir_all(blob.parent().unwrap()).unwrap();
     std::fs::write(&blob, "half").unwrap();
-    let listed = snapshot(repo, "42078a1fb27b6079eaab8cf453efd3d79a8b7bda", PARTS[0]);
+    let [listed, second] = PARTS.map(|part| snapshot(repo, "42078a1fb27b6079eaab8cf453efd3d79a8b7bda", part));
     std::os::unix::fs::symlink(&blob, &listed).unwrap();
+    let (code, stderr) = run("celebahq");
+    assert!(code == Some(2) && stderr.contains("celebahq is not on this machine"), "half of it is not it: {stderr}");
+    std::fs::write(&second, "half").unwrap();
     let (code, stderr) = run("celebahq");
     assert!(code == Some(2) && stderr.contains("sha256 is") && !listed.exists() && !blob.exists(), "{stderr}");
     std::fs::write(&listed, "whatever").unwrap();

@@ -13,6 +13,7 @@ use pgn_bench::config::Experiment;
 use pgn_bench::generators::{Latents, Mode};
 use pgn_bench::nn::image::channels_first;
 use pgn_bench::train::import::read;
+use pgn_bench::train::lock::Lock;
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -57,6 +58,10 @@ fn training_goes_on_and_other_networks_are_refused() {
     assert!(code == 0 && stdout.contains("step 2 of resnet32-gn-s0"), "{stderr}");
     let (code, _, stderr) = import(&[]);
     assert!(code == 2 && stderr.contains("this cell was run before"), "{stderr}");
+    let lock = Lock::acquire(&output.join("tiny-smoke/resnet32-gn-s0")).unwrap();
+    let (code, _, stderr) = import(&["--overwrite"]);
+    assert!(code == 2 && stderr.contains("another process works in it"), "{stderr}");
+    drop(lock);
     let (code, _, stderr) = run(&home.0, &experiment(&experiment_file, &output, &["--resume"]));
     assert_eq!(code, 0, "{stderr}");
     let rows = pgn_bench::results::read(&output.join("tiny-smoke/resnet32-gn-s0/rows.parquet")).unwrap();

@@ -70,6 +70,8 @@ fn a_pool_survives_a_killed_task_and_its_own_end() {
     let submit = ["submit", file.to_str().unwrap(), "--scale", "smoke", "-o", pooled.to_str().unwrap(), "--jobs", "2"];
     let mut pool = command(&home.0, &submit).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until("the first task", || !trainers(&pooled, 0).is_empty());
+    let (code, _, stderr) = run(&home.0, &submit);
+    assert!(code == 2 && stderr.contains("another process works in it (process"), "{stderr}");
     trainers(&pooled, 0).into_iter().for_each(kill);
     wait_until("a third task", || pooled.join("tiny-smoke/cnn32-sn-s0/checkpoint.safetensors").is_file());
     let process = pool.id().to_string();
@@ -117,6 +119,11 @@ fn runs_of_several_folders_come_together() {
     assert_eq!(run(&home.0, &experiment(&file, &other, &changed)).0, 0);
     let (code, _, stderr) = collect(&[&other]);
     assert!(code == 2 && stderr.contains("train.critic_lr: 0.0004, now 0.001"), "{stderr}");
+    let fresh = ["collect", "-o", home.join("fresh").to_str().unwrap(), a.to_str().unwrap(), other.to_str().unwrap()]
+        .map(str::to_owned);
+    let (code, _, stderr) = run(&home.0, &fresh.each_ref().map(String::as_str));
+    assert!(code == 2 && stderr.contains("runs of one cell with different configurations"), "{stderr}");
+    assert!(!home.join("fresh").exists());
     let (code, _, stderr) = collect(&[&home.join("cache")]);
     assert!(code == 2 && stderr.contains("no runs in"), "{stderr}");
 }

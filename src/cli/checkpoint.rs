@@ -320,9 +320,8 @@ pub(super) fn sample(args: &SampleArgs) -> Result<()> {
         bail!("{} is there already: name a new folder", args.output.display());
     }
     // The folder gets its name when it is whole.
-    let mut part = args.output.clone().into_os_string();
-    part.push(".part");
-    let part = PathBuf::from(part);
+    let name = args.output.file_name().unwrap_or_default().to_string_lossy();
+    let part = args.output.with_file_name(format!("{name}.part"));
     if part.exists() {
         std::fs::remove_dir_all(&part).at("empty", &part)?;
     }

@@ -1,10 +1,12 @@
 //! `pgn-bench collect`: the runs of several results folders, brought into one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
 use super::report::run_folders;
+use crate::config::Cell;
 use crate::error::AtPath;
 use crate::files::{create_folder, walk, write_atomic};
 use crate::report::markdown::aligned;
@@ -35,8 +37,14 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         }
         runs.extend(found);
     }
-    for (_, cell) in &runs {
+    let mut first_of: BTreeMap<PathBuf, (&Path, &Cell)> = BTreeMap::new();
+    for (run, cell) in &runs {
         settle(&args.output, cell, Existing::Resume, &[])?;
+        let (first, known) = *first_of.entry(folder(&args.output, cell)).or_insert((run, cell));
+        if known.hash()? != cell.hash()? {
+            let [a, b] = [first.display(), run.display()];
+            bail!("{a} and {b} are runs of one cell with different configurations: collect them into two folders");
+        }
     }
     let mut lines = Vec::new();
     for (run, cell) in &runs {

@@ -8,6 +8,7 @@ use candle_core::Device;
 use super::cells::Cells;
 use crate::data;
 use crate::train::existing::{Existing, empty_folder, folder, settle};
+use crate::train::lock::Lock;
 use crate::train::{checkpoint, import};
 
 #[derive(clap::Args)]
@@ -36,6 +37,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     let classes = data::classes(&cell.dataset, cell.split)?;
     let (state, progress) = import::read(&args.checkpoint, cell, classes, &Device::Cpu)?;
     let folder = folder(&args.output, cell);
+    let _lock = Lock::acquire(&folder)?;
     empty_folder(&folder, cell)?;
     checkpoint::save(&folder.join(checkpoint::FILE), &state, &progress)?;
     println!("step {} of {} in {}", progress.step, cell.name(), folder.display());

@@ -10,6 +10,7 @@ use super::bench::{Place, Weights, bench};
 use super::cells::Cells;
 use super::progress::{CellBar, bar};
 use super::report::{last_grid, rows};
+use super::slurm::quoted;
 use crate::config::Cell;
 use crate::data;
 use crate::files::{create_folder, write_bytes};
@@ -108,7 +109,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
 /// The command that goes on with what this one began.
 fn resume_command() -> String {
     let words = std::env::args().filter(|a| a != "--overwrite" && a != "--resume");
-    words.chain(["--resume".to_owned()]).collect::<Vec<_>>().join(" ")
+    quoted(&words.chain(["--resume".to_owned()]).collect::<Vec<_>>())
 }
 
 /// The cells with what they cost.
@@ -152,7 +153,7 @@ fn plan(cells: &[Cell], device: &Device) -> Result<String> {
             format!("{:.2}", cost.memory_bytes as f64 / f64::from(1 << 30)),
             format!("{:.3}", cost.step_s),
             format!("{hours:.2}"),
-            (t.steps / cell.eval.every + 1).to_string(),
+            (t.steps.div_ceil(cell.eval.every) + 1).to_string(),
         ]);
         measuring.inc(1);
     }

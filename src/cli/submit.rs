@@ -14,9 +14,10 @@ use crate::config::{Cell, ExtractorKind};
 use crate::data;
 use crate::device::Compute;
 use crate::error::{AtPath, Error};
-use crate::files::{create_folder, named, write_bytes};
+use crate::files::{named, write_bytes};
 use crate::results;
 use crate::train::existing::{Existing, folder, settle};
+use crate::train::lock::Lock;
 
 /// Name of the file that describes a submission.
 const FILE: &str = "submission.json";
@@ -125,10 +126,8 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if args.slurm {
-        refuse_second(&output.join(first.group()))?;
-    }
-    create_folder(&submitted)?;
+    let _lock = Lock::acquire(&submitted)?;
+    refuse_second(&output.join(first.group()), args.slurm)?;
     let text = std::fs::read(args.cells.file()).at("read", args.cells.file())?;
     write_bytes(&experiment, &text)?;
     if let Some(script) = script {
@@ -151,14 +150,15 @@ fn ended(run: &Path) -> Result<bool> {
 }
 
 /// An array job whose tasks are still queued would work on the same runs.
-fn refuse_second(group: &Path) -> Result<()> {
-    if !group.is_dir() {
-        return Ok(());
-    }
+fn refuse_second(group: &Path, slurm: bool) -> Result<()> {
     for (path, submission) in Submission::find(group)? {
-        if let Engine::Slurm(job) = &submission.engine
-            && let queued @ 1.. = slurm::queue(job)?.values().filter(|q| q.is_open()).count()
-        {
+        let Engine::Slurm(job) = &submission.engine else { continue };
+        let queue = match slurm::queue(job) {
+            // Results may have been brought here from a cluster.
+            Err(_) if !slurm => continue,
+            queue => queue?,
+        };
+        if let queued @ 1.. = queue.values().filter(|q| q.is_open()).count() {
             bail!(
                 "{}: job {job} still has {queued} tasks in the queue; wait for it, or `scancel {job}`",
                 path.display()

@@ -124,6 +124,14 @@ pub struct Eval {
     pub metrics: Vec<Metric>,
 }
 
+fn json(of: &impl Serialize) -> Result<String> {
+    serde_json::to_string_pretty(of).map_err(|e| Error::invalid(format!("cannot serialise a cell: {e}")))
+}
+
+fn digest(json: &str) -> String {
+    sha256(json.as_bytes())[..16].to_owned()
+}
+
 impl Cell {
     /// Folder of the run below the experiment's, and the cell's name in messages.
     pub fn name(&self) -> String {
@@ -149,7 +157,7 @@ impl Cell {
     /// # Errors
     /// Never for a resolved cell.
     pub fn json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self).map_err(|e| Error::invalid(format!("cannot serialise a cell: {e}")))
+        json(self)
     }
 
     /// First 16 digits of the SHA-256 of the canonical JSON.
@@ -157,7 +165,7 @@ impl Cell {
     /// # Errors
     /// As for [`Cell::json`].
     pub fn hash(&self) -> Result<String> {
-        Ok(sha256(self.json()?.as_bytes())[..16].to_owned())
+        Ok(digest(&self.json()?))
     }
 
     /// [`Cell::hash`] without the seed: the same for cells that differ in nothing else.
@@ -166,5 +174,15 @@ impl Cell {
     /// As for [`Cell::json`].
     pub fn family(&self) -> Result<String> {
         Self { seed: 0, ..self.clone() }.hash()
+    }
+
+    /// Hash of what runs of one data set, architecture and protocol must share to be compared: how they are trained, the loss
+    /// excepted, and the images generated at a time.
+    ///
+    /// # Errors
+    /// As for [`Cell::json`].
+    pub fn settings(&self) -> Result<String> {
+        let train = Train { loss: Loss::Hinge, ..self.train.clone() };
+        Ok(digest(&json(&(train, self.eval.batch))?))
     }
 }

@@ -12,7 +12,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Split};
-use crate::error::{AtPath, Error, Result};
+use crate::error::{Error, Result};
+use crate::files::read_yaml;
 use crate::generators::Mode;
 use crate::losses::Loss;
 use crate::metrics::inception::resize::Resize;
@@ -23,8 +24,6 @@ pub use cell::{Cell, Change, Eval, Train};
 pub const FULL: &str = "full";
 /// What that scale is called once `--set` has changed its settings.
 const MODIFIED: &str = "full-modified";
-/// Most bytes of an experiment file: what is nested deeply takes a time that grows with the square of them.
-const LONGEST: u64 = 1 << 16;
 /// Most cells of an experiment.
 const MOST_CELLS: usize = 100_000;
 /// Extractors by name.
@@ -176,12 +175,7 @@ impl Experiment {
     /// # Errors
     /// When the file cannot be read, or with all its faults.
     pub fn read(path: &Path, set: &[String]) -> Result<Self> {
-        let length = std::fs::metadata(path).at("read", path)?.len();
-        if length > LONGEST {
-            return Err(Error::content(path, format!("has {length} bytes; an experiment file has at most {LONGEST}")));
-        }
-        let text = std::fs::read_to_string(path).at("read", path)?;
-        Self::parse(&path.display().to_string(), &text, set)
+        Self::parse(&path.display().to_string(), &read_yaml(path)?, set)
     }
 
     /// Checks the text of a file, named `file` in messages.

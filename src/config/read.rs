@@ -65,8 +65,8 @@ pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Exper
             faults.say(key, "is missing");
         }
     }
-    let settings = ["train.", "eval.", "architectures."];
-    let modified = set.iter().any(|s| settings.iter().any(|of| s.starts_with(of)));
+    let settings = ["train", "eval", "architectures"];
+    let modified = set.iter().any(|s| s.split(['.', '=']).next().is_some_and(|first| settings.contains(&first)));
     let set_value = overlay_value(set, &faults);
     let set_root = Section::new("--set ", &set_value, &faults);
     let set = layer(&set_root, &faults);
@@ -148,14 +148,11 @@ fn overlay_value(set: &[String], faults: &Faults) -> Value {
     Value::Mapping(root)
 }
 
-/// Whether every part of the path before the last is a mapping.
+/// Whether every part of the path before the last is a mapping, and the last none that would be lost.
 fn insert(map: &mut Mapping, path: &[&str], value: Value) -> bool {
     match path {
         [] => false,
-        [last] => {
-            map.insert(Value::from(*last), value);
-            true
-        }
+        [last] => !matches!(map.insert(Value::from(*last), value), Some(Value::Mapping(_))),
         [first, rest @ ..] => match map.entry(Value::from(*first)).or_insert_with(|| Value::Mapping(Mapping::new())) {
             Value::Mapping(next) => insert(next, rest, value),
             _ => false,
@@ -277,6 +274,13 @@ scales:
             only(e.resolve("full").unwrap(), &["method=gn".into()]).unwrap_err().to_string().contains("none, pgn+cr")
         );
         assert!(e.resolve("tiny").unwrap_err().to_string().contains("full, smoke"));
+        for (set, group) in [("train={steps: 3}", "t-full-modified"), ("seeds=[4]", "t-full")] {
+            let cells = Experiment::parse("t.yaml", GOOD, &[set.into()]).unwrap().resolve("full").unwrap();
+            assert_eq!(cells[0].group(), group);
+        }
+        let lost = ["train.steps=3".into(), "train={beta1: 0.5}".into()];
+        let error = Experiment::parse("t.yaml", GOOD, &lost).unwrap_err().to_string();
+        assert!(error.contains("a part of the path was already given a value"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! CelebA-HQ (Karras et al. 2018): 30,000 faces, from an LMDB environment or folder for each size (the released code's
-//! layout), one folder of images, or the Parquet files of a Hugging Face repository. The last tenth, images 27,001 to 30,000
-//! in order of number, is the test split.
+//! layout), one folder of images, or the Parquet files of a Hugging Face repository. The last tenth is the test split: images
+//! 27,001 to 30,000 where they have numbers.
 
 use std::path::PathBuf;
 
@@ -34,8 +34,10 @@ pub(super) fn locate(side: usize) -> Result<ImagesOf> {
         let source = elsewhere(&path)?;
         return Ok(ImagesOf { files: source.files(), open: Box::new(|| Ok(source)) });
     }
-    let parts: Vec<PathBuf> = PARTS.iter().flat_map(|part| REPOSITORY.cached(part)).collect();
-    if !parts.is_empty() {
+    let parts = PARTS.map(|part| REPOSITORY.cached(part));
+    // What an interrupted download has left would be split elsewhere.
+    if parts.iter().all(|files| !files.is_empty()) {
+        let parts = parts.concat();
         let of = of_parquet(parts.clone());
         return Ok(ImagesOf {
             open: Box::new(move || check_stored(&parts).and_then(|()| (of.open)())),

@@ -200,7 +200,7 @@ pub fn to_unit(byte: u8) -> f32 {
 
 /// A network's output in [−1, 1] rounded to the nearest of 256 levels, as an 8-bit file would hold it.
 pub fn to_byte(unit: f32) -> u8 {
-    // A cast from float saturates, and turns NaN into 0.
+    // A cast from float saturates.
     ((unit + 1.0) * 127.5).round() as u8
 }
 
@@ -216,9 +216,12 @@ pub fn to_tensor(bytes: &[u8], side: usize, device: &Device) -> Result<Tensor> {
 /// Images `[N, H, W, 3]` in [−1, 1] rounded to bytes.
 ///
 /// # Errors
-/// When the tensor cannot be read.
+/// When the tensor cannot be read, or has values that are not finite.
 pub fn to_bytes(images: &Tensor) -> Result<Vec<u8>> {
     let values: Vec<f32> = images.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1()?;
+    if values.iter().any(|v| !v.is_finite()) {
+        return Err(Error::NotFinite("generated images"));
+    }
     Ok(values.into_iter().map(to_byte).collect())
 }
 
@@ -360,6 +363,8 @@ mod tests {
         for b in 0..=255 {
             assert_eq!(to_byte(to_unit(b)), b);
         }
-        assert_eq!((to_byte(-7.0), to_byte(7.0), to_byte(f32::NAN)), (0, 255, 0));
+        assert_eq!((to_byte(-7.0), to_byte(7.0)), (0, 255));
+        let refused = to_bytes(&Tensor::new(&[0.5, f32::NAN], &Device::Cpu).unwrap()).unwrap_err().to_string();
+        assert_eq!(refused, "generated images are not finite");
     }
 }

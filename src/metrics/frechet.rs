@@ -78,7 +78,7 @@ impl FeatureSums {
             (outer[i][j] - sum[i] * sum[j] / n) / (n - 1.0)
         });
         if mean.iter().any(|m| !m.is_finite()) {
-            return Err(Error::invalid("features are not finite"));
+            return Err(Error::NotFinite("the features of images"));
         }
         Ok(Gaussian { n: self.n, mean, covariance })
     }

@@ -1,5 +1,5 @@
 //! Statistics of a split that generated images are compared with. They are taken once for each (data set, split, size,
-//! number of images, pixels, extractor, resize, version of this program) and kept in the user's cache.
+//! number of images, of features kept, pixels, extractor, resize, version of this program) and kept in the user's cache.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub fn statistics(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Collected> {
     let keep = keep.min(n);
-    let path = path(extractor, images, n)?;
+    let path = path(extractor, images, [n, keep])?;
     if let Some(kept) = kept(&path, keep)? {
         return Ok(kept);
     }
@@ -57,9 +57,9 @@ fn kept(path: &Path, keep: usize) -> Result<Option<Collected>> {
     Ok(enough.then(|| Collected { gaussian: Some(gaussian), inception: None, kept: kept.filter(|_| keep > 0) }))
 }
 
-fn path(extractor: &dyn Extractor, images: &Images, n: usize) -> Result<PathBuf> {
+fn path(extractor: &dyn Extractor, images: &Images, [n, keep]: [usize; 2]) -> Result<PathBuf> {
     Ok(cache_folder()?.join("statistics").join(format!(
-        "{}-{}px-{n}-{}-{}-{}-{}-v{}.npz",
+        "{}-{}px-{n}-{keep}-{}-{}-{}-{}-v{}.npz",
         images.name.replace(':', "-"),
         images.side,
         &images.fingerprint()[..12],

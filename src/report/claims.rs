@@ -135,8 +135,8 @@ fn bounded(rows: &[Row]) -> Judgement {
     )
 }
 
-/// Pairs of series of one protocol, architecture, width and loss that `pick` calls first and second, and whose runs have all
-/// ended after the same evaluations.
+/// Pairs of series of one protocol, architecture, width and loss that `pick` calls first and second, and whose runs had
+/// the same settings and have all ended after the same evaluations.
 fn pairs<'a>(
     by_protocol: &'a [(&'a Protocol, Vec<Run>)],
     pick: impl Fn(&Series) -> (bool, bool),
@@ -265,7 +265,7 @@ fn cheap(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
     for (protocol, pgn, gn) in pairs(by_protocol, |s| (s.method == "pgn", s.method == "gn")) {
         // A run costs the same under each of its protocols.
         let here = (protocol.experiment.clone(), pgn.family.clone(), gn.family.clone());
-        if seen.contains(&here) {
+        if seen.contains(&here) || pgn.devices() != gn.devices() {
             continue;
         }
         seen.push(here);
@@ -377,6 +377,18 @@ mod tests {
         let mut rows = fid([1.0, 1.1, 1.2], [1.0, 1.1, 1.2]);
         rows.extend([seeds("pgn", [0.501, 0.502, 0.5], COST), seeds("gn", [0.5, 0.499, 0.501], COST)].concat());
         assert_eq!(verdict(&rows, "C4"), Verdict::Supported);
+
+        // What is not alike in the rest is not compared.
+        let tuned = |row: Row| match row.method.as_str() {
+            "pgn" => Row { settings: "other".into(), ..row },
+            _ => row,
+        };
+        assert_eq!(verdict(&rows.iter().cloned().map(tuned).collect::<Vec<_>>(), "C4"), Verdict::Undetermined);
+        let moved = |row: Row| match row.method.as_str() {
+            "pgn" => Row { device: "cuda f32".into(), ..row },
+            _ => row,
+        };
+        assert_eq!(verdict(&rows.iter().cloned().map(moved).collect::<Vec<_>>(), "C4"), Verdict::Undetermined);
 
         let probe =
             |max| vec![row("pgn", 0, 100, "gradient_max_real", 0.4), row("pgn", 0, 100, "gradient_max_mixed", max)];

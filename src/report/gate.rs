@@ -11,8 +11,8 @@ use super::html::escape;
 use super::markdown::plain;
 use super::runs::{Protocol, Run, protocols, runs, series};
 use crate::device::Precision;
-use crate::error::{AtPath, Error, Result};
-use crate::files::write_bytes;
+use crate::error::{Error, Result};
+use crate::files::{read_yaml, write_bytes};
 use crate::results::Row;
 use crate::statistics::{mean_and_deviation, t_quantile};
 
@@ -198,8 +198,7 @@ pub struct Finding {
 /// # Errors
 /// When it cannot be read or is not of this layout.
 pub fn read(path: &Path) -> Result<Gates> {
-    let text = std::fs::read_to_string(path).at("read", path)?;
-    yaml_serde::from_str(&text).map_err(|e| Error::content(path, format!("not a file of gates: {e}")))
+    yaml_serde::from_str(&read_yaml(path)?).map_err(|e| Error::content(path, format!("not a file of gates: {e}")))
 }
 
 /// Writes a file of gates.

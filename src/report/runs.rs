@@ -132,6 +132,7 @@ pub struct Run {
     pub seed: u64,
     pub config_hash: String,
     pub family: String,
+    pub settings: String,
     pub status: String,
     pub device: String,
     pub code_version: String,
@@ -207,6 +208,7 @@ fn run(rows: &[&Row], protocol: &Protocol) -> Option<Run> {
         seed: last.seed,
         config_hash: last.config_hash.clone(),
         family: last.family.clone(),
+        settings: last.settings.clone(),
         status: last.status.clone(),
         device: last.device.clone(),
         code_version: last.code_version.clone(),
@@ -271,6 +273,11 @@ impl Series<'_> {
         self.runs.iter().all(|r| r.status == "finished")
     }
 
+    /// What they computed on.
+    pub fn devices(&self) -> Vec<&str> {
+        distinct(self.runs.iter().map(|r| r.device.as_str()))
+    }
+
     /// The steps at which every run was evaluated; none where runs differ.
     pub fn evaluations(&self) -> Option<Vec<u64>> {
         let of = |r: &Run| r.points.iter().map(|p| p.step).collect::<Vec<u64>>();
@@ -278,9 +285,15 @@ impl Series<'_> {
         self.runs.iter().all(|r| of(r) == first).then_some(first)
     }
 
-    /// Whether the best of the one may be compared with the best of the other: both ended, after the same evaluations.
+    /// Whether the best of the one may be compared with the best of the other: both had the same settings, and ended after the
+    /// same evaluations.
     pub fn comparable(&self, other: &Self) -> bool {
-        self.finished() && other.finished() && self.evaluations().is_some() && self.evaluations() == other.evaluations()
+        let settings = |s: &Self| s.runs[0].settings.clone();
+        settings(self) == settings(other)
+            && self.finished()
+            && other.finished()
+            && self.evaluations().is_some()
+            && self.evaluations() == other.evaluations()
     }
 
     /// Lowest Fréchet distances.

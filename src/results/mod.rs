@@ -169,6 +169,8 @@ rows! {
     config_hash: String,
     /// The same without the seed: runs of one family differ in nothing else.
     family: String,
+    /// Hash of how the run was trained, method and loss excepted: what runs must share to be compared.
+    settings: String,
     /// Device and, on a GPU, precision: cpu, cuda f32 or cuda tf32.
     device: String,
 }
@@ -270,6 +272,7 @@ pub(crate) mod tests {
             code_version: "0".into(),
             config_hash: "ef".into(),
             family: "01".into(),
+            settings: "23".into(),
             device: "cpu".into(),
         }
     }

@@ -44,8 +44,6 @@ pub struct Progress {
     pub untimed: u64,
     /// Most memory resident while training so far, in bytes; 0 where it is not known.
     pub peak_bytes: u64,
-    /// Lowest Fréchet distance so far and its step.
-    pub best: Option<(f64, u64)>,
     /// Why the run ended early, when it diverged after this checkpoint.
     pub diverged: Option<String>,
 }

@@ -64,10 +64,10 @@ pub struct Errors {
     pub kid: Option<f64>,
 }
 
-/// Features that KID, precision and recall see of each side: 10,000 at most.
-pub fn kept(cell: &Cell) -> usize {
+/// Features that KID, precision and recall see of each side: as many as both have, 10,000 at most.
+pub fn kept(cell: &Cell, reference_images: usize) -> usize {
     let one_by_one = cell.eval.metrics.iter().any(|m| matches!(m, Metric::Kid | Metric::Pr));
-    if one_by_one { cell.eval.images.min(KEPT) } else { 0 }
+    if one_by_one { cell.eval.images.min(reference_images).min(KEPT) } else { 0 }
 }
 
 impl Bench {
@@ -91,8 +91,8 @@ impl Bench {
                 extractor.id()
             )));
         }
-        let of =
-            reference::statistics(extractor.as_ref(), reference_split, reference_split.len(), kept(cell), progress)?;
+        let n = reference_split.len();
+        let of = reference::statistics(extractor.as_ref(), reference_split, n, kept(cell, n), progress)?;
         let Some(gaussian) = of.gaussian else { return Err(Error::invalid("the reference has no statistics")) };
         Ok(Self {
             train,
@@ -141,7 +141,8 @@ pub fn evaluate(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Scores> {
     let metrics = &cell.eval.metrics;
-    let keep = if bootstrap > 0 { cell.eval.images } else { kept(cell) };
+    let kept = kept(cell, bench.instrument.reference_images);
+    let keep = if bootstrap > 0 { cell.eval.images } else { kept };
     let classes = bench.extractor.classes().filter(|_| metrics.contains(&Metric::Is));
     let needs = Needs { gaussian: true, classes, keep };
     let mut collector = Collector::new(cell.eval.images, bench.extractor.dim(), needs)?;
@@ -167,7 +168,7 @@ pub fn evaluate(
         scores.errors.fid = Some(bench.reference.bootstrap(&features, bootstrap, cell.seed, &mut || ())?);
     }
     let Some(real) = &bench.reference_features else { return Ok(scores) };
-    let some = spread(&features, kept(cell))?;
+    let some = spread(&features, kept)?;
     if metrics.contains(&Metric::Kid) {
         let size = SUBSETS[1].min(some.dim(0)?).min(real.dim(0)?);
         scores.kid = Some(kid::over_subsets(real, &some, SUBSETS[0], size, cell.seed)?);

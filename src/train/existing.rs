@@ -69,6 +69,12 @@ pub fn settle(results: &Path, cell: &Cell, existing: Existing, allowed: &[String
     let mut changes = serde_json::from_str::<Cell>(&text).map_err(bad)?.changes;
     if !differing.is_empty() {
         let step = Stored::open(&checkpoint)?.progress.step;
+        if step > cell.train.steps {
+            return Err(Error::content(
+                &path,
+                format!("train.steps: the run has made {step}, more than {}", cell.train.steps),
+            ));
+        }
         differing.iter_mut().for_each(|c| c.step = step);
         changes.extend(differing);
     }

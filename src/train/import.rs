@@ -66,7 +66,6 @@ pub fn read(path: &Path, cell: &Cell, classes: usize, device: &Device) -> Result
         train_s: 0.0,
         untimed: scalars.step,
         peak_bytes: 0,
-        best: None,
         diverged: None,
     };
     Ok((state, progress))

@@ -37,10 +37,7 @@ impl Lock {
                 let _ = file.read_to_string(&mut holder);
                 return Err(Error::content(
                     folder,
-                    format!(
-                        "another process works on this run ({}); wait for it, or name another --output",
-                        holder.trim()
-                    ),
+                    format!("another process works in it ({}); wait for it, or name another --output", holder.trim()),
                 ));
             }
             // A file system without locks: two processes are then not told apart.

@@ -8,6 +8,7 @@ use crate::config::{Cell, Change, Weights};
 use crate::data::Images;
 use crate::device::Compute;
 use crate::error::Result;
+use crate::generators::Mode;
 use crate::losses::Loss;
 use crate::methods;
 use crate::metrics::Extractor;
@@ -39,6 +40,8 @@ pub struct Instrument {
     pub dim: usize,
     /// SHA-256 of the reference's pixels.
     pub reference_sha256: String,
+    /// Its images.
+    pub reference_images: usize,
     /// Device, with its precision where there is a choice.
     pub device: String,
 }
@@ -53,6 +56,7 @@ impl Instrument {
             resize: extractor.map_or(none, |e| e.resize().to_owned()),
             dim: extractor.map_or(0, Extractor::dim),
             reference_sha256: reference.fingerprint().to_owned(),
+            reference_images: reference.len(),
             device: compute.id(),
         }
     }
@@ -64,6 +68,8 @@ pub struct Origin<'a> {
     progress: &'a Progress,
     /// Hash of that without the seed.
     family: String,
+    /// Hash of how it was trained, method and loss excepted.
+    settings: String,
     /// The run, its evaluation as it was made.
     cell: &'a Cell,
     /// What it was measured with.
@@ -84,7 +90,8 @@ impl<'a> Origin<'a> {
     /// # Errors
     /// Never for a resolved cell.
     pub fn new(progress: &'a Progress, cell: &'a Cell, instrument: &'a Instrument) -> Result<Self> {
-        Ok(Self { progress, family: progress.cell.family()?, cell, instrument })
+        let (family, settings) = (progress.cell.family()?, progress.cell.settings()?);
+        Ok(Self { progress, family, settings, cell, instrument })
     }
 
     fn row(&self, metric: String, value: f64, weights: Weights) -> Result<Row> {
@@ -114,13 +121,19 @@ impl<'a> Origin<'a> {
             resize: instrument.resize.clone(),
             reference: cell.eval.reference.to_string(),
             reference_sha256: instrument.reference_sha256.clone(),
-            batch_norm: cell.eval.batch_norm.id().to_owned(),
+            batch_norm: match cell.eval.batch_norm {
+                Mode::Batch if cell.eval.batch != self.progress.cell.eval.batch => {
+                    format!("batch of {}", cell.eval.batch)
+                }
+                mode => mode.id().to_owned(),
+            },
             weights: weights.id().to_owned(),
             warning: cell.changes.iter().map(Change::to_string).collect::<Vec<_>>().join("; "),
             status: "running".to_owned(),
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             config_hash: self.progress.config_hash.clone(),
             family: self.family.clone(),
+            settings: self.settings.clone(),
             device: instrument.device.clone(),
         })
     }
@@ -185,7 +198,7 @@ impl<'a> Origin<'a> {
             Row { low: ends.map(|e| e[0]), high: ends.map(|e| e[1]), ..row }
         };
         let mut fid = self.row(protocol("fid", eval.images, reference), scores.fid, weights)?;
-        if eval.images <= self.instrument.dim {
+        if eval.images.min(self.instrument.reference_images) <= self.instrument.dim {
             let changes = std::mem::replace(&mut fid.warning, RANK_DEFICIENT.to_owned());
             if !changes.is_empty() {
                 fid.warning = format!("{RANK_DEFICIENT}; {changes}");
@@ -196,7 +209,7 @@ impl<'a> Origin<'a> {
             let row = self.row(protocol("is", eval.images, None), of.mean, weights)?;
             rows.push(Row { std: Some(of.std), ..row });
         }
-        let n = kept(self.cell);
+        let n = kept(self.cell, self.instrument.reference_images);
         if let Some(of) = scores.kid {
             let row =
                 Row { std: Some(of.std), n: n as u64, ..self.row(protocol("kid", n, reference), of.mean, weights)? };

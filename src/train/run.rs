@@ -19,7 +19,7 @@ use crate::critic::Critic;
 use crate::data::loader::{Loader, Plan};
 use crate::device::Precision;
 use crate::error::{Error, Result};
-use crate::files::write_bytes;
+use crate::files::{remove_temporaries, write_bytes};
 use crate::generators::{Generator, Mode};
 use crate::interrupt;
 use crate::losses::Loss;
@@ -82,6 +82,7 @@ pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch
     settle(results, cell, existing, &[])?;
     let folder = folder(results, cell);
     let _lock = Lock::acquire(&folder)?;
+    remove_temporaries(&folder)?;
     let mut run = Run::open(folder, cell, bench, existing)?;
     if let Some(reason) = &run.progress.diverged {
         return Ok(Outcome::Diverged(reason.clone()));
@@ -133,7 +134,6 @@ impl<'a> Run<'a> {
             train_s: 0.0,
             untimed: 0,
             peak_bytes: 0,
-            best: None,
             diverged: None,
         };
         let mut rows = Vec::new();
@@ -162,10 +162,11 @@ impl<'a> Run<'a> {
             if path.is_file() {
                 rows = results::read(&path)?;
                 rows.retain(|r| r.step <= progress.step);
-                let family = cell.family()?;
+                let (family, settings) = (cell.family()?, cell.settings()?);
                 for row in &mut rows {
                     progress.config_hash.clone_into(&mut row.config_hash);
                     family.clone_into(&mut row.family);
+                    settings.clone_into(&mut row.settings);
                 }
                 let ours = bench.extractor.weights_sha256();
                 let device = &bench.instrument.device;
@@ -252,6 +253,10 @@ impl<'a> Run<'a> {
                 saved = Instant::now();
             }
         }
+        // Its number of steps was lowered to those it had made.
+        if !results::ended(&self.rows) {
+            self.checkpoint("finished")?;
+        }
         Ok(Outcome::Finished)
     }
 
@@ -272,11 +277,8 @@ impl<'a> Run<'a> {
         let step = self.progress.step;
         self.note_peak()?;
         match self.evaluate(watch) {
-            Ok(true) => {}
-            Ok(false) => {
-                let fault = format!("step {step}: the features of generated images are not finite");
-                return self.diverge(fault).map(Some);
-            }
+            Ok(()) => {}
+            Err(fault @ Error::NotFinite(_)) => return self.diverge(format!("step {step}: {fault}")).map(Some),
             Err(Error::Interrupted) => {
                 // It has left nothing, and is made again when the run goes on.
                 self.checkpoint("running")?;
@@ -368,37 +370,26 @@ impl<'a> Run<'a> {
         Ok(Tensor::stack(&measured, 0)?)
     }
 
-    /// Scores the generators, adds their rows, and draws a sample grid. False when a score is not finite.
-    /// What is interrupted leaves no trace in the run.
-    fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+    /// Scores the generators, adds their rows, and draws a sample grid. What fails or is interrupted leaves no row.
+    fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<()> {
         let mut rows = self.origin()?.traces(&self.recent)?;
-        let (mut grid, mut best, mut finite) = (Vec::new(), self.progress.best, true);
+        let mut grid = Vec::new();
         for (rank, &weights) in self.cell.eval.weights.iter().enumerate() {
             let generator = self.state.generator(weights);
             let of = self.cell.eval.images;
             let scores = evaluate(generator, self.cell, self.bench, 0, &mut |done| watch.evaluating(done, of))?;
-            finite = scores.fid.is_finite();
-            if !finite {
-                break;
-            }
             rows.extend(self.origin()?.rows(weights, &scores)?);
             if rank == 0 {
-                if best.is_none_or(|(best, _)| scores.fid < best) {
-                    best = Some((scores.fid, self.progress.step));
-                }
                 let path = self.folder.join(SAMPLES).join(format!("step-{:07}.png", self.progress.step));
                 grid = grid::draw(generator, self.cell.seed, GRID, Mode::Batch)?;
                 write_bytes(&path, &grid)?;
             }
             watch.scores(self.progress.step, weights, &scores);
         }
-        if finite {
-            tensorboard::write(&self.folder, self.progress.step, &rows, &grid)?;
-        }
+        tensorboard::write(&self.folder, self.progress.step, &rows, &grid)?;
         self.rows.extend(rows);
-        self.progress.best = best;
         self.recent.clear();
-        Ok(finite)
+        Ok(())
     }
 
     fn origin(&self) -> Result<Origin<'_>> {

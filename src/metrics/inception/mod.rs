@@ -15,7 +15,7 @@ use crate::data::hub::{Kind, Pinned};
 use crate::data::source::Picture;
 use crate::device::Compute;
 use crate::error::{Error, Result};
-use crate::files::file_digest;
+use crate::files::{file_digest, sha256};
 use crate::weights;
 use network::{FEATURES, Network, Weights};
 use resize::{Resize, SIDE};
@@ -49,17 +49,25 @@ impl Inception {
     /// Reads the network from a file with pytorch-fid's names (see [`crate::weights`]).
     ///
     /// It computes where and as precisely as `compute` says; features are on the CPU.
-    /// The last layer may come from a file of its own (`head`: `fc.weight` `[classes, 2048]`), when `weights` has none.
+    /// The last layer may come from a file of its own (`head`: `fc.weight` `[classes, 2048]`), when `weights` has none. The hash
+    /// of the weights is then that of both files' hashes.
     ///
     /// # Errors
-    /// When a file cannot be read, or a tensor is missing, misshapen or of no use.
+    /// When a file cannot be read, or a tensor is missing, misshapen, of no use, or in both files.
     pub fn from_file(path: &Path, head: Option<&Path>, resize: Resize, compute: Compute) -> Result<Self> {
-        let (mut tensors, sha256) = (weights::read(path)?, file_digest::<Sha256>(path)?);
+        let (mut tensors, mut hash) = (weights::read(path)?, file_digest::<Sha256>(path)?);
         if let Some(head) = head {
             let mut of_head = weights::read(head)?;
             for name in ["fc.weight", "fc.bias"] {
+                if tensors.contains_key(name) {
+                    return Err(Error::content(
+                        head,
+                        format!("{} has `{name}` of its own: leave --head out", path.display()),
+                    ));
+                }
                 tensors.extend(of_head.remove_entry(name));
             }
+            hash = sha256(format!("{hash}{}", file_digest::<Sha256>(head)?).as_bytes());
         }
         let bad = |e: candle_core::Error| Error::content(path, e.to_string());
         let mut tensors = Weights::new(tensors, &compute.device);
@@ -70,7 +78,7 @@ impl Inception {
         }
         tensors.finish().map_err(bad)?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        Ok(Self { network, head, resize, id: format!("inception-{stem}"), sha256, compute })
+        Ok(Self { network, head, resize, id: format!("inception-{stem}"), sha256: hash, compute })
     }
 
     /// Features `[N, 2048]` of images, `see` as for [`Network::forward`].

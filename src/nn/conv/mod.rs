@@ -397,14 +397,6 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     conv2d(&pixel(x)?, &pixel_weight(w)?, bias, ConvSpec::new(1, 0))?.flatten_from(1)
 }
 
-/// Gradient of [`linear`] in its input.
-///
-/// # Errors
-/// As for [`conv2d`].
-pub fn linear_input_grad(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
-    conv2d_input_grad(&pixel(dy)?, &pixel_weight(w)?, ConvSpec::new(1, 0), [1, 1])?.flatten_from(1)
-}
-
 /// Gradient of [`linear`] in its weight: `[O, I]`.
 ///
 /// # Errors

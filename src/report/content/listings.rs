@@ -4,32 +4,34 @@ use super::{Measured, Report, Sources, by_experiment, heading, listed, slug};
 use crate::report::baselines::Group;
 use crate::report::document::{Cell, Document, Line, Table};
 use crate::report::plot::{Bar, Plot, drawable};
-use crate::report::runs::{Point, Sample, Series, distinct, networks, series, short};
+use crate::report::runs::{Point, Sample, Series, networks, series, short};
 
 pub(super) fn cost(report: &mut Report, measured: &[Measured]) {
     let mut lines = Vec::new();
     for m in by_experiment(measured) {
         for network in networks(&series(&m.runs)) {
             let seconds = |s: &Series| Sample::of(&s.runs, |r| r.cost);
-            let base = network.series.iter().find(|s| s.method == "none").and_then(|s| seconds(s)).map(|s| s.mean());
+            let base = |of: &Series| {
+                let none = network.series.iter().find(|s| s.method == "none" && s.devices() == of.devices())?;
+                seconds(none).map(|s| s.mean())
+            };
             let mut bars = Vec::new();
             lines.push(Line::Section(m.place(&network)));
             for s in &network.series {
                 let Some(cost) = seconds(s) else { continue };
                 let peak = Sample::of(&s.runs, |r| r.peak.map(|p| p / f64::from(1 << 30)));
                 let hours = Sample::of(&s.runs, |r| Some(r.hours()));
-                let devices = distinct(s.runs.iter().map(|r| r.device.as_str()));
                 if drawable(cost.mean()) {
                     bars.push(Bar { method: s.method.clone(), name: s.label.clone(), value: cost.mean() });
                 }
                 let cells = [
                     s.label.clone(),
                     cost.show(3),
-                    base.map_or_else(|| "–".to_owned(), |b| format!("{:.2}×", cost.mean() / b)),
+                    base(s).map_or_else(|| "–".to_owned(), |b| format!("{:.2}×", cost.mean() / b)),
                     peak.map_or_else(|| "–".to_owned(), |p| p.show(2)),
                     hours.map_or_else(|| "–".to_owned(), |h| h.show(2)),
                     s.runs.len().to_string(),
-                    devices.join(", "),
+                    s.devices().join(", "),
                 ];
                 let mut cells: Vec<Cell> = cells.into_iter().map(Cell::from).collect();
                 cells[1].link = listed(measured, s);

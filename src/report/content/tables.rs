@@ -91,7 +91,8 @@ fn ours(m: &Measured, s: &Series, bests: [Option<f64>; 2]) -> Vec<Cell> {
     ]
 }
 
-/// Highest score and lowest distance among series that have ended after the same evaluations; nothing where fewer than two have.
+/// Highest score and lowest distance among series of the same settings that have ended after the same evaluations; nothing where
+/// some differ in that, or fewer than two are there.
 fn bests(all: &[&Series]) -> [Option<f64>; 2] {
     let finished: Vec<&&Series> = all.iter().filter(|s| s.finished()).collect();
     let standing: Vec<&&Series> = finished.iter().copied().filter(|s| s.comparable(finished[0])).collect();
