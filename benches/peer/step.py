@@ -5,6 +5,7 @@
 
 critic: one update on 64 real and 64 given generated images. generator: one update of 128 images. whole: n_dis critic
 updates (1 for cnn32, 5 for the others), each with its 64 images generated, one generator update, and the moving average.
+biggan32 is timed at the same numbers, not at its published ones (4, 50 and 50).
 On a GPU images and weights are channels last, cuDNN chooses its algorithms by measurement, and a time is an equal share of
 --burst updates between two waits. --compile gives both networks to torch.compile.
 Prints one line of JSON after one warm-up (on a GPU one burst). Inputs are random; weights have PyTorch's default

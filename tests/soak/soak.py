@@ -2,9 +2,10 @@
 and files left behind.
 
     python3 tests/soak/soak.py target/release/pgn-bench --hours 2 --output docs/soak
+    python3 tests/soak/soak.py --judge docs/soak.csv
 
-Writes OUTPUT.csv (a line every 10 s) and OUTPUT.svg (the curve). Exit code 1 when memory is not flat within 5 %, open files
-grow, or a file is left over. The standard library is all it needs; Linux.
+Writes OUTPUT.csv (a line every 10 s) and OUTPUT.svg (the curve); the second form judges such a file again. Exit code 1 when
+memory is not flat within 5 %, open files grow, or a file is left over. The standard library is all it needs; Linux.
 """
 
 import argparse
@@ -62,13 +63,37 @@ def curve(samples):
             f'<text x="4" y="12">resident MiB</text></svg>\n')
 
 
+def flat(samples):
+    """Says what was held in windows of ten minutes, and whether it stayed the same."""
+    windows = {}
+    for s in samples:
+        windows.setdefault(int(s["seconds"]) // WINDOW_S, []).append(s)
+    whole = [w for w in windows.values() if len(w) >= 0.9 * WINDOW_S / EVERY_S]
+    if len(whole) < 2:
+        sys.exit("too short to judge: give at least 0.4 hours")
+    of = lambda key, measure: [measure([float(s[key]) for s in w]) for w in whole]
+    memory, files, most = of("rss_mib", statistics.median), of("open_files", statistics.median), of("open_files", max)
+    drift = max(abs(m / memory[1] - 1) for m in memory[1:])
+    print(f"resident MiB, medians of ten minutes: {' '.join(f'{m:.0f}' for m in memory)}; drift {100 * drift:.1f} %")
+    print(f"open files, medians: {' '.join(f'{m:g}' for m in files)}; maxima: {' '.join(f'{m:g}' for m in most)}")
+    # What is open for a moment is met or not; a leak would raise the median, and the later maxima.
+    half = len(most) // 2
+    return drift <= ALLOWED and max(files) <= files[0] and max(most[half:]) <= max(most[:half])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary", type=Path)
+    parser.add_argument("binary", type=Path, nargs="?")
     parser.add_argument("--hours", type=float, default=2)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--judge", type=Path, metavar="CSV")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
+    if args.judge:
+        with open(args.judge, newline="") as file:
+            sys.exit(0 if flat(list(csv.DictReader(file))) else 1)
+    if not (args.binary and args.output):
+        parser.error("give a binary and --output, or --judge")
     with tempfile.TemporaryDirectory(prefix="pgn-bench-soak-") as folder:
         folder = Path(folder)
         results, temporary, said = folder / "results", folder / "tmp", folder / "stderr"
@@ -99,20 +124,10 @@ def main():
         child.wait(10)
         left = orphans(results) + list(temporary.iterdir())
     args.output.with_suffix(".svg").write_text(curve(samples))
-    windows = {}
-    for s in samples:
-        windows.setdefault(s["seconds"] // WINDOW_S, []).append(s)
-    whole = [w for w in windows.values() if len(w) >= 0.9 * WINDOW_S / EVERY_S]
-    if len(whole) < 2:
-        sys.exit("too short to judge: give at least 0.4 hours")
-    medians = [statistics.median(s["rss_mib"] for s in w) for w in whole]
-    files = [max(s["open_files"] for s in w) for w in whole]
-    drift = max(abs(m / medians[1] - 1) for m in medians[1:])
-    flat, steady = drift <= ALLOWED, max(files) <= files[0]
-    print(f"{samples[-1]['seconds'] / 3600:.2f} h, {samples[-1]['runs']} runs, exit code {child.returncode} on SIGTERM")
-    print(f"resident MiB, medians of ten minutes: {' '.join(f'{m:.0f}' for m in medians)}; drift {100 * drift:.1f} %")
-    print(f"open files, maxima of ten minutes: {' '.join(map(str, files))}; orphans: {len(left)} {left[:5]}")
-    sys.exit(0 if flat and steady and not left else 1)
+    left = [str(path) for path in left]
+    print(f"{samples[-1]['seconds'] / 3600:.2f} h, {samples[-1]['runs']} runs, exit code {child.returncode} on SIGTERM; "
+          f"orphans: {len(left)} {left[:5]}")
+    sys.exit(0 if flat(samples) and not left else 1)
 
 
 if __name__ == "__main__":
