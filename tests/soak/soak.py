@@ -55,12 +55,12 @@ def curve(samples):
     marks = "".join(
         f'<text x="{left - 6}" y="{y(m) + 4:.0f}" text-anchor="end">{m:.0f}</text>'
         f'<line x1="{left}" x2="{width - 10}" y1="{y(m):.0f}" y2="{y(m):.0f}" stroke="#ddd"/>'
-        for m in [top * k / 4 for k in range(5)])
+        for m in [top * k / 4 for k in range(4)])
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">'
             f'<rect width="{width}" height="{height}" fill="white"/>{marks}{ticks}'
             f'<polyline points="{points}" fill="none" stroke="#1f77b4"/>'
             f'<text x="{width / 2}" y="{height - 6}" text-anchor="middle">hours</text>'
-            f'<text x="4" y="12">resident MiB</text></svg>\n')
+            f'<text x="{left + 6}" y="14">resident MiB</text></svg>\n')
 
 
 def flat(samples):
