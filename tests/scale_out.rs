@@ -101,12 +101,12 @@ fn runs_of_several_folders_come_together() {
     for cell in ["0", "1", "2", "3", "4", "5"] {
         assert_eq!(run(&home.0, &experiment(&file, &b, &["--cell", cell])).0, 0);
     }
-    let collect = |sources: &[&Path]| {
-        let mut args = vec!["collect", "-o", both.to_str().unwrap()];
+    let collect = |output: &Path, sources: &[&Path]| {
+        let mut args = vec!["collect", "-o", output.to_str().unwrap()];
         args.extend(sources.iter().map(|s| s.to_str().unwrap()));
         run(&home.0, &args)
     };
-    let (code, stdout, stderr) = collect(&[&a, &b]);
+    let (code, stdout, stderr) = collect(&both, &[&a, &b]);
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(stdout.matches("copied").count(), 6, "{stdout}");
     assert_same(&whole, &both);
@@ -117,14 +117,13 @@ fn runs_of_several_folders_come_together() {
     let other = home.join("other");
     let changed = ["--only", "method=gn,seed=0", "--set", "train.critic_lr=1e-3"];
     assert_eq!(run(&home.0, &experiment(&file, &other, &changed)).0, 0);
-    let (code, _, stderr) = collect(&[&other]);
+    let (code, _, stderr) = collect(&both, &[&other]);
     assert!(code == 2 && stderr.contains("train.critic_lr: 0.0004, now 0.001"), "{stderr}");
-    let fresh = ["collect", "-o", home.join("fresh").to_str().unwrap(), a.to_str().unwrap(), other.to_str().unwrap()]
-        .map(str::to_owned);
-    let (code, _, stderr) = run(&home.0, &fresh.each_ref().map(String::as_str));
+    let fresh = home.join("fresh");
+    let (code, _, stderr) = collect(&fresh, &[&a, &other]);
     assert!(code == 2 && stderr.contains("runs of one cell with different configurations"), "{stderr}");
-    assert!(!home.join("fresh").exists());
-    let (code, _, stderr) = collect(&[&home.join("cache")]);
+    assert!(!fresh.exists());
+    let (code, _, stderr) = collect(&both, &[&home.join("cache")]);
     assert!(code == 2 && stderr.contains("no runs in"), "{stderr}");
 }
 

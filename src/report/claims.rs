@@ -379,16 +379,13 @@ mod tests {
         assert_eq!(verdict(&rows, "C4"), Verdict::Supported);
 
         // What is not alike in the rest is not compared.
-        let tuned = |row: Row| match row.method.as_str() {
-            "pgn" => Row { settings: "other".into(), ..row },
-            _ => row,
+        let with = |change: fn(&mut Row)| {
+            let mut rows = rows.clone();
+            rows.iter_mut().filter(|r| r.method == "pgn").for_each(change);
+            rows
         };
-        assert_eq!(verdict(&rows.iter().cloned().map(tuned).collect::<Vec<_>>(), "C4"), Verdict::Undetermined);
-        let moved = |row: Row| match row.method.as_str() {
-            "pgn" => Row { device: "cuda f32".into(), ..row },
-            _ => row,
-        };
-        assert_eq!(verdict(&rows.iter().cloned().map(moved).collect::<Vec<_>>(), "C4"), Verdict::Undetermined);
+        assert_eq!(verdict(&with(|r| r.settings = "other".into()), "C4"), Verdict::Undetermined);
+        assert_eq!(verdict(&with(|r| r.device = "cuda f32".into()), "C4"), Verdict::Undetermined);
 
         let probe =
             |max| vec![row("pgn", 0, 100, "gradient_max_real", 0.4), row("pgn", 0, 100, "gradient_max_mixed", max)];

@@ -288,8 +288,7 @@ impl Series<'_> {
     /// Whether the best of the one may be compared with the best of the other: both had the same settings, and ended after the
     /// same evaluations.
     pub fn comparable(&self, other: &Self) -> bool {
-        let settings = |s: &Self| s.runs[0].settings.clone();
-        settings(self) == settings(other)
+        self.runs[0].settings == other.runs[0].settings
             && self.finished()
             && other.finished()
             && self.evaluations().is_some()
