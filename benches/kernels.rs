@@ -71,7 +71,7 @@ fn seconds(home: &Path, start: SystemTime, group: &str, name: &str) -> Result<Op
 }
 
 fn main() -> Result<()> {
-    pgn_bench::memory::keep_pages();
+    pgn_bench::machine::memory::keep_pages();
     let start = SystemTime::now();
     let shapes: Vec<Shape> = serde_json::from_str(include_str!("shapes.json"))?;
     let mut c = Criterion::default()

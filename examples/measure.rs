@@ -9,7 +9,8 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use clap::Parser;
 use pgn_bench::data::source::pictures;
-use pgn_bench::device::{Compute, Precision};
+use pgn_bench::machine::compute::Compute;
+use pgn_bench::machine::precision::Precision;
 use pgn_bench::error::{Error, Result};
 use pgn_bench::metrics::Extractor;
 use pgn_bench::metrics::frechet::{FeatureSums, distance};
@@ -38,7 +39,7 @@ struct Args {
 const SHAPE: (usize, usize) = (5000, 2048);
 
 fn main() -> Result<()> {
-    pgn_bench::memory::keep_pages();
+    pgn_bench::machine::memory::keep_pages();
     let args = Args::parse();
     let mut stream = Stream::new(0, "bench", 0);
     let mut run: Box<dyn FnMut() -> Result<()>> = match (args.what.as_str(), &args.weights) {

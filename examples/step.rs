@@ -9,9 +9,10 @@ mod update;
 use std::time::Instant;
 
 use clap::Parser;
-use pgn_bench::device::{Compute, Precision};
+use pgn_bench::machine::compute::Compute;
+use pgn_bench::machine::precision::Precision;
 use pgn_bench::error::Result;
-use pgn_bench::memory;
+use pgn_bench::machine::memory;
 use update::{Update, What};
 
 #[derive(Parser)]

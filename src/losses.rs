@@ -3,6 +3,9 @@
 use candle_core::{DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::nn::op::either;
+use crate::words;
+
 /// Which loss.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -17,7 +20,7 @@ pub enum Loss {
 
 /// A mean over images and its derivative in each.
 pub struct Graded {
-    /// Value: an f64 without dimensions, where f̂ is.
+    /// Value, without dimensions: an f64 on the CPU, else of f̂'s type.
     pub value: Tensor,
     /// ∂value/∂f̂ᵢ, `[N]`.
     pub derivative: Tensor,
@@ -58,18 +61,21 @@ impl Loss {
     /// # Errors
     /// When `real` exceeds N.
     pub fn critic(self, f_hat: &Tensor, real: usize) -> Result<Graded> {
-        let (r, s) = (f_hat.narrow(0, 0, real)?, f_hat.narrow(0, real, f_hat.dim(0)? - real)?);
-        let minus_r = r.neg()?;
-        let (of_real, of_fake) = match self {
-            Self::Hinge => (positive_part(&(minus_r + 1.0)?)?, positive_part(&(&s + 1.0)?)?),
-            Self::Bce => (softplus(&minus_r)?, softplus(&s)?),
-            Self::Wasserstein => ((minus_r, r.ones_like()?), (s.clone(), s.ones_like()?)),
+        let cpu = || {
+            let (r, s) = (f_hat.narrow(0, 0, real)?, f_hat.narrow(0, real, f_hat.dim(0)? - real)?);
+            let minus_r = r.neg()?;
+            let (of_real, of_fake) = match self {
+                Self::Hinge => (positive_part(&(minus_r + 1.0)?)?, positive_part(&(&s + 1.0)?)?),
+                Self::Bce => (softplus(&minus_r)?, softplus(&s)?),
+                Self::Wasserstein => ((minus_r, r.ones_like()?), (s.clone(), s.ones_like()?)),
+            };
+            let (real, fake) = (mean(&r, of_real)?, mean(&s, of_fake)?);
+            Ok(Graded {
+                value: (real.value + fake.value)?,
+                derivative: Tensor::cat(&[&real.derivative.neg()?, &fake.derivative], 0)?,
+            })
         };
-        let (real, fake) = (mean(&r, of_real)?, mean(&s, of_fake)?);
-        Ok(Graded {
-            value: (real.value + fake.value)?,
-            derivative: Tensor::cat(&[&real.derivative.neg()?, &fake.derivative], 0)?,
-        })
+        self.graded(f_hat, cpu, (real, false))
     }
 
     /// The generator's loss of `f_hat` `[N]`, all of generated images.
@@ -77,12 +83,33 @@ impl Loss {
     /// # Errors
     /// When the device fails.
     pub fn generator(self, f_hat: &Tensor) -> Result<Graded> {
-        let minus_s = f_hat.neg()?;
-        let pointwise = match self {
-            Self::Bce => softplus(&minus_s)?,
-            Self::Hinge | Self::Wasserstein => (minus_s, f_hat.ones_like()?),
+        let cpu = || {
+            let minus_s = f_hat.neg()?;
+            let pointwise = match self {
+                Self::Bce => softplus(&minus_s)?,
+                Self::Hinge | Self::Wasserstein => (minus_s, f_hat.ones_like()?),
+            };
+            let graded = mean(f_hat, pointwise)?;
+            Ok(Graded { derivative: graded.derivative.neg()?, ..graded })
         };
-        let graded = mean(f_hat, pointwise)?;
-        Ok(Graded { derivative: graded.derivative.neg()?, ..graded })
+        self.graded(f_hat, cpu, (0, true))
+    }
+
+    fn graded(
+        self,
+        f_hat: &Tensor,
+        cpu: impl FnOnce() -> Result<Graded>,
+        (real, generator): (usize, bool),
+    ) -> Result<Graded> {
+        either([f_hat], cpu, |tape, [f_hat]| {
+            let (n, kind) = (f_hat.len(), self as usize);
+            if real > n {
+                candle_core::bail!("{real} real images of {n}")
+            }
+            let (derivative, value) = (tape.alloc(&[n])?, tape.alloc(&[])?);
+            let words = words![n, tape.memory(&derivative)?, f_hat, real, kind, generator, tape.memory(&value)?];
+            tape.blocks("loss", 1, words)?;
+            Ok(Graded { value, derivative })
+        })
     }
 }

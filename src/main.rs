@@ -6,7 +6,7 @@ use clap::Parser;
 use pgn_bench::cli::Cli;
 
 fn main() -> ExitCode {
-    pgn_bench::memory::keep_pages();
+    pgn_bench::machine::memory::keep_pages();
     match Cli::parse().execute() {
         Ok(code) => code,
         Err(error) => {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 use common::{Folder, run};
-use pgn_bench::device::Compute;
+use pgn_bench::machine::compute::Compute;
 use pgn_bench::metrics::inception::Inception;
 use pgn_bench::metrics::inception::resize::Resize;
 use pgn_bench::weights::read;

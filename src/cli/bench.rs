@@ -9,7 +9,8 @@ use super::choice;
 use super::progress::{bar, followed};
 use crate::config::{Cell, ExtractorKind};
 use crate::data::{Images, Split, load};
-use crate::device::{Compute, Precision};
+use crate::machine::compute::Compute;
+use crate::machine::precision::Precision;
 use crate::metrics::Extractor;
 use crate::metrics::classifier::Classifier;
 use crate::metrics::inception::resize::Resize;
@@ -41,7 +42,7 @@ impl Weights {
             (None, None) => bail!("no Inception weights: run `pgn-bench fetch inception`, or give a file as --weights"),
         };
         // Distances are of f32 features, however the networks are trained.
-        let compute = Compute { precision: Precision::F32, ..compute.clone() };
+        let compute = compute.with(Precision::F32);
         Ok(Inception::from_file(&weights, self.head.as_deref(), resize, compute)?)
     }
 }

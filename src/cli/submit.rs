@@ -12,7 +12,7 @@ use super::cells::Cells;
 use super::{pool, slurm};
 use crate::config::{Cell, ExtractorKind};
 use crate::data;
-use crate::device::Compute;
+use crate::machine::compute::Compute;
 use crate::error::{AtPath, Error};
 use crate::files::{named, write_bytes};
 use crate::results;

@@ -99,6 +99,11 @@ impl Train {
             LrDecay::Linear => linear_decay(step, 0, self.steps),
         }
     }
+
+    /// Decay of the generator's average after a step: zero, which copies the generator, before it starts.
+    pub fn average_decay(&self, step: u64) -> f64 {
+        if step + 1 >= self.ema_start { self.ema_decay } else { 0.0 }
+    }
 }
 
 /// Settings of evaluation.

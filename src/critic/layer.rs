@@ -5,9 +5,12 @@ use candle_core::{DType, Device, Result, bail};
 
 use super::Critic;
 use crate::nn::conv::{ConvSpec, conv2d_flops};
+use crate::nn::fold::Fold;
 use crate::nn::init::Init;
+use crate::nn::order::Order;
 use crate::nn::spectral::Spectral;
 use crate::nn::store::{Builder, Id};
+use crate::nn::weight::{Stored, spectra};
 use crate::rng::Stream;
 
 /// Guard of spectral normalisation, as in the released code's critics.
@@ -16,22 +19,26 @@ const EPSILON: f64 = 1e-12;
 /// A convolution. A linear layer is one whose kernel covers the image.
 #[derive(Clone, Debug)]
 pub struct Affine {
-    /// Weight `[O, I, Kh, Kw]`; under spectral normalisation the one before it is divided by σ.
-    pub weight: Id,
+    /// Weight; where it is folded, the average over 2×2 pixels that follows is part of it.
+    pub weight: Stored,
     /// Bias `[O]`, where there is one.
     pub bias: Option<Id>,
-    /// Spectral normalisation.
-    pub spectral: Option<Spectral>,
     /// Stride and padding.
     pub spec: ConvSpec,
-    /// Shape of the convolution's weight.
-    pub shape: [usize; 4],
-    /// Whether the average over 2×2 pixels that follows is part of it (see [`crate::nn::fold`]).
-    pub pooled: bool,
     /// Position among the affine layers.
     pub index: usize,
     /// Position among everything a forward pass keeps.
     pub slot: usize,
+}
+
+impl Affine {
+    /// Shape of the convolution's weight.
+    fn shape(&self) -> [usize; 4] {
+        let [o, i, kh, kw] = self.weight.shape;
+        // A fold has a tap more in both directions.
+        let more = usize::from(self.weight.fold.is_some());
+        [o, i, kh + more, kw + more]
+    }
 }
 
 /// A layer.
@@ -124,22 +131,17 @@ impl NetBuilder {
 
     /// A convolution `name` of square `kernel`, same-size padding for stride 1 and halving for stride 2.
     pub fn conv(&mut self, name: &str, [i, o]: [usize; 2], kernel: usize, stride: usize, init: Init) -> Layer {
-        self.affine(
-            name,
-            &[o, i, kernel, kernel],
-            [o, i, kernel, kernel],
-            ConvSpec::new(stride, (kernel - 1) / 2),
-            init,
-            true,
-        )
+        let shape = [o, i, kernel, kernel];
+        self.affine(name, &shape, shape, ConvSpec::new(stride, (kernel - 1) / 2), init, true)
     }
 
     /// A 3×3 convolution `name` that keeps the size, then the average over 2×2 pixels.
     pub fn conv_pooled(&mut self, name: &str, [i, o]: [usize; 2], init: Init) -> Layer {
-        match self.affine(name, &[o, i, 3, 3], [o, i, 4, 4], ConvSpec::new(2, 1), init, true) {
-            Layer::Conv(affine) => Layer::Conv(Affine { pooled: true, ..affine }),
-            other => other,
+        let mut layer = self.affine(name, &[o, i, 3, 3], [o, i, 3, 3], ConvSpec::new(2, 1), init, true);
+        if let Layer::Conv(affine) = &mut layer {
+            affine.weight.fold = Some(Fold::Pool);
         }
+        layer
     }
 
     /// A linear layer `name` over all `side`×`side` pixels of `i` channels; its weight is stored as `[o, i·side·side]`,
@@ -163,12 +165,15 @@ impl NetBuilder {
         with_bias: bool,
     ) -> Layer {
         let suffix = if self.spectral { "weight_orig" } else { "weight" };
-        let weight = self.params.add(format!("{name}.{suffix}"), stored, init);
+        let id = self.params.add_ordered(format!("{name}.{suffix}"), stored, init, Order::kernel(shape));
         let bias = with_bias.then(|| self.params.add(format!("{name}.bias"), &shape[..1], Init::Constant(0.0)));
-        let spectral = self.spectral.then(|| Spectral::declare(&mut self.buffers, name, stored, EPSILON));
+        let [o, i, kh, kw] = shape;
+        let orders = [Order::plain(o), Order::kernel([1, i, kh, kw])];
+        let spectral = self.spectral.then(|| Spectral::declare(&mut self.buffers, name, stored, EPSILON, orders));
+        let weight = Stored { id, shape, spectral, fold: None };
         let slot = self.slot();
         self.affines += 1;
-        Layer::Conv(Affine { weight, bias, spectral, spec, shape, pooled: false, index: self.affines - 1, slot })
+        Layer::Conv(Affine { weight, bias, spec, index: self.affines - 1, slot })
     }
 
     /// `max(x, αx)`.
@@ -190,11 +195,11 @@ impl NetBuilder {
             Some(Layer::Conv(affine)) => Some(affine.slot),
             _ => None,
         };
-        Ok(Critic {
-            net: Net { layers, slots: self.slots, head },
-            params: self.params.build(stream, dtype, device)?,
-            buffers: self.buffers.build(stream, dtype, device)?,
-        })
+        let net = Net { layers, slots: self.slots, head };
+        let params = self.params.build(stream, dtype, device)?;
+        let buffers = self.buffers.build(stream, dtype, device)?;
+        let spectra = spectra(net.affines().map(|a| &a.weight), &params, &buffers)?;
+        Ok(Critic { net, params, buffers, spectra })
     }
 }
 
@@ -224,12 +229,13 @@ pub(super) fn flops(layers: &[Layer], mut images: [usize; 4]) -> Result<(u64, [u
     for layer in layers {
         match layer {
             Layer::Conv(a) => {
-                total += conv2d_flops(&images, &a.shape, a.spec)?;
+                let shape = a.shape();
+                total += conv2d_flops(&images, shape, a.spec)?;
                 for axis in 0..2 {
                     images[1 + axis] =
-                        (images[1 + axis] + 2 * a.spec.padding[axis] - a.shape[2 + axis]) / a.spec.stride + 1;
+                        (images[1 + axis] + 2 * a.spec.padding[axis] - shape[2 + axis]) / a.spec.stride + 1;
                 }
-                images[3] = a.shape[0];
+                images[3] = shape[0];
             }
             Layer::Leaky { .. } => {}
             Layer::SelectClass => images[3] = 1,

@@ -22,12 +22,13 @@ mod resnet;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::nn::activation::{add, leaky_relu, leaky_relu_slope};
-use crate::nn::conv::{Then, conv2d_input_grad_then, conv2d_then, conv2d_weight_grad};
-use crate::nn::fold::{conv_then_pool, conv_then_pool_grad};
-use crate::nn::image::{add_scaled_bias, channel_sum, scale_images};
+use crate::nn::conv::{Then, conv2d_input_grad_then, conv2d_then};
+use crate::nn::image::{add_channel_sum, add_scaled_bias, combine_images, ones, scale_images, select_class};
+use crate::nn::kernel::operand;
 use crate::nn::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad};
-use crate::nn::spectral::{Power, Weight};
+use crate::nn::spectral::{Power, Spectra};
 use crate::nn::store::Store;
+use crate::nn::weight::{Weight, weights};
 use crate::rng::Stream;
 use layer::{Affine, Layer, Net, NetBuilder};
 
@@ -51,6 +52,7 @@ pub struct Critic {
     pub params: Store,
     /// Spectral-normalisation vectors, empty without it.
     pub buffers: Store,
+    spectra: Option<Spectra>,
 }
 
 /// The forward pass: what the other passes read.
@@ -157,13 +159,12 @@ impl Critic {
 
     fn weights(&self, training: bool) -> Result<Vec<(Weight, Option<Tensor>)>> {
         let power = if training { Power::Moving } else { Power::Still };
-        let of = |a: &Affine| {
-            let stored = self.params.get(a.weight)?;
-            let mut weight = Weight::of(&stored, a.spectral.as_ref(), &self.buffers, power)?;
-            weight.w = if a.pooled { conv_then_pool(&weight.w)? } else { weight.w.reshape(&a.shape)? };
+        let stored = self.net.affines().map(|a| &a.weight);
+        let all = weights(stored, self.spectra.as_ref(), [&self.params, &self.buffers], power)?;
+        let with_bias = |(weight, a): (Weight, &Affine)| {
             Ok((weight, a.bias.map(|id| self.params.get(id)).transpose()?))
         };
-        self.net.affines().map(of).collect()
+        all.into_iter().zip(self.net.affines()).map(with_bias).collect()
     }
 
     /// Pass 1 over images `[N, H, W, C]` with, for a conditional critic, their classes `[N, classes]` as ones among zeros
@@ -194,6 +195,7 @@ impl Critic {
         while let Some(layer) = layers.next() {
             x = match layer {
                 Layer::Conv(a) => {
+                    let x = operand(&x)?;
                     pass.kept[a.slot] = Some(x.clone());
                     // An activation that follows is done to the outputs while they are in cache.
                     let next = layers.next_if(|l| matches!(l, Layer::Leaky { .. }));
@@ -202,7 +204,7 @@ impl Critic {
                         Some(Layer::Leaky { alpha, .. }) => Then::Leaky(*alpha),
                         _ => Then::Nothing,
                     };
-                    let y = conv2d_then(&x, &weight.w, bias.as_ref(), a.spec, then)?;
+                    let y = conv2d_then(&x, &weight.kernel, bias.as_ref(), a.spec, then)?;
                     if let Some(Layer::Leaky { slot, .. }) = next {
                         pass.kept[*slot] = Some(y.clone());
                     }
@@ -219,7 +221,7 @@ impl Critic {
                     pass.kept[*slot] = Some(x.clone());
                     global_pool(&x, pool_scale(*mean, h * w))?
                 }
-                Layer::SelectClass => select(&x, pass)?,
+                Layer::SelectClass => select_class(&x, classes(pass)?)?,
                 Layer::Residual { main, shortcut } => {
                     let side = self.run(shortcut, x.clone(), pass)?;
                     add(&self.run(main, x, pass)?, &side)?
@@ -244,6 +246,7 @@ impl Critic {
             let needed = to_input || i > 0;
             delta = match layer {
                 Layer::Conv(a) => {
+                    let delta = operand(&delta)?;
                     visit(a, &delta)?;
                     if !needed {
                         return Ok(None);
@@ -255,7 +258,7 @@ impl Critic {
                         Some((_, Layer::Leaky { alpha, .. })) => Then::Slope { y: input, alpha: *alpha },
                         _ => Then::Nothing,
                     };
-                    conv2d_input_grad_then(&delta, &pass.weights[a.index].0.w, a.spec, [h, w], then)?
+                    conv2d_input_grad_then(&delta, &pass.weights[a.index].0.kernel, a.spec, [h, w], then)?
                 }
                 Layer::Leaky { alpha, slot } => leaky_relu_slope(&delta, kept(pass, *slot)?, *alpha)?,
                 Layer::AvgPool2 => avg_pool2_grad(&delta)?,
@@ -263,7 +266,10 @@ impl Critic {
                     let (_, h, w, _) = kept(pass, *slot)?.dims4()?;
                     global_pool_grad(&delta, pool_scale(*mean, h * w), [h, w])?
                 }
-                Layer::SelectClass => classes(pass, &delta)?.broadcast_mul(&delta)?,
+                Layer::SelectClass => {
+                    let (labels, n) = (classes(pass)?, delta.dim(0)?);
+                    scale_images(labels, &delta.reshape(n)?, 0.0)?.reshape((n, 1, 1, ()))?
+                }
                 Layer::Residual { main, shortcut } => {
                     let side = self.adjoint(shortcut, delta.clone(), pass, needed, visit)?;
                     match (self.adjoint(main, delta, pass, needed, visit)?, side) {
@@ -289,6 +295,7 @@ impl Critic {
         while let Some(layer) = layers.next() {
             x = match layer {
                 Layer::Conv(a) => {
+                    let x = operand(&x)?;
                     visit(a, &x)?;
                     if self.net.head == Some(a.slot) {
                         return Ok(x);
@@ -305,7 +312,7 @@ impl Critic {
                         }
                         _ => Then::Nothing,
                     };
-                    let y = conv2d_then(&x, &weight.w, None, a.spec, then)?;
+                    let y = conv2d_then(&x, &weight.kernel, None, a.spec, then)?;
                     match scaled {
                         Some((c, bias)) if next.is_none() => add_scaled_bias(&y, c, bias)?,
                         _ => y,
@@ -317,7 +324,7 @@ impl Critic {
                     let (_, h, w, _) = kept(pass, *slot)?.dims4()?;
                     global_pool(&x, pool_scale(*mean, h * w))?
                 }
-                Layer::SelectClass => select(&x, pass)?,
+                Layer::SelectClass => select_class(&x, classes(pass)?)?,
                 Layer::Residual { main, shortcut } => {
                     let side = self.tangent(shortcut, x.clone(), pass, c, visit)?;
                     add(&self.tangent(main, x, pass, c, visit)?, &side)?
@@ -332,26 +339,9 @@ impl Critic {
         seed.reshape((n, 1, 1, outputs))
     }
 
-    /// Adds Σᵢ δᵢ ⊗ hᵢ to the layer's weight gradient and Σᵢ cᵢ·δᵢ (`c` none: zero) to its bias gradient.
-    fn gradient(
-        &self,
-        pass: &Forward,
-        affine: &Affine,
-        [delta, h]: [&Tensor; 2],
-        c: Option<&Tensor>,
-        into: &Store,
-    ) -> Result<()> {
-        let (weight, _) = &pass.weights[affine.index];
-        let [_, _, kh, kw] = affine.shape;
-        let mut dw = conv2d_weight_grad(h, delta, affine.spec, [kh, kw])?;
-        if affine.pooled {
-            dw = conv_then_pool_grad(&dw)?;
-        }
-        into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
-        match (c, affine.bias) {
-            (Some(c), Some(bias)) => into.accumulate(bias, &channel_sum(delta, c)?),
-            _ => Ok(()),
-        }
+    /// Adds Σᵢ δᵢ ⊗ hᵢ to the layer's weight gradient.
+    fn gradient(&self, pass: &Forward, affine: &Affine, [delta, h]: [&Tensor; 2], into: &Store) -> Result<()> {
+        pass.weights[affine.index].0.add_gradient(&affine.weight, [h, delta], affine.spec, into)
     }
 
     /// Adds ∂L/∂θ for a loss of the outputs alone to `gradients`; `c` `[N, outputs]` is ∂L/∂f.
@@ -359,9 +349,9 @@ impl Critic {
     /// # Errors
     /// When `c` has another shape.
     pub fn first_order(&self, pass: &Forward, c: &Tensor, gradients: &Store) -> Result<()> {
-        let ones = Tensor::ones(pass.f.dim(0)?, c.dtype(), c.device())?;
         self.adjoint(&self.net.layers, self.seed(pass, c)?, pass, false, &mut |affine, delta| {
-            self.gradient(pass, affine, [delta, kept(pass, affine.slot)?], Some(&ones), gradients)
+            self.gradient(pass, affine, [delta, kept(pass, affine.slot)?], gradients)?;
+            affine.bias.map_or(Ok(()), |bias| add_channel_sum(delta, None, &gradients.get(bias)?))
         })?;
         Ok(())
     }
@@ -372,7 +362,7 @@ impl Critic {
     /// When the network has more than one output.
     pub fn linearise(&self, pass: &Forward) -> Result<Linear> {
         let mut deltas = vec![None; self.net.slots];
-        let seed = self.seed(pass, &pass.scalar()?.ones_like()?)?;
+        let seed = self.seed(pass, &ones(pass.scalar()?.dim(0)?, &pass.f)?)?;
         let gradient = self.adjoint(&self.net.layers, seed, pass, true, &mut |affine, delta| {
             deltas[affine.slot] = Some(delta.clone());
             Ok(())
@@ -388,15 +378,15 @@ impl Critic {
     /// # Errors
     /// When the network has more than one output.
     pub fn input_gradient(&self, pass: &Forward) -> Result<Tensor> {
-        let seed = self.seed(pass, &pass.scalar()?.ones_like()?)?;
+        let seed = self.seed(pass, &ones(pass.scalar()?.dim(0)?, &pass.f)?)?;
         match self.adjoint(&self.net.layers, seed, pass, true, &mut |_, _| Ok(()))? {
             Some(gradient) => Ok(gradient),
             None => bail!("the critic has no layers"),
         }
     }
 
-    /// Passes 3 and 4: adds ∂L/∂θ to `gradients` for a loss with `c` = ∂L/∂fᵢ `[N]` (none: zero) and `v` = ∂L/∂gᵢ
-    /// `[N, H, W, C]`.
+    /// Passes 3 and 4: adds ∂L/∂θ to `gradients` for a loss with `c` = ∂L/∂fᵢ `[N]` (none: zero) and ∂L/∂gᵢ = sᵢ·(gᵢ − t), `s`
+    /// `[N]`.
     ///
     /// # Errors
     /// When a shape does not fit.
@@ -405,18 +395,24 @@ impl Critic {
         pass: &Forward,
         linear: &Linear,
         c: Option<&Tensor>,
-        v: &Tensor,
+        (s, t): (&Tensor, f64),
         gradients: &Store,
     ) -> Result<()> {
-        let start = match c {
-            Some(c) => add(&scale_images(&pass.input, c, 0.0)?, v)?,
-            None => v.clone(),
-        };
+        let start = combine_images(&pass.input, c, [&linear.gradient, s], t)?;
         self.tangent(&self.net.layers, start, pass, c, &mut |affine, h| {
             let Some(delta) = &linear.deltas[affine.slot] else { bail!("no adjoint was kept for this layer") };
-            self.gradient(pass, affine, [delta, h], c, gradients)
+            self.gradient(pass, affine, [delta, h], gradients)?;
+            match (c, affine.bias) {
+                (Some(c), Some(bias)) => add_channel_sum(delta, Some(c), &gradients.get(bias)?),
+                _ => Ok(()),
+            }
         })?;
         Ok(())
+    }
+
+    /// What its passes on a device read beside parameters and buffers.
+    pub fn table(&self) -> Option<&Tensor> {
+        self.spectra.as_ref().map(Spectra::table)
     }
 
     /// Every tensor of the state by name, as the released code's `state_dict`.
@@ -445,18 +441,12 @@ fn kept(pass: &Forward, slot: usize) -> Result<&Tensor> {
     }
 }
 
-/// The images' classes as `[N, 1, 1, classes]`.
-fn classes(pass: &Forward, like: &Tensor) -> Result<Tensor> {
-    let Some(labels) = &pass.labels else { bail!("a conditional critic needs the classes of its images") };
-    let (n, k) = labels.dims2()?;
-    if n != like.dim(0)? {
-        bail!("{n} classes for {} images", like.dim(0)?)
+/// The images' classes, `[N, classes]`.
+fn classes(pass: &Forward) -> Result<&Tensor> {
+    match &pass.labels {
+        Some(labels) => Ok(labels),
+        None => bail!("a conditional critic needs the classes of its images"),
     }
-    labels.reshape((n, 1, 1, k))
-}
-
-fn select(x: &Tensor, pass: &Forward) -> Result<Tensor> {
-    (x * classes(pass, x)?)?.sum_keepdim(3)
 }
 
 fn pool_scale(mean: bool, pixels: usize) -> f64 {

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use candle_core::{Device, Tensor};
 
 use super::Images;
-use super::place::{Place, place_images, placed};
+use super::place::{Place, placed};
 use crate::error::{Error, Result};
 use crate::rng::Stream;
 
@@ -28,22 +28,19 @@ pub struct Batch {
 }
 
 /// Where the images of a batch come from, before they are made.
-struct Drawn {
-    real: Vec<Place>,
-    labels: Vec<u8>,
-    augmented: Option<Vec<Place>>,
+pub struct Drawn {
+    /// Those of the real images.
+    pub real: Vec<Place>,
+    /// Class of each.
+    pub labels: Vec<u8>,
+    /// Those of the augmented images, when asked for.
+    pub augmented: Option<Vec<Place>>,
 }
 
-/// What the thread sends: a batch drawn and, unless the data set lives on the device, made.
-type Next = Result<(Drawn, Option<Batch>)>;
-
-/// The thread that draws batches and, unless the data set lives on the device, makes them.
+/// The thread that makes batches.
 pub struct Loader {
-    batches: Option<Receiver<Next>>,
+    batches: Option<Receiver<Result<Batch>>>,
     thread: Option<JoinHandle<()>>,
-    device: Device,
-    /// The data set's bytes, where they live on the device.
-    resident: Option<Tensor>,
 }
 
 /// What the thread needs to know.
@@ -68,7 +65,8 @@ impl Plan {
         self.made(&self.draw(number))
     }
 
-    fn draw(&self, number: u64) -> Drawn {
+    /// Where the images of batch `number` come from.
+    pub fn draw(&self, number: u64) -> Drawn {
         let (mut real, mut labels) = (Vec::with_capacity(self.size), Vec::with_capacity(self.size));
         let mut flips = Stream::new(self.seed, "data/flip", number);
         let n = self.images.len() as u64;
@@ -113,49 +111,28 @@ impl Plan {
 }
 
 impl Loader {
-    /// Starts making batches for a device from number `first` on.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn start(plan: Plan, first: u64, device: &Device) -> Result<Self> {
-        #[cfg(feature = "cuda")]
-        let resident = super::place::resident(&plan.images.pixels, plan.images.side, device)?;
-        #[cfg(not(feature = "cuda"))]
-        let resident = None;
-        let is_resident = resident.is_some();
+    /// Starts making batches from number `first` on.
+    pub fn start(plan: Plan, first: u64) -> Self {
         let (send, receive) = sync_channel(AHEAD);
         let thread = std::thread::spawn(move || {
             for number in first.. {
-                let drawn = plan.draw(number);
-                let made = if is_resident { Ok(None) } else { plan.made(&drawn).map(Some) };
-                if send.send(made.map(|batch| (drawn, batch))).is_err() {
+                if send.send(plan.batch(number)).is_err() {
                     return;
                 }
             }
         });
-        Ok(Self { batches: Some(receive), thread: Some(thread), device: device.clone(), resident })
+        Self { batches: Some(receive), thread: Some(thread) }
     }
 
-    /// The next batch, on the device.
+    /// The next batch.
     ///
     /// # Errors
     /// When making it failed.
     pub fn next_batch(&self) -> Result<Batch> {
-        let Some(Ok(next)) = self.batches.as_ref().map(Receiver::recv) else {
-            return Err(Error::invalid("the loader's thread has ended"));
-        };
-        let (real, augmented, labels) = match (next?, &self.resident) {
-            ((_, Some(batch)), _) => {
-                let augmented = batch.augmented.map(|a| a.to_device(&self.device)).transpose()?;
-                (batch.real.to_device(&self.device)?, augmented, batch.labels)
-            }
-            ((drawn, None), Some(bytes)) => {
-                let augmented = drawn.augmented.map(|places| place_images(bytes, &places)).transpose()?;
-                (place_images(bytes, &drawn.real)?, augmented, drawn.labels)
-            }
-            ((_, None), None) => return Err(Error::invalid("the loader's thread made no batch")),
-        };
-        Ok(Batch { real, labels, augmented })
+        match self.batches.as_ref().map(Receiver::recv) {
+            Some(Ok(batch)) => batch,
+            _ => Err(Error::invalid("the loader's thread has ended")),
+        }
     }
 }
 
@@ -188,12 +165,12 @@ mod tests {
     #[test]
     fn an_epoch_shows_every_image_once_and_a_restart_goes_on() {
         let p = plan(12, 5);
-        let loader = Loader::start(p.clone(), 0, &Device::Cpu).unwrap();
+        let loader = Loader::start(p.clone(), 0);
         let seen: Vec<Vec<u8>> = (0..6).map(|_| first_pixels(&loader.next_batch().unwrap())).collect();
         let mut epoch: Vec<u8> = seen.concat()[..12].to_vec();
         epoch.sort_unstable();
         assert_eq!(epoch, (0..12).collect::<Vec<u8>>());
-        let resumed = Loader::start(p, 4, &Device::Cpu).unwrap();
+        let resumed = Loader::start(p, 4);
         assert_eq!(first_pixels(&resumed.next_batch().unwrap()), seen[4]);
     }
 

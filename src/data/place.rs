@@ -1,13 +1,12 @@
 //! Images of a batch out of a data set's bytes, flipped and shifted: on the CPU from the data set as it lies, on a GPU from one
 //! that lives there.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
-#[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, Device, backend::BackendStorage};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::to_unit;
-#[cfg(any(feature = "cuda", test))]
-use crate::nn::device::{Machine, MadeOn, made};
+use crate::machine::current::is_machine;
+use crate::nn::op::either;
+use crate::words;
 
 /// Where an image of a batch comes from: its number in the data set, whether it is mirrored (1 or 0), and by how many pixels it
 /// is then shifted down and to the right.
@@ -36,94 +35,61 @@ pub fn placed(bytes: &[u8], side: usize, places: &[Place]) -> Vec<f32> {
     out
 }
 
-struct PlaceImages;
+/// Most images of a data set that lives on a device: their numbers are exact among the reals of a batch.
+const RESIDENT_IMAGES: usize = 1 << 24;
 
-impl PlaceImages {
-    fn dims(bytes: &Layout, places: &Layout) -> Result<[usize; 4]> {
-        match (bytes.dims(), places.dims()) {
-            (&[_, side, columns, 3], &[n, 4])
-                if side == columns && bytes.is_contiguous() && places.is_contiguous() && places.start_offset() == 0 =>
-            {
-                Ok([n, side, side, 3])
-            }
-            (bytes, places) => {
-                bail!("place_images: expected [N, side, side, 3] and [M, 4], got {bytes:?} and {places:?}")
-            }
-        }
-    }
-
-    #[cfg(any(feature = "cuda", test))]
-    fn device<M: Machine>(m: &M, dims: [usize; 4], bytes: u64, places: u64) -> MadeOn<M> {
-        made(m, "place_images", &dims, [bytes, places, dims[1] as u64])
-    }
-}
-
-impl CustomOp2 for PlaceImages {
-    fn name(&self) -> &'static str {
-        "place_images"
-    }
-    fn cpu_fwd(
-        &self,
-        bytes: &CpuStorage,
-        lb: &Layout,
-        places: &CpuStorage,
-        lp: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let dims = Self::dims(lb, lp)?;
-        let places: Vec<Place> =
-            places.as_slice::<i64>()?.chunks_exact(4).map(|p| [p[0], p[1], p[2], p[3]]).take(dims[0]).collect();
-        let out = placed(&bytes.as_slice::<u8>()?[lb.start_offset()..], dims[1], &places);
-        Ok((CpuStorage::F32(out), Shape::from(dims.to_vec())))
-    }
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        bytes: &CudaStorage,
-        lb: &Layout,
-        places: &CudaStorage,
-        lp: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let dims = Self::dims(lb, lp)?;
-        let m = crate::nn::device::cuda::Gpu::<f32>::new(bytes.device())?;
-        let [bytes, places] = [m.operand::<u8>(bytes, lb)?, m.operand::<i64>(places, lp)?];
-        let (made, shape) = Self::device(&m, dims, bytes, places)?;
-        Ok((m.store(made), shape))
-    }
-}
-
-/// A data set's bytes on a GPU, where they fit beside the training that is to come: in a quarter of what is free.
+/// A data set's bytes on a device, where they fit beside the training that is to come: in a quarter of what is free.
 ///
 /// # Errors
-/// When the GPU fails.
-#[cfg(feature = "cuda")]
+/// When the device fails.
 pub fn resident(bytes: &[u8], side: usize, device: &Device) -> Result<Option<Tensor>> {
-    let Device::Cuda(gpu) = device else { return Ok(None) };
-    if bytes.len() > crate::nn::device::cuda::free_bytes(gpu)? / 4 {
+    let images = bytes.len() / (side * side * 3);
+    let fits = match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => bytes.len() <= crate::machine::cuda::free_bytes(gpu)? / 4,
+        _ => is_machine(device)?,
+    };
+    if !fits || images >= RESIDENT_IMAGES {
         return Ok(None);
     }
-    let images = bytes.len() / (side * side * 3);
     Tensor::from_slice(bytes, (images, side, side, 3), device).map(Some)
 }
 
-/// The images at `places` out of bytes `[images, side, side, 3]`, as [`placed`], on their device.
+/// Places as numbers, `[places, 4]`.
+pub fn as_numbers(places: &[Place]) -> Vec<f32> {
+    places.iter().flatten().map(|&p| p as f32).collect()
+}
+
+/// The images at `places` `[M, 4]`, which are numbers of images that there are, out of bytes `[images, side, side, 3]`, as [`placed`]
+/// and of the type of the places.
 ///
 /// # Errors
 /// When the shapes do not fit, or the device fails.
-pub fn place_images(bytes: &Tensor, places: &[Place]) -> Result<Tensor> {
-    let images = bytes.dim(0)?;
-    if let Some(place) = places.iter().find(|p| usize::try_from(p[0]).is_ok_and(|image| image >= images) || p[0] < 0) {
-        bail!("place_images: image {} of {images}", place[0])
+pub fn place_images(bytes: &Tensor, places: &Tensor) -> Result<Tensor> {
+    let ((images, side, columns, channels), (n, four)) = (bytes.dims4()?, places.dims2()?);
+    if side != columns || channels != 3 || four != 4 {
+        bail!("place_images: expected [N, side, side, 3] and [M, 4], got {:?} and {:?}", bytes.dims(), places.dims())
     }
-    let places = Tensor::from_vec(places.concat(), (places.len(), 4), bytes.device())?;
-    bytes.apply_op2_no_bwd(&places, &PlaceImages)
+    let dims = [n, side, side, 3];
+    let cpu = || {
+        let of = |p: Vec<f64>| -> Result<Place> {
+            if p[0] < 0.0 || p[0] >= images as f64 {
+                bail!("place_images: image {} of {images}", p[0])
+            }
+            Ok([0, 1, 2, 3].map(|k: usize| p[k] as i64))
+        };
+        let rows = places.to_dtype(DType::F64)?.to_vec2()?.into_iter().map(of).collect::<Result<Vec<_>>>()?;
+        let made = placed(&bytes.flatten_all()?.to_vec1()?, side, &rows);
+        Tensor::from_vec(made, &dims, bytes.device())?.to_dtype(places.dtype())
+    };
+    either([places, bytes], cpu, |tape, [places, bytes]| {
+        tape.made("place_images", &dims, words![bytes, places, side])
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::device::emulated::{Emulated, LIBRARY};
-    use candle_core::Device;
-
     #[test]
     fn images_are_mirrored_then_shifted() {
         let side = 3;
@@ -140,17 +106,17 @@ mod tests {
         assert_eq!(out[27..], rest);
 
         let places: Vec<Place> = vec![[1, 1, 0, 2], [0, 0, -1, 0], [1, 1, 5, 0]];
-        let on_device = Tensor::from_vec(bytes.clone(), (2, side, side, 3), &Device::Cpu).unwrap();
-        let made = place_images(&on_device, &places).unwrap();
         let want = placed(&bytes, side, &places);
-        assert_eq!(made.flatten_all().unwrap().to_vec1::<f32>().unwrap(), want);
-        assert!(place_images(&on_device, &[[2, 0, 0, 0]]).is_err());
-        if let Some(library) = &*LIBRARY {
-            let m = Emulated::<true>(library);
-            let flat = places.concat();
-            let dims = [3, side, side, 3];
-            let (got, _) = PlaceImages::device(&m, dims, bytes.as_ptr() as u64, flat.as_ptr() as u64).unwrap();
-            assert!(got.iter().zip(&want).all(|(a, b)| a.get() == f64::from(*b)));
+        let device = crate::nn::testing::device();
+        let on_device = Tensor::from_vec(bytes, (2, side, side, 3), device).unwrap();
+        let numbers = |places: &[Place]| {
+            Tensor::from_vec(as_numbers(places), (places.len(), 4), device).unwrap().to_dtype(DType::F64).unwrap()
+        };
+        let made = place_images(&on_device, &numbers(&places)).unwrap();
+        let want: Vec<f64> = want.into_iter().map(f64::from).collect();
+        assert_eq!(made.flatten_all().unwrap().to_vec1::<f64>().unwrap(), want);
+        if !crate::nn::testing::on_machine() {
+            assert!(place_images(&on_device, &numbers(&[[2, 0, 0, 0]])).is_err());
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The layers of the generators.
 
 use crate::nn::conv::ConvSpec;
+use crate::nn::fold::Fold;
 use crate::nn::init::Init;
+use crate::nn::order::Order;
 use crate::nn::spectral::Spectral;
 use crate::nn::store::{Builder, Id};
+use crate::nn::weight::Stored;
 
 /// ε of every batch normalisation.
 pub const BATCH_NORM_EPSILON: f64 = 1e-5;
@@ -33,12 +36,12 @@ pub struct BatchNorm {
 /// Weight and bias of an affine layer.
 #[derive(Clone, Debug)]
 pub struct Affine {
-    /// Weight; under spectral normalisation the one before it is divided by σ.
-    pub weight: Id,
+    /// Weight.
+    pub weight: Stored,
     /// Bias.
     pub bias: Id,
-    /// Spectral normalisation.
-    pub spectral: Option<Spectral>,
+    /// Position among the affine layers.
+    pub index: usize,
     /// Position among everything a forward pass keeps.
     pub slot: usize,
 }
@@ -79,6 +82,8 @@ pub struct NetBuilder {
     pub buffers: Builder,
     /// Slots given out so far.
     pub slots: usize,
+    /// Weights declared so far.
+    pub weights: Vec<Stored>,
     /// Whether every affine layer is spectrally normalised.
     pub spectral: bool,
 }
@@ -89,20 +94,39 @@ impl NetBuilder {
         self.slots - 1
     }
 
-    fn affine(&mut self, name: &str, shape: &[usize], outputs: usize, init: Init) -> Affine {
+    /// A layer of a weight that is stored as `stored`, with the orders of its elements, rows and columns and of the bias of `outputs`.
+    fn affine(
+        &mut self,
+        name: &str,
+        (stored, shape): (&[usize], [usize; 4]),
+        [weight, rows, columns, bias]: [Order; 4],
+        outputs: usize,
+        init: Init,
+    ) -> Affine {
         let suffix = if self.spectral { "weight_orig" } else { "weight" };
-        Affine {
-            weight: self.params.add(format!("{name}.{suffix}"), shape, init),
-            bias: self.params.add(format!("{name}.bias"), &[outputs], Init::Constant(0.0)),
-            spectral: self.spectral.then(|| Spectral::declare(&mut self.buffers, name, shape, SPECTRAL_EPSILON)),
-            slot: self.slot(),
-        }
+        let id = self.params.add_ordered(format!("{name}.{suffix}"), stored, init, weight);
+        let bias = self.params.add_ordered(format!("{name}.bias"), &[outputs], Init::Constant(0.0), bias);
+        let declare = || Spectral::declare(&mut self.buffers, name, stored, SPECTRAL_EPSILON, [rows, columns]);
+        let spectral = self.spectral.then(declare);
+        let weight = Stored { id, shape, spectral, fold: None };
+        self.weights.push(weight.clone());
+        Affine { weight, bias, index: self.weights.len() - 1, slot: self.slot() }
     }
 
-    /// A linear layer onto `side`×`side` pixels of `o` channels.
+    fn convolution(&mut self, name: &str, shape: [usize; 4], outputs: usize, init: Init) -> Affine {
+        let [o, i, kh, kw] = shape;
+        let [rows, columns] = [Order::plain(o), Order::kernel([1, i, kh, kw])];
+        let orders = [Order::kernel(shape), rows, columns, Order::plain(outputs)];
+        self.affine(name, (&shape, shape), orders, outputs, init)
+    }
+
+    /// A linear layer onto `side`×`side` pixels of `o` channels; its rows are stored as PyTorch flattens `[C, side, side]`, and kept
+    /// on a device with the channels last.
     pub fn linear(&mut self, name: &str, [i, o]: [usize; 2], side: usize, init: Init) -> Layer {
-        let outputs = o * side * side;
-        Layer::Linear { affine: self.affine(name, &[outputs, i], outputs, init), side }
+        let (pixels, outputs) = (side * side, o * side * side);
+        let rows = Order::channels(o, pixels, 1);
+        let orders = [rows.with_inner(i), rows, Order::plain(i), rows];
+        Layer::Linear { affine: self.affine(name, (&[outputs, i], [outputs, i, 1, 1]), orders, outputs, init), side }
     }
 
     /// Batch normalisation of `c` channels, then ReLU.
@@ -125,13 +149,16 @@ impl NetBuilder {
 
     /// A stride-1 convolution that keeps the size.
     pub fn conv(&mut self, name: &str, [i, o]: [usize; 2], kernel: usize, init: Init) -> Layer {
-        let affine = self.affine(name, &[o, i, kernel, kernel], o, init);
+        let affine = self.convolution(name, [o, i, kernel, kernel], o, init);
         Layer::Conv { affine, spec: ConvSpec::new(1, kernel / 2) }
     }
 
     /// Nearest ×2, then a 3×3 convolution that keeps the size.
     pub fn upsample_conv(&mut self, name: &str, [i, o]: [usize; 2], init: Init) -> Layer {
-        Layer::UpsampleConv { affine: self.affine(name, &[o, i, 3, 3], o, init) }
+        let mut affine = self.convolution(name, [o, i, 3, 3], o, init);
+        affine.weight.fold = Some(Fold::Upsample);
+        self.weights[affine.index].fold = affine.weight.fold;
+        Layer::UpsampleConv { affine }
     }
 
     /// A transposed convolution with padding 1.
@@ -143,7 +170,7 @@ impl NetBuilder {
         stride: usize,
         init: Init,
     ) -> Layer {
-        let affine = self.affine(name, &[i, o, kernel, kernel], o, init);
+        let affine = self.convolution(name, [i, o, kernel, kernel], o, init);
         Layer::ConvTranspose { affine, spec: ConvSpec::new(stride, 1) }
     }
 

@@ -11,19 +11,21 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::critic::bytes_of;
+use crate::machine::current::is_machine;
 use crate::nn::activation::{add, tanh, tanh_grad};
-use crate::nn::batch_norm::{Coefficients, batch_norm_relu, batch_norm_relu_grad, channel_moments};
+use crate::nn::batch_norm::{Affine, Coefficients, Statistics, batch_norm_relu, batch_norm_relu_grad};
 use crate::nn::conv::{
-    ConvSpec, conv_transpose2d, conv_transpose2d_input_grad, conv_transpose2d_weight_grad, conv2d, conv2d_input_grad,
-    conv2d_weight_grad, linear, linear_weight_grad,
+    ConvSpec, conv_transpose2d, conv_transpose2d_input_grad, conv2d, conv2d_input_grad, linear, pixel,
 };
-use crate::nn::fold::{upsample_then_conv, upsample_then_conv_grad};
-use crate::nn::image::{channel_sum, channels_first, channels_last, one_hot};
+use crate::nn::image::{add_channel_sum, channels_first, channels_last, one_hot};
+use crate::nn::kernel::operand;
+use crate::nn::matrix::{add_transposed_product, product};
 use crate::nn::resample::{upsample2, upsample2_grad};
-use crate::nn::spectral::{Power, Weight};
+use crate::nn::spectral::{Power, Spectra};
 use crate::nn::store::Store;
+use crate::nn::weight::{Stored, Weight, spectra, weights};
 use crate::rng::Stream;
-use layer::{Affine, BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm, Layer, NetBuilder};
+use layer::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm, Layer, NetBuilder};
 
 /// The generators of the paper.
 pub const ARCHITECTURES: [&str; 7] = crate::critic::ARCHITECTURES;
@@ -61,6 +63,8 @@ impl Mode {
 pub struct Generator {
     layers: Vec<Layer>,
     slots: usize,
+    weights: Vec<Stored>,
+    spectra: Option<Spectra>,
     /// Side of the images in pixels.
     pub side: usize,
     /// Number of classes, of a conditional generator.
@@ -81,16 +85,20 @@ pub struct Latents {
 }
 
 enum Kept {
-    Input(Tensor),
-    Affine(Tensor, Weight),
+    /// The input of an affine layer, or the output of tanh.
+    Tensor(Tensor),
     Norm(Tensor, Coefficients),
 }
+
+/// What all layers of a pass share: its mode, the classes of its images, its weights.
+type Call<'a> = (Mode, &'a Option<Tensor>, &'a [Weight]);
 
 /// A forward pass: the images and what the backward pass reads.
 pub struct Forward {
     /// `[N, H, W, 3]` in [−1, 1].
     pub images: Tensor,
     labels: Option<Tensor>,
+    weights: Vec<Weight>,
     kept: Vec<Option<Kept>>,
 }
 
@@ -98,7 +106,7 @@ impl Forward {
     /// Bytes that the pass keeps for the backward pass.
     pub fn kept_bytes(&self) -> usize {
         let tensors = self.kept.iter().flatten().map(|kept| match kept {
-            Kept::Input(x) | Kept::Affine(x, _) | Kept::Norm(x, _) => x,
+            Kept::Tensor(x) | Kept::Norm(x, _) => x,
         });
         bytes_of(tensors)
     }
@@ -121,7 +129,8 @@ impl Generator {
         let (layers, side, b) = Self::plan(id, width, classes)?;
         let (params, buffers) = (b.params.build(stream, dtype, device)?, b.buffers.build(stream, dtype, device)?);
         let classes = (id == "biggan32").then_some(classes);
-        Ok(Self { layers, slots: b.slots, side, classes, params, buffers })
+        let spectra = spectra(b.weights.iter(), &params, &buffers)?;
+        Ok(Self { layers, slots: b.slots, weights: b.weights, spectra, side, classes, params, buffers })
     }
 
     /// Trained parameters of an architecture.
@@ -152,13 +161,16 @@ impl Generator {
     /// # Errors
     /// When the device refuses the memory.
     pub fn deep_clone(&self) -> Result<Self> {
+        let (params, buffers) = (self.params.deep_clone()?, self.buffers.deep_clone()?);
         Ok(Self {
             layers: self.layers.clone(),
             slots: self.slots,
+            weights: self.weights.clone(),
+            spectra: spectra(self.weights.iter(), &params, &buffers)?,
             side: self.side,
             classes: self.classes,
-            params: self.params.deep_clone()?,
-            buffers: self.buffers.deep_clone()?,
+            params,
+            buffers,
         })
     }
 
@@ -168,12 +180,8 @@ impl Generator {
     /// When the device refuses the memory.
     pub fn latents(&self, seed: u64, purpose: &str, step: u64, n: usize) -> Result<Latents> {
         let (dtype, device) = (self.params.flat().dtype(), self.params.flat().device());
-        let z = Stream::new(seed, purpose, step).normals(n * LATENT);
-        let labels = self.classes.map(|classes| {
-            let mut stream = Stream::new(seed, &format!("{purpose}/classes"), step);
-            let labels: Vec<u8> = (0..n).map(|_| stream.below(classes) as u8).collect();
-            one_hot(&labels, classes, dtype, device)
-        });
+        let (z, labels) = drawn_latents(seed, purpose, step, n, self.classes);
+        let labels = self.classes.zip(labels).map(|(classes, labels)| one_hot(&labels, classes, dtype, device));
         Ok(Latents { z: Tensor::from_vec(z, (n, LATENT), device)?.to_dtype(dtype)?, labels: labels.transpose()? })
     }
 
@@ -183,8 +191,9 @@ impl Generator {
     /// On latents of another width or dtype, or without the classes that a conditional generator needs.
     pub fn forward(&self, latents: &Latents, mode: Mode) -> Result<Forward> {
         let mut kept: Vec<Option<Kept>> = (0..self.slots).map(|_| None).collect();
-        let images = self.run(&self.layers, latents.z.clone(), (mode, &latents.labels), &mut kept)?;
-        Ok(Forward { images, labels: latents.labels.clone(), kept })
+        let weights = self.weights(mode)?;
+        let images = self.run(&self.layers, latents.z.clone(), (mode, &latents.labels, &weights), &mut kept)?;
+        Ok(Forward { images, labels: latents.labels.clone(), weights, kept })
     }
 
     /// Images of latents, keeping nothing.
@@ -192,24 +201,32 @@ impl Generator {
     /// # Errors
     /// As for [`Generator::forward`].
     pub fn images(&self, latents: &Latents, mode: Mode) -> Result<Tensor> {
-        self.run(&self.layers, latents.z.clone(), (mode, &latents.labels), &mut [])
+        self.run(&self.layers, latents.z.clone(), (mode, &latents.labels, &self.weights(mode)?), &mut [])
     }
 
-    fn weight(&self, affine: &Affine, mode: Mode) -> Result<Weight> {
-        let stored = self.params.get(affine.weight)?;
+    fn weights(&self, mode: Mode) -> Result<Vec<Weight>> {
         let power = match mode {
             Mode::Train => Power::Moving,
             Mode::Batch => Power::Once,
             Mode::Running => Power::Still,
         };
-        Weight::of(&stored, affine.spectral.as_ref(), &self.buffers, power)
+        weights(self.weights.iter(), self.spectra.as_ref(), [&self.params, &self.buffers], power)
+    }
+
+    /// Numbers of a linear layer's outputs `[N, C·side·side]` as images, in the order that they are kept in.
+    fn unflattened(&self, y: &Tensor, side: usize) -> Result<Tensor> {
+        let n = y.dim(0)?;
+        match is_machine(y.device())? {
+            true => y.reshape((n, side, side, ())),
+            false => channels_last(&y.reshape((n, (), side, side))?),
+        }
     }
 
     fn run(
         &self,
         layers: &[Layer],
         mut x: Tensor,
-        call: (Mode, &Option<Tensor>),
+        call: Call,
         kept: &mut [Option<Kept>],
     ) -> Result<Tensor> {
         // An empty `kept` is a pass that nothing follows.
@@ -221,10 +238,10 @@ impl Generator {
         for layer in layers {
             x = match layer {
                 Layer::Linear { affine, side } => {
-                    let weight = self.weight(affine, call.0)?;
-                    let y = linear(&x, &weight.w, Some(&self.params.get(affine.bias)?))?;
-                    keep(kept, affine.slot, Kept::Affine(x.clone(), weight));
-                    channels_last(&y.reshape((x.dim(0)?, (), *side, *side))?)?
+                    let x = operand(&x)?;
+                    let y = linear(&x, &call.2[affine.index].kernel, Some(&self.params.get(affine.bias)?))?;
+                    keep(kept, affine.slot, Kept::Tensor(x));
+                    self.unflattened(&y, *side)?
                 }
                 Layer::BatchNormRelu(norm) => {
                     let (y, coefficients) = self.normalise(norm, &x, call)?;
@@ -232,28 +249,23 @@ impl Generator {
                     y
                 }
                 Layer::Conv { affine, spec } => {
-                    let weight = self.weight(affine, call.0)?;
-                    let y = conv2d(&x, &weight.w, Some(&self.params.get(affine.bias)?), *spec)?;
-                    keep(kept, affine.slot, Kept::Affine(x, weight));
+                    let x = operand(&x)?;
+                    let bias = self.params.get(affine.bias)?;
+                    let y = conv2d(&x, &call.2[affine.index].kernel, Some(&bias), *spec)?;
+                    keep(kept, affine.slot, Kept::Tensor(x));
                     y
                 }
-                Layer::ConvTranspose { affine, spec } => {
-                    let weight = self.weight(affine, call.0)?;
-                    let y = conv_transpose2d(&x, &weight.w, Some(&self.params.get(affine.bias)?), *spec)?;
-                    keep(kept, affine.slot, Kept::Affine(x, weight));
-                    y
-                }
-                Layer::UpsampleConv { affine } => {
-                    let mut weight = self.weight(affine, call.0)?;
-                    weight.w = upsample_then_conv(&weight.w)?;
-                    let y = conv_transpose2d(&x, &weight.w, Some(&self.params.get(affine.bias)?), DOUBLING)?;
-                    keep(kept, affine.slot, Kept::Affine(x, weight));
+                Layer::ConvTranspose { affine, .. } | Layer::UpsampleConv { affine } => {
+                    let x = operand(&x)?;
+                    let bias = self.params.get(affine.bias)?;
+                    let y = conv_transpose2d(&x, &call.2[affine.index].kernel, Some(&bias), transposed_spec(layer))?;
+                    keep(kept, affine.slot, Kept::Tensor(x));
                     y
                 }
                 Layer::Upsample2 => upsample2(&x)?,
                 Layer::Tanh { slot } => {
                     let y = tanh(&x)?;
-                    keep(kept, *slot, Kept::Input(y.clone()));
+                    keep(kept, *slot, Kept::Tensor(y.clone()));
                     y
                 }
                 Layer::Residual { main, shortcut } => {
@@ -265,34 +277,23 @@ impl Generator {
         Ok(x)
     }
 
-    fn normalise(
-        &self,
-        norm: &BatchNorm,
-        x: &Tensor,
-        (mode, labels): (Mode, &Option<Tensor>),
-    ) -> Result<(Tensor, Coefficients)> {
-        let [running_mean, running_var] = [self.buffers.get(norm.mean)?, self.buffers.get(norm.variance)?];
-        let (mean, variance) = match mode {
-            Mode::Running => (running_mean, running_var),
-            Mode::Batch => channel_moments(x)?,
-            Mode::Train => {
-                let (mean, variance) = channel_moments(x)?;
-                let rows = (x.elem_count() / x.dim(3)?) as f64;
-                let moved = |old: &Tensor, new: &Tensor, scale: f64| -> Result<Tensor> {
-                    (old * (1.0 - BATCH_NORM_MOMENTUM))? + (new * (scale * BATCH_NORM_MOMENTUM))?
-                };
-                self.buffers.set(norm.mean, &moved(&running_mean, &mean, 1.0)?)?;
-                self.buffers.set(norm.variance, &moved(&running_var, &variance, rows / (rows - 1.0).max(1.0))?)?;
-                (mean, variance)
-            }
+    fn normalise(&self, norm: &BatchNorm, x: &Tensor, (mode, labels, _): Call) -> Result<(Tensor, Coefficients)> {
+        let [running_mean, running_variance] = [self.buffers.get(norm.mean)?, self.buffers.get(norm.variance)?];
+        let running = [&running_mean, &running_variance];
+        let statistics = match mode {
+            Mode::Running => Statistics::Given(running),
+            Mode::Batch => Statistics::Batch,
+            Mode::Train => Statistics::Moving(running, BATCH_NORM_MOMENTUM),
         };
         let [mut gamma, mut beta] = [self.params.get(norm.gamma)?, self.params.get(norm.beta)?];
+        let mut more = 0.0;
         if norm.conditional {
             let labels = classes(labels)?;
-            gamma = (labels.matmul(&gamma)? + 1.0)?;
-            beta = labels.matmul(&beta)?;
+            gamma = product(labels, &gamma)?;
+            beta = product(labels, &beta)?;
+            more = 1.0;
         }
-        batch_norm_relu(x, [&gamma, &beta], [&mean, &variance], BATCH_NORM_EPSILON)
+        batch_norm_relu(x, Affine { gamma: &gamma, beta: &beta, more }, statistics, BATCH_NORM_EPSILON)
     }
 
     /// Adds the gradient of ⟨`cotangent`, images⟩ in every parameter to `gradients`; `pass` must have used the batch's
@@ -306,14 +307,17 @@ impl Generator {
     }
 
     fn back(&self, layers: &[Layer], mut dy: Tensor, pass: &mut Forward, into: &Store) -> Result<Tensor> {
-        let ones = Tensor::ones(dy.dim(0)?, dy.dtype(), dy.device())?;
         for layer in layers.iter().rev() {
             dy = match layer {
                 Layer::Linear { affine, .. } => {
-                    let dy = channels_first(&dy)?.flatten_from(1)?;
-                    let (x, weight) = input_and_weight(pass, affine.slot)?;
-                    into.accumulate(affine.weight, &weight.pull_back(&linear_weight_grad(&x, &dy)?)?)?;
-                    into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
+                    let dy = match is_machine(dy.device())? {
+                        true => dy.flatten_from(1)?,
+                        false => channels_first(&dy)?.flatten_from(1)?,
+                    };
+                    let (dy, x) = (operand(&dy)?, kept(pass, affine.slot)?);
+                    let sides = [&pixel(&x)?, &pixel(&dy)?];
+                    pass.weights[affine.index].add_gradient(&affine.weight, sides, ConvSpec::new(1, 0), into)?;
+                    add_channel_sum(&dy, None, &into.get(affine.bias)?)?;
                     // The latents need no gradient.
                     return Ok(dy);
                 }
@@ -321,45 +325,35 @@ impl Generator {
                     let Some(Kept::Norm(x, coefficients)) = pass.kept[norm.slot].take() else {
                         bail!("nothing was kept")
                     };
-                    let [dx, mut gamma, mut beta] = batch_norm_relu_grad(&dy, &x, &coefficients)?;
-                    if norm.conditional {
-                        let of_class = classes(&pass.labels)?.t()?;
-                        gamma = of_class.matmul(&gamma)?;
-                        beta = of_class.matmul(&beta)?;
+                    let [gamma, beta] = [into.get(norm.gamma)?, into.get(norm.beta)?];
+                    let whole = (!norm.conditional).then_some([&gamma, &beta]);
+                    let (dx, of_images) = batch_norm_relu_grad(&dy, &x, &coefficients, whole)?;
+                    if let Some([of_gamma, of_beta]) = of_images {
+                        let labels = classes(&pass.labels)?;
+                        add_transposed_product(labels, &of_gamma, &gamma)?;
+                        add_transposed_product(labels, &of_beta, &beta)?;
                     }
-                    into.accumulate(norm.gamma, &gamma)?;
-                    into.accumulate(norm.beta, &beta)?;
                     dx
                 }
                 Layer::Conv { affine, spec } => {
-                    let (x, weight) = input_and_weight(pass, affine.slot)?;
-                    let ((_, _, kh, kw), (_, h, wd, _)) = (weight.w.dims4()?, x.dims4()?);
-                    let dw = conv2d_weight_grad(&x, &dy, *spec, [kh, kw])?;
+                    let (dy, x) = (operand(&dy)?, kept(pass, affine.slot)?);
+                    let (_, h, wd, _) = x.dims4()?;
+                    let weight = &pass.weights[affine.index];
+                    weight.add_gradient(&affine.weight, [&x, &dy], *spec, into)?;
                     drop(x);
-                    into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
-                    into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
-                    conv2d_input_grad(&dy, &weight.w, *spec, [h, wd])?
+                    add_channel_sum(&dy, None, &into.get(affine.bias)?)?;
+                    conv2d_input_grad(&dy, &weight.kernel, *spec, [h, wd])?
                 }
-                Layer::ConvTranspose { affine, spec } => {
-                    let (x, weight) = input_and_weight(pass, affine.slot)?;
-                    let (_, _, kh, kw) = weight.w.dims4()?;
-                    let dw = conv_transpose2d_weight_grad(&x, &dy, *spec, [kh, kw])?;
+                Layer::ConvTranspose { affine, .. } | Layer::UpsampleConv { affine } => {
+                    let (dy, x) = (operand(&dy)?, kept(pass, affine.slot)?);
+                    let (weight, spec) = (&pass.weights[affine.index], transposed_spec(layer));
+                    weight.add_gradient(&affine.weight, [&dy, &x], spec, into)?;
                     drop(x);
-                    into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
-                    into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
-                    conv_transpose2d_input_grad(&dy, &weight.w, *spec)?
-                }
-                Layer::UpsampleConv { affine } => {
-                    let (x, weight) = input_and_weight(pass, affine.slot)?;
-                    let dw = conv_transpose2d_weight_grad(&x, &dy, DOUBLING, [4, 4])?;
-                    drop(x);
-                    let dw = upsample_then_conv_grad(&dw)?;
-                    into.accumulate(affine.weight, &weight.pull_back(&dw)?)?;
-                    into.accumulate(affine.bias, &channel_sum(&dy, &ones)?)?;
-                    conv_transpose2d_input_grad(&dy, &weight.w, DOUBLING)?
+                    add_channel_sum(&dy, None, &into.get(affine.bias)?)?;
+                    conv_transpose2d_input_grad(&dy, &weight.kernel, spec)?
                 }
                 Layer::Upsample2 => upsample2_grad(&dy)?,
-                Layer::Tanh { slot } => tanh_grad(&dy, &input(pass, *slot)?)?,
+                Layer::Tanh { slot } => tanh_grad(&dy, &kept(pass, *slot)?)?,
                 Layer::Residual { main, shortcut } => {
                     let side = self.back(shortcut, dy.clone(), pass, into)?;
                     add(&self.back(main, dy, pass, into)?, &side)?
@@ -383,20 +377,20 @@ impl Generator {
         for layer in layers {
             match layer {
                 Layer::Linear { affine, side: bottom } => {
-                    total += 2 * self.params.get(affine.weight)?.elem_count();
+                    total += 2 * affine.weight.shape.iter().product::<usize>();
                     side = *bottom;
                 }
                 Layer::Conv { affine, .. } => {
-                    total += 2 * self.params.get(affine.weight)?.elem_count() * side * side;
+                    total += 2 * affine.weight.shape.iter().product::<usize>() * side * side;
                 }
                 Layer::ConvTranspose { affine, spec } => {
                     // Each input pixel meets every weight once.
-                    total += 2 * self.params.get(affine.weight)?.elem_count() * side * side;
+                    total += 2 * affine.weight.shape.iter().product::<usize>() * side * side;
                     side *= spec.stride;
                 }
                 Layer::UpsampleConv { affine } => {
                     // 16 taps in place of 9, each at an input pixel.
-                    total += 2 * self.params.get(affine.weight)?.elem_count() / 9 * 16 * side * side;
+                    total += 2 * affine.weight.shape.iter().product::<usize>() / 9 * 16 * side * side;
                     side *= 2;
                 }
                 Layer::Upsample2 => side *= 2,
@@ -411,6 +405,11 @@ impl Generator {
         Ok((total as u64, side))
     }
 
+    /// What its passes on a device read beside parameters and buffers.
+    pub fn table(&self) -> Option<&Tensor> {
+        self.spectra.as_ref().map(Spectra::table)
+    }
+
     /// Every tensor of the state by name, as the released code's `state_dict`.
     ///
     /// # Errors
@@ -422,6 +421,21 @@ impl Generator {
     }
 }
 
+/// The numbers of `n` latents of a named stream, and their classes where there are any.
+pub fn drawn_latents(
+    seed: u64,
+    purpose: &str,
+    step: u64,
+    n: usize,
+    classes: Option<usize>,
+) -> (Vec<f32>, Option<Vec<u8>>) {
+    let labels = classes.map(|classes| {
+        let mut stream = Stream::new(seed, &format!("{purpose}/classes"), step);
+        (0..n).map(|_| stream.below(classes) as u8).collect()
+    });
+    (Stream::new(seed, purpose, step).normals(n * LATENT), labels)
+}
+
 fn classes(labels: &Option<Tensor>) -> Result<&Tensor> {
     match labels {
         Some(labels) => Ok(labels),
@@ -429,16 +443,18 @@ fn classes(labels: &Option<Tensor>) -> Result<&Tensor> {
     }
 }
 
-fn input_and_weight(pass: &mut Forward, slot: usize) -> Result<(Tensor, Weight)> {
-    match pass.kept[slot].take() {
-        Some(Kept::Affine(x, weight)) => Ok((x, weight)),
-        _ => bail!("the forward pass kept nothing for slot {slot}"),
+/// Geometry of a layer that is a transposed convolution.
+fn transposed_spec(layer: &Layer) -> ConvSpec {
+    match layer {
+        Layer::ConvTranspose { spec, .. } => *spec,
+        _ => DOUBLING,
     }
 }
 
-fn input(pass: &mut Forward, slot: usize) -> Result<Tensor> {
+/// What the forward pass kept, which goes with it.
+fn kept(pass: &mut Forward, slot: usize) -> Result<Tensor> {
     match pass.kept[slot].take() {
-        Some(Kept::Input(x)) => Ok(x),
+        Some(Kept::Tensor(x)) => Ok(x),
         _ => bail!("the forward pass kept nothing for slot {slot}"),
     }
 }

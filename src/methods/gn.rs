@@ -1,7 +1,7 @@
 //! Gradient normalisation: f̂ = f / (‖g‖ + |f|) (Wu et al., "Gradient Normalization for Generative Adversarial Networks",
 //! 2021).
 
-use super::{Method, Normalisation, bounded_ratio};
+use super::{Bounded, Method, Normalisation};
 
 pub(super) struct GradientNorm;
 
@@ -11,7 +11,7 @@ impl Method for GradientNorm {
     }
 
     fn normalisation(&self) -> Option<Normalisation> {
-        Some(Normalisation { target: 0.0, apply: bounded_ratio })
+        Some(Normalisation { target: 0.0, of: Bounded::Output })
     }
 
     fn takes_cr(&self) -> bool {

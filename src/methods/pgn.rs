@@ -1,7 +1,7 @@
 //! Penalty gradient normalisation: f̂ = (1 − f) / (‖**1** − g‖ + |1 − f|), **1** − g entry by entry, as the paper's
 //! released code computes it. The norm tends to √(3HW) as g → 0, and f̂ falls as f rises.
 
-use super::{Method, Normalisation, bounded_ratio_of_one_minus};
+use super::{Bounded, Method, Normalisation};
 
 pub(super) struct PenaltyGradientNorm;
 
@@ -11,7 +11,7 @@ impl Method for PenaltyGradientNorm {
     }
 
     fn normalisation(&self) -> Option<Normalisation> {
-        Some(Normalisation { target: 1.0, apply: bounded_ratio_of_one_minus })
+        Some(Normalisation { target: 1.0, of: Bounded::OneMinusOutput })
     }
 
     fn takes_cr(&self) -> bool {

@@ -1,7 +1,7 @@
 //! What the proof in the paper's Appendix A needs of penalty gradient normalisation: f̂ = (1 − f) / (‖g‖ + |1 − f|), since
 //! ∇(1 − f) = −g.
 
-use super::{Method, Normalisation, bounded_ratio_of_one_minus};
+use super::{Bounded, Method, Normalisation};
 
 pub(super) struct PgnTheory;
 
@@ -11,6 +11,6 @@ impl Method for PgnTheory {
     }
 
     fn normalisation(&self) -> Option<Normalisation> {
-        Some(Normalisation { target: 0.0, apply: bounded_ratio_of_one_minus })
+        Some(Normalisation { target: 0.0, of: Bounded::OneMinusOutput })
     }
 }

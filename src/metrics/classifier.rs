@@ -11,6 +11,7 @@ use crate::data::source::Picture;
 use crate::data::{Images, to_tensor};
 use crate::error::{Error, Result};
 use crate::files::{Turn, cache_folder, sha256, write_bytes};
+use crate::nn::op::numbers;
 use crate::optim::{Adam, linear_decay};
 use crate::rng::Stream;
 
@@ -98,7 +99,9 @@ fn train_on(net: &mut Critic, images: &Images, progress: &mut dyn FnMut(u64, u64
         let c = ((candle_nn::ops::softmax(&pass.f, D::Minus1)? - target)? / SIZE as f64)?;
         let gradients = net.params.zeros_like()?;
         net.first_order(&pass, &c, &gradients)?;
-        adam.step(net.params.flat(), gradients.flat(), RATE * linear_decay(step, 0, STEPS))?;
+        let rate = RATE * linear_decay(step, 0, STEPS);
+        let schedule = numbers(&Adam::schedule(adam.beta(), step + 1, rate), net.params.flat())?;
+        adam.step(net.params.flat(), gradients.flat(), &schedule)?;
         progress(step + 1, STEPS);
     }
     Ok(())

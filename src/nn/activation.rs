@@ -3,20 +3,22 @@
 
 use candle_core::{Result, Shape, Tensor};
 
-use super::device::{Array, Machine, MadeOn, pointwise};
-use super::op::{InPlace, Made, Op1, Op2, View, apply1, apply2, map, same_dims, update2, zip};
-use super::real::Real;
+use super::op::{InPlace, Made, Op, View, apply, same_dims, update};
+use crate::machine::call::Array;
+use crate::machine::cpu::parallel::{map, zip};
+use crate::machine::cpu::real::Real;
+use crate::machine::tape::Tape;
 
 struct Leaky(f64);
 
-impl Op1 for Leaky {
+impl Op<1> for Leaky {
     const NAME: &'static str = "leaky_relu";
-    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x]: [View<T>; 1]) -> Made<T> {
         let alpha = T::from_f64(self.0);
         Ok((map(x.data, |x| if x > T::ZERO { x } else { alpha * x }), Shape::from(x.dims)))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
-        pointwise(m, Self::NAME, x, 0, [self.0, 0.0, 0.0])
+    fn device(&self, tape: &Tape, [x]: [Array; 1]) -> Result<Tensor> {
+        tape.pointwise(Self::NAME, x, None, [self.0, 0.0, 0.0])
     }
 }
 
@@ -25,21 +27,21 @@ impl Op1 for Leaky {
 /// # Errors
 /// On a non-contiguous tensor or a dtype other than F32 and F64.
 pub fn leaky_relu(x: &Tensor, alpha: f64) -> Result<Tensor> {
-    apply1(&Leaky(alpha), x)
+    apply(&Leaky(alpha), [x])
 }
 
 struct Slope(f64);
 
-impl Op2 for Slope {
+impl Op<2> for Slope {
     const NAME: &'static str = "leaky_relu_slope";
-    fn cpu<T: Real>(&self, d: View<T>, y: View<T>) -> Made<T> {
-        same_dims(<Self as Op2>::NAME, d.dims, y.dims)?;
+    fn cpu<T: Real>(&self, [d, y]: [View<T>; 2]) -> Made<T> {
+        same_dims(<Self as Op<2>>::NAME, d.dims, y.dims)?;
         let alpha = T::from_f64(self.0);
         Ok((zip(d.data, y.data, |d, y| if y > T::ZERO { d } else { alpha * d }), Shape::from(d.dims)))
     }
-    fn device<M: Machine>(&self, m: &M, d: Array, y: Array) -> MadeOn<M> {
-        same_dims(<Self as Op2>::NAME, d.dims, y.dims)?;
-        pointwise(m, <Self as Op2>::NAME, d, y.at, [self.0, 0.0, 0.0])
+    fn device(&self, tape: &Tape, [d, y]: [Array; 2]) -> Result<Tensor> {
+        same_dims(<Self as Op<2>>::NAME, d.dims, y.dims)?;
+        tape.pointwise(<Self as Op<2>>::NAME, d, Some(y), [self.0, 0.0, 0.0])
     }
 }
 
@@ -48,30 +50,30 @@ impl Op2 for Slope {
 /// # Errors
 /// As for [`leaky_relu`], and when shapes differ.
 pub fn leaky_relu_slope(d: &Tensor, y: &Tensor, alpha: f64) -> Result<Tensor> {
-    apply2(&Slope(alpha), d, y)
+    apply(&Slope(alpha), [d, y])
 }
 
 struct Tanh;
 
-impl Op1 for Tanh {
+impl Op<1> for Tanh {
     const NAME: &'static str = "tanh";
-    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x]: [View<T>; 1]) -> Made<T> {
         Ok((map(x.data, T::tanh), Shape::from(x.dims)))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
-        pointwise(m, <Self as Op1>::NAME, x, 0, [0.0; 3])
+    fn device(&self, tape: &Tape, [x]: [Array; 1]) -> Result<Tensor> {
+        tape.pointwise(<Self as Op<1>>::NAME, x, None, [0.0; 3])
     }
 }
 
-impl Op2 for Tanh {
+impl Op<2> for Tanh {
     const NAME: &'static str = "tanh_grad";
-    fn cpu<T: Real>(&self, dy: View<T>, y: View<T>) -> Made<T> {
-        same_dims(<Self as Op2>::NAME, dy.dims, y.dims)?;
+    fn cpu<T: Real>(&self, [dy, y]: [View<T>; 2]) -> Made<T> {
+        same_dims(<Self as Op<2>>::NAME, dy.dims, y.dims)?;
         Ok((zip(dy.data, y.data, |dy, y| dy * (T::ONE - y * y)), Shape::from(dy.dims)))
     }
-    fn device<M: Machine>(&self, m: &M, dy: Array, y: Array) -> MadeOn<M> {
-        same_dims(<Self as Op2>::NAME, dy.dims, y.dims)?;
-        pointwise(m, <Self as Op2>::NAME, dy, y.at, [0.0; 3])
+    fn device(&self, tape: &Tape, [dy, y]: [Array; 2]) -> Result<Tensor> {
+        same_dims(<Self as Op<2>>::NAME, dy.dims, y.dims)?;
+        tape.pointwise(<Self as Op<2>>::NAME, dy, Some(y), [0.0; 3])
     }
 }
 
@@ -80,7 +82,7 @@ impl Op2 for Tanh {
 /// # Errors
 /// As for [`leaky_relu`].
 pub fn tanh(x: &Tensor) -> Result<Tensor> {
-    apply1(&Tanh, x)
+    apply(&Tanh, [x])
 }
 
 /// Gradient of [`tanh`] where its output was `y`.
@@ -88,7 +90,7 @@ pub fn tanh(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As for [`leaky_relu_slope`].
 pub fn tanh_grad(dy: &Tensor, y: &Tensor) -> Result<Tensor> {
-    apply2(&Tanh, dy, y)
+    apply(&Tanh, [dy, y])
 }
 
 struct Add;
@@ -100,15 +102,15 @@ impl InPlace<1> for Add {
     }
 }
 
-impl Op2 for Add {
+impl Op<2> for Add {
     const NAME: &'static str = "add";
-    fn cpu<T: Real>(&self, a: View<T>, b: View<T>) -> Made<T> {
-        same_dims(<Self as Op2>::NAME, a.dims, b.dims)?;
+    fn cpu<T: Real>(&self, [a, b]: [View<T>; 2]) -> Made<T> {
+        same_dims(<Self as Op<2>>::NAME, a.dims, b.dims)?;
         Ok((zip(a.data, b.data, |a, b| a + b), Shape::from(a.dims)))
     }
-    fn device<M: Machine>(&self, m: &M, a: Array, b: Array) -> MadeOn<M> {
-        same_dims(<Self as Op2>::NAME, a.dims, b.dims)?;
-        pointwise(m, <Self as Op2>::NAME, a, b.at, [0.0; 3])
+    fn device(&self, tape: &Tape, [a, b]: [Array; 2]) -> Result<Tensor> {
+        same_dims(<Self as Op<2>>::NAME, a.dims, b.dims)?;
+        tape.pointwise(<Self as Op<2>>::NAME, a, Some(b), [0.0; 3])
     }
 }
 
@@ -117,7 +119,7 @@ impl Op2 for Add {
 /// # Errors
 /// As for [`leaky_relu_slope`].
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    apply2(&Add, a, b)
+    apply(&Add, [a, b])
 }
 
 /// `a += b`, element by element, whatever their shapes.
@@ -125,5 +127,5 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As for [`leaky_relu`], and when the numbers of elements differ.
 pub fn add_assign(a: &Tensor, b: &Tensor) -> Result<()> {
-    update2(&Add, a, b)
+    update(&Add, a, [b])
 }

@@ -5,9 +5,14 @@
 use candle_core::{Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::device::{Array, ColumnSums, Machine, MadeOn, each, made, value};
-use super::op::{Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
-use super::real::{Real, vectorised};
+use super::activation::add_assign;
+use super::op::{Made, Op, View, apply, either, same_dims};
+use super::store::overwrite;
+use crate::machine::call::Array;
+use crate::machine::cpu::parallel::fill;
+use crate::machine::cpu::real::{Real, vectorised};
+use crate::machine::tape::Tape;
+use crate::words;
 
 /// Rows a partial sum covers: fixed, so that results do not depend on the number of threads.
 const ROWS: usize = 1024;
@@ -51,9 +56,9 @@ fn grouped(name: &str, x: &[usize], coefficients: &[usize], more: usize) -> Resu
 
 struct Moments;
 
-impl Op1 for Moments {
+impl Op<1> for Moments {
     const NAME: &'static str = "channel_moments";
-    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x]: [View<T>; 1]) -> Made<T> {
         let c = channels(Self::NAME, x.dims)?;
         let rows = x.data.len() / c;
         let mean: Vec<T> = row_sums([1, rows], c, |r, _, sum: &mut [T]| {
@@ -73,22 +78,20 @@ impl Op1 for Moments {
         Ok(([mean, var].concat(), Shape::from((2, c))))
     }
     // One pass over x: sums in double have the bits that the difference of two squares takes away.
-    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+    fn device(&self, tape: &Tape, [x]: [Array; 1]) -> Result<Tensor> {
         let c = channels(Self::NAME, x.dims)?;
-        let rows = x.len() / c;
-        let sums = ColumnSums::new(m, "channel_moments_parts", [1, rows, c], x.at, [])?;
-        let out = m.alloc(2 * c)?;
-        each(m, "moments_of_sums", c, m.at(&out), [m.at(&sums.parts), sums.count as u64, value(rows as f64)])?;
-        Ok((out, Shape::from((2, c))))
+        let out = tape.alloc(&[2, c])?;
+        tape.column_sums(Self::NAME, [1, x.len() / c, c], x, words![tape.memory(&out)?])?;
+        Ok(out)
     }
 }
 
 /// Coefficients `[G, 2, C]`: scale, shift.
 struct Apply;
 
-impl Op2 for Apply {
+impl Op<2> for Apply {
     const NAME: &'static str = "batch_norm_relu";
-    fn cpu<T: Real>(&self, x: View<T>, coefficients: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x, coefficients]: [View<T>; 2]) -> Made<T> {
         let [_, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 0)?;
         let out = fill(x.data.len(), c * ROWS, |at, out| {
             for (n, (out, x)) in out.chunks_exact_mut(c).zip(x.data[at..].chunks_exact(c)).enumerate() {
@@ -101,9 +104,9 @@ impl Op2 for Apply {
         });
         Ok((out, Shape::from(x.dims)))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array, coefficients: Array) -> MadeOn<M> {
+    fn device(&self, tape: &Tape, [x, coefficients]: [Array; 2]) -> Result<Tensor> {
         let [_, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 0)?;
-        made(m, Self::NAME, x.dims, [x.at, coefficients.at, c as u64, rows as u64])
+        tape.made(Self::NAME, x.dims, words![x, coefficients, c, rows])
     }
 }
 
@@ -111,9 +114,9 @@ impl Op2 for Apply {
 /// where the ReLU lets it pass, and of it times the normalised input.
 struct GradSums;
 
-impl Op3 for GradSums {
+impl Op<3> for GradSums {
     const NAME: &'static str = "batch_norm_relu_grad_sums";
-    fn cpu<T: Real>(&self, dy: View<T>, x: View<T>, coefficients: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [dy, x, coefficients]: [View<T>; 3]) -> Made<T> {
         same_dims(Self::NAME, x.dims, dy.dims)?;
         let [groups, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 1)?;
         let co: Vec<&[T]> = coefficients.data.chunks_exact(c).collect();
@@ -130,20 +133,14 @@ impl Op3 for GradSums {
         });
         Ok((sums.into_iter().map(T::from_f64).collect(), Shape::from((groups, 2, c))))
     }
-    fn device<M: Machine>(&self, m: &M, dy: Array, x: Array, coefficients: Array) -> MadeOn<M> {
-        same_dims(Self::NAME, x.dims, dy.dims)?;
-        let [groups, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 1)?;
-        let rest = [dy.at, coefficients.at, groups as u64];
-        ColumnSums::new(m, "batch_norm_relu_grad_parts", [groups, rows, c], x.at, rest)?.finish(m, 2)
-    }
 }
 
 /// Coefficients `[G + 2, 2, C]`: those of [`GradSums`], then what the batch's mean and its deviation pass back.
 struct InputGrad;
 
-impl Op3 for InputGrad {
+impl Op<3> for InputGrad {
     const NAME: &'static str = "batch_norm_relu_input_grad";
-    fn cpu<T: Real>(&self, dy: View<T>, x: View<T>, coefficients: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [dy, x, coefficients]: [View<T>; 3]) -> Made<T> {
         same_dims(Self::NAME, x.dims, dy.dims)?;
         let [groups, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 2)?;
         let co: Vec<&[T]> = coefficients.data.chunks_exact(c).collect();
@@ -164,12 +161,6 @@ impl Op3 for InputGrad {
         });
         Ok((out, Shape::from(x.dims)))
     }
-    fn device<M: Machine>(&self, m: &M, dy: Array, x: Array, coefficients: Array) -> MadeOn<M> {
-        same_dims(Self::NAME, x.dims, dy.dims)?;
-        let [groups, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 2)?;
-        let [rows, c, groups] = [rows, c, groups].map(|v| v as u64);
-        made(m, Self::NAME, x.dims, [x.at, coefficients.at, c, rows, dy.at, groups])
-    }
 }
 
 /// Mean and (biased) variance of each channel over N, H, W: `[N, H, W, C]` → two `[C]`.
@@ -177,7 +168,7 @@ impl Op3 for InputGrad {
 /// # Errors
 /// On an empty or non-contiguous tensor, or a dtype other than F32 and F64.
 pub fn channel_moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
-    let both = apply1(&Moments, x)?;
+    let both = apply(&Moments, [x])?;
     Ok((both.get(0)?, both.get(1)?))
 }
 
@@ -186,41 +177,136 @@ pub fn channel_moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
 #[derive(Clone, Debug)]
 pub struct Coefficients(Tensor);
 
-/// `relu(γ·(x − mean)/√(variance + ε) + β)`; mean and variance `[C]`, γ and β `[C]`, or `[N, C]` for each image.
+/// Scale γ and shift β, each `[C]`, or `[N, C]` for each image.
+#[derive(Clone, Copy)]
+pub struct Affine<'a> {
+    /// Scale.
+    pub gamma: &'a Tensor,
+    /// Shift.
+    pub beta: &'a Tensor,
+    /// What is added to the scale.
+    pub more: f64,
+}
+
+/// Statistics that a pass normalises with.
+#[derive(Clone, Copy)]
+pub enum Statistics<'a> {
+    /// These, mean and variance `[C]`.
+    Given([&'a Tensor; 2]),
+    /// Those of the batch.
+    Batch,
+    /// Those of the batch, towards which running mean and (unbiased) variance `[C]` move by a momentum.
+    Moving([&'a Tensor; 2], f64),
+}
+
+/// `relu((γ + more)·(x − mean)/√(variance + ε) + β)`.
 ///
 /// # Errors
 /// As for [`channel_moments`], and when the channels do not fit.
 pub fn batch_norm_relu(
     x: &Tensor,
-    [gamma, beta]: [&Tensor; 2],
-    [mean, variance]: [&Tensor; 2],
+    affine: Affine,
+    statistics: Statistics,
     epsilon: f64,
 ) -> Result<(Tensor, Coefficients)> {
-    let c = mean.dim(0)?;
-    let inverse = ((variance + epsilon)?.sqrt()?).recip()?;
-    let scale = gamma.reshape(((), c))?.broadcast_mul(&inverse)?;
-    let shift = (beta.reshape(((), c))? - scale.broadcast_mul(mean)?)?;
-    let affine = Tensor::stack(&[&scale, &shift], 1)?;
-    let moments = Tensor::stack(&[mean, &inverse], 0)?.unsqueeze(0)?;
-    let y = apply2(&Apply, x, &affine)?;
-    Ok((y, Coefficients(Tensor::cat(&[&affine, &moments], 0)?)))
+    let c = channels("batch_norm_relu", x.dims())?;
+    let cpu = || {
+        let (mean, variance) = match statistics {
+            Statistics::Given([mean, variance]) => (mean.clone(), variance.clone()),
+            Statistics::Batch => channel_moments(x)?,
+            Statistics::Moving([running_mean, running_variance], momentum) => {
+                let (mean, variance) = channel_moments(x)?;
+                let rows = (x.elem_count() / c) as f64;
+                let moved = |old: &Tensor, new: &Tensor, scale: f64| -> Result<Tensor> {
+                    (old * (1.0 - momentum))? + (new * (scale * momentum))?
+                };
+                overwrite(running_mean, &moved(running_mean, &mean, 1.0)?)?;
+                overwrite(running_variance, &moved(running_variance, &variance, rows / (rows - 1.0).max(1.0))?)?;
+                (mean, variance)
+            }
+        };
+        let gamma = if affine.more == 0.0 { affine.gamma.clone() } else { (affine.gamma + affine.more)? };
+        let inverse = ((variance + epsilon)?.sqrt()?).recip()?;
+        let scale = gamma.reshape(((), c))?.broadcast_mul(&inverse)?;
+        let shift = (affine.beta.reshape(((), c))? - scale.broadcast_mul(&mean)?)?;
+        let affine = Tensor::stack(&[&scale, &shift], 1)?;
+        let moments = Tensor::stack(&[&mean, &inverse], 0)?.unsqueeze(0)?;
+        let y = apply(&Apply, [x, &affine])?;
+        Ok((y, Coefficients(Tensor::cat(&[&affine, &moments], 0)?)))
+    };
+    either([x, affine.gamma, affine.beta], cpu, |tape, [x, gamma, beta]| {
+        let groups = gamma.len() / c;
+        let rows = x.len() / c;
+        let coefficients = tape.alloc(&[groups + 1, 2, c])?;
+        grouped("batch_norm_relu", x.dims, coefficients.dims(), 1)?;
+        same_dims("batch_norm_relu", &[gamma.len()], &[beta.len()])?;
+        let out = tape.memory(&coefficients)?;
+        let sums = |running: Option<[&Tensor; 2]>, momentum: f64| {
+            let of = |k: usize| running.map(|r| tape.memory(r[k])).transpose();
+            let words = words![out, gamma, beta, groups, affine.more, epsilon, of(0)?, of(1)?, momentum];
+            tape.column_sums("batch_norm_moments", [1, rows, c], x, words)
+        };
+        match statistics {
+            Statistics::Given([mean, variance]) => {
+                let [mean, variance] = [tape.memory(mean)?, tape.memory(variance)?];
+                let words = words![out, gamma, beta, groups, affine.more, epsilon, mean, variance];
+                tape.each("batch_norm_given", c, words)?;
+            }
+            Statistics::Batch => sums(None, 0.0)?,
+            Statistics::Moving(running, momentum) => sums(Some(running), momentum)?,
+        }
+        let y = tape.made(Apply::NAME, x.dims, words![x, out, c, rows / groups])?;
+        Ok((y, Coefficients(coefficients)))
+    })
 }
 
-/// Gradients of [`batch_norm_relu`] when mean and variance are those of `x`: in x, γ and β.
+/// Gradient of [`batch_norm_relu`] in x when mean and variance are those of `x`. Those in γ and β are added to `into` or, without it,
+/// returned for each image, `[N, C]`.
 ///
 /// # Errors
 /// As for [`batch_norm_relu`].
-pub fn batch_norm_relu_grad(dy: &Tensor, x: &Tensor, coefficients: &Coefficients) -> Result<[Tensor; 3]> {
-    let sums = apply3(&GradSums, dy, x, &coefficients.0)?;
-    let (groups, _, c) = sums.dims3()?;
-    let rows = x.elem_count() / c;
-    // Σ over images of scale·sums: what reaches mean and deviation, times 1/√(variance + ε).
-    let scale = coefficients.0.narrow(0, 0, groups)?.narrow(1, 0, 1)?;
-    let back = (sums.broadcast_mul(&scale)?.sum_keepdim(0)? / rows as f64)?;
-    let dx = apply3(&InputGrad, dy, x, &Tensor::cat(&[&coefficients.0, &back], 0)?)?;
-    let of = |k: usize| -> Result<Tensor> {
-        let t = sums.narrow(1, k, 1)?.squeeze(1)?.contiguous()?;
-        if groups == 1 { t.squeeze(0) } else { Ok(t) }
+pub fn batch_norm_relu_grad(
+    dy: &Tensor,
+    x: &Tensor,
+    coefficients: &Coefficients,
+    into: Option<[&Tensor; 2]>,
+) -> Result<(Tensor, Option<[Tensor; 2]>)> {
+    let cpu = || {
+        let sums = apply(&GradSums, [dy, x, &coefficients.0])?;
+        let (groups, _, c) = sums.dims3()?;
+        let rows = x.elem_count() / c;
+        // Σ over images of scale·sums: what reaches mean and deviation, times 1/√(variance + ε).
+        let scale = coefficients.0.narrow(0, 0, groups)?.narrow(1, 0, 1)?;
+        let back = (sums.broadcast_mul(&scale)?.sum_keepdim(0)? / rows as f64)?;
+        let dx = apply(&InputGrad, [dy, x, &Tensor::cat(&[&coefficients.0, &back], 0)?])?;
+        let of = |k: usize| sums.narrow(1, k, 1)?.squeeze(1)?.contiguous();
+        let [gamma, beta] = [of(1)?, of(0)?];
+        match into {
+            None => Ok((dx, Some([gamma, beta]))),
+            Some(into) => {
+                add_assign(into[0], &gamma)?;
+                add_assign(into[1], &beta)?;
+                Ok((dx, None))
+            }
+        }
     };
-    Ok([dx, of(1)?, of(0)?])
+    either([dy, x, &coefficients.0], cpu, |tape, [dy, x, co]| {
+        same_dims(GradSums::NAME, x.dims, dy.dims)?;
+        let [groups, rows, c] = grouped(GradSums::NAME, x.dims, co.dims, 1)?;
+        let back = tape.alloc(&[2, c])?;
+        let own = match into {
+            None => Some([tape.alloc(&[groups, c])?, tape.alloc(&[groups, c])?]),
+            Some(_) => None,
+        };
+        let [gamma, beta] = match (into, &own) {
+            (Some(into), _) => [tape.array(into[0])?, tape.array(into[1])?],
+            (None, Some([gamma, beta])) => [tape.array(gamma)?, tape.array(beta)?],
+            (None, None) => bail!("{}: nowhere to put the sums", GradSums::NAME),
+        };
+        same_dims(GradSums::NAME, &[gamma.len(), beta.len()], &[groups * c; 2])?;
+        let words = words![dy, co, gamma, beta, into.is_some(), tape.memory(&back)?];
+        tape.column_sums("batch_norm_relu_grad", [groups, rows, c], x, words)?;
+        let words = words![x, co, c, rows, dy, groups, tape.memory(&back)?];
+        Ok((tape.made(InputGrad::NAME, x.dims, words)?, own))
+    })
 }

@@ -4,9 +4,13 @@
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::device::{Array, ColumnSums, Machine, MadeOn, dot, made, reduced, value};
-use super::op::{GRAIN, Made, Op1, Op2, Op3, View, apply1, apply2, apply3, fill, same_dims};
-use super::real::{Real, vectorised};
+use super::activation::{add, add_assign};
+use super::op::{Made, Op, View, apply, either, elements, same_dims};
+use crate::machine::call::{Array, Word};
+use crate::machine::cpu::parallel::{GRAIN, fill};
+use crate::machine::cpu::real::{Real, vectorised};
+use crate::machine::tape::Tape;
+use crate::words;
 
 /// Images, and elements of each.
 fn split(name: &str, dims: &[usize]) -> Result<(usize, usize)> {
@@ -18,9 +22,9 @@ fn split(name: &str, dims: &[usize]) -> Result<(usize, usize)> {
 
 struct SquaredDistance(f64);
 
-impl Op1 for SquaredDistance {
+impl Op<1> for SquaredDistance {
     const NAME: &'static str = "squared_distance";
-    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x]: [View<T>; 1]) -> Made<T> {
         let (n, len) = split(Self::NAME, x.dims)?;
         let out = fill(n, 1, |at, out| {
             let sum: f64 = x.data[at * len..][..len].iter().map(|&v| (v.to_f64() - self.0).powi(2)).sum();
@@ -28,9 +32,11 @@ impl Op1 for SquaredDistance {
         });
         Ok((out, Shape::from(n)))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+    fn device(&self, tape: &Tape, [x]: [Array; 1]) -> Result<Tensor> {
         let (n, len) = split(Self::NAME, x.dims)?;
-        reduced(m, Self::NAME, n, [x.at, len as u64, value(self.0)])
+        let out = tape.alloc(&[n])?;
+        tape.blocks(Self::NAME, n, words![tape.memory(&out)?, x, len, self.0])?;
+        Ok(out)
     }
 }
 
@@ -39,36 +45,35 @@ impl Op1 for SquaredDistance {
 /// # Errors
 /// On an empty or non-contiguous tensor, or a dtype other than F32 and F64.
 pub fn squared_distance(x: &Tensor, t: f64) -> Result<Tensor> {
-    apply1(&SquaredDistance(t), x)
+    apply(&SquaredDistance(t), [x])
 }
 
-struct SumOfSquares;
-
-impl Op1 for SumOfSquares {
-    const NAME: &'static str = "sum_of_squares";
-    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
-        let parts: Vec<f64> =
-            x.data.par_chunks(GRAIN).map(|c| c.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>()).collect();
-        Ok((vec![T::from_f64(parts.iter().sum())], Shape::from(1)))
-    }
-    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
-        dot(m, x.len(), x.at, x.at)
-    }
-}
-
-/// Euclidean norm of all elements, summed in f64: an f64 without dimensions, where `x` is.
+/// Euclidean norm of all elements, summed in f64: without dimensions, an f64 on the CPU.
 ///
 /// # Errors
 /// As for [`squared_distance`].
 pub fn norm(x: &Tensor) -> Result<Tensor> {
-    apply1(&SumOfSquares, x)?.to_dtype(DType::F64)?.sqrt()?.squeeze(0)
+    fn squares<T: Real>(x: &[T]) -> f64 {
+        let parts: Vec<f64> =
+            x.par_chunks(GRAIN).map(|c| c.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>()).collect();
+        // As a number of the tensor's type: results do not depend on where it is summed.
+        T::from_f64(parts.iter().sum()).to_f64()
+    }
+    let cpu = || {
+        let sum = match x.dtype() {
+            DType::F64 => elements::<f64, _>("norm", x, x.elem_count(), |x| Ok(squares(x)))?,
+            _ => elements::<f32, _>("norm", x, x.elem_count(), |x| Ok(squares(x)))?,
+        };
+        Tensor::new(sum.sqrt(), &Device::Cpu)
+    };
+    either([x], cpu, |tape, [x]| tape.dot(x, x, true)?.squeeze(0))
 }
 
 struct Scale(f64);
 
-impl Op2 for Scale {
+impl Op<2> for Scale {
     const NAME: &'static str = "scale_images";
-    fn cpu<T: Real>(&self, x: View<T>, s: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x, s]: [View<T>; 2]) -> Made<T> {
         let (n, len) = split(Self::NAME, x.dims)?;
         same_dims(Self::NAME, &[n], s.dims)?;
         let t = T::from_f64(self.0);
@@ -80,10 +85,10 @@ impl Op2 for Scale {
         });
         Ok((out, Shape::from(x.dims)))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array, s: Array) -> MadeOn<M> {
+    fn device(&self, tape: &Tape, [x, s]: [Array; 2]) -> Result<Tensor> {
         let (n, len) = split(Self::NAME, x.dims)?;
         same_dims(Self::NAME, &[n], s.dims)?;
-        made(m, Self::NAME, x.dims, [x.at, s.at, len as u64, value(self.0)])
+        tape.made(Self::NAME, x.dims, words![x, s, len, self.0])
     }
 }
 
@@ -92,7 +97,7 @@ impl Op2 for Scale {
 /// # Errors
 /// As for [`squared_distance`], and when `s` does not have one element per image.
 pub fn scale_images(x: &Tensor, s: &Tensor, t: f64) -> Result<Tensor> {
-    apply2(&Scale(t), x, s)
+    apply(&Scale(t), [x, s])
 }
 
 struct AddBias;
@@ -110,9 +115,9 @@ impl AddBias {
     }
 }
 
-impl Op3 for AddBias {
+impl Op<3> for AddBias {
     const NAME: &'static str = "add_scaled_bias";
-    fn cpu<T: Real>(&self, x: View<T>, s: View<T>, b: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x, s, b]: [View<T>; 3]) -> Made<T> {
         let (n, len) = Self::split(x.dims, s.dims, b.dims)?;
         let out = fill(n * len, len, |at, out| {
             let scale = s.data[at / len];
@@ -125,9 +130,9 @@ impl Op3 for AddBias {
         });
         Ok((out, Shape::from(x.dims)))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array, s: Array, b: Array) -> MadeOn<M> {
+    fn device(&self, tape: &Tape, [x, s, b]: [Array; 3]) -> Result<Tensor> {
         let (_, len) = Self::split(x.dims, s.dims, b.dims)?;
-        made(m, "finish", x.dims, [x.at, b.at, b.len() as u64, s.at, len as u64, 0, value(1.0)])
+        tape.made("finish", x.dims, words![x, false, b, b.len(), s, len, Word::Nothing, 1.0])
     }
 }
 
@@ -136,49 +141,58 @@ impl Op3 for AddBias {
 /// # Errors
 /// As for [`scale_images`], and when the channels do not fit.
 pub fn add_scaled_bias(x: &Tensor, s: &Tensor, b: &Tensor) -> Result<Tensor> {
-    apply3(&AddBias, x, s, b)
+    apply(&AddBias, [x, s, b])
+}
+
+fn weighted_sum<T: Real>(x: View<T>, s: &[T]) -> Vec<T> {
+    let (c, len) = (x.dims.last().copied().unwrap_or(1), x.data.len() / x.dims[0]);
+    let per_image: Vec<Vec<T>> = x
+        .data
+        .par_chunks_exact(len)
+        .map(|image| {
+            let mut sum = vec![T::ZERO; c];
+            vectorised(|| {
+                for pixel in image.chunks_exact(c) {
+                    for (o, &v) in sum.iter_mut().zip(pixel) {
+                        *o += v;
+                    }
+                }
+            });
+            sum
+        })
+        .collect();
+    (0..c).map(|k| T::from_f64(per_image.iter().zip(s).map(|(p, &s)| p[k].to_f64() * s.to_f64()).sum())).collect()
 }
 
 struct ChannelSum;
 
-impl Op2 for ChannelSum {
+impl Op<2> for ChannelSum {
     const NAME: &'static str = "channel_sum";
-    fn cpu<T: Real>(&self, x: View<T>, s: View<T>) -> Made<T> {
-        let (n, len) = split(Self::NAME, x.dims)?;
+    fn cpu<T: Real>(&self, [x, s]: [View<T>; 2]) -> Made<T> {
+        let (n, _) = split(Self::NAME, x.dims)?;
         same_dims(Self::NAME, &[n], s.dims)?;
-        let c = x.dims.last().copied().unwrap_or(1);
-        let per_image: Vec<Vec<T>> = x
-            .data
-            .par_chunks_exact(len)
-            .map(|image| {
-                let mut sum = vec![T::ZERO; c];
-                vectorised(|| {
-                    for pixel in image.chunks_exact(c) {
-                        for (o, &v) in sum.iter_mut().zip(pixel) {
-                            *o += v;
-                        }
-                    }
-                });
-                sum
-            })
-            .collect();
-        let out = (0..c)
-            .map(|k| T::from_f64(per_image.iter().zip(s.data).map(|(p, &s)| p[k].to_f64() * s.to_f64()).sum()))
-            .collect();
-        Ok((out, Shape::from(c)))
+        let sums = weighted_sum(x, s.data);
+        let channels = sums.len();
+        Ok((sums, Shape::from(channels)))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array, s: Array) -> MadeOn<M> {
-        let (n, len) = split(Self::NAME, x.dims)?;
-        same_dims(Self::NAME, &[n], s.dims)?;
-        let c = x.dims[1..].last().copied().unwrap_or(1);
-        weighted_rows(m, [n * len / c, c], x.at, s.at, len / c)
+    fn device(&self, tape: &Tape, [x, s]: [Array; 2]) -> Result<Tensor> {
+        let channels = x.dims[1..].last().copied().unwrap_or(1);
+        let out = tape.alloc(&[channels])?;
+        channel_sum_on(tape, x, Some(s), tape.array(&out)?, false)?;
+        Ok(out)
     }
 }
 
-/// Σ over rows of `x` `[rows, columns]`, each `per` rows times the next element of `s`: `[columns]`.
-pub(super) fn weighted_rows<M: Machine>(m: &M, [rows, columns]: [usize; 2], x: u64, s: u64, per: usize) -> MadeOn<M> {
-    let sums = ColumnSums::new(m, "channel_sum_parts", [1, rows, columns], x, [s, per as u64])?;
-    Ok((sums.finish(m, 1)?.0, Shape::from(columns)))
+fn channel_sum_on(tape: &Tape, x: Array, s: Option<Array>, out: Array, add: bool) -> Result<()> {
+    let (n, len) = split(ChannelSum::NAME, x.dims)?;
+    if let Some(s) = s {
+        same_dims(ChannelSum::NAME, &[n], s.dims)?;
+    }
+    let c = out.len();
+    if c != x.dims[1..].last().copied().unwrap_or(1) {
+        bail!("{}: {c} sums of channels of {:?}", ChannelSum::NAME, x.dims)
+    }
+    tape.column_sums("channel_sum", [1, n * len / c, c], x, words![s, len / c, out, add])
 }
 
 /// `Σᵢ sᵢ Σ_pixels xᵢ` for each channel: `x` `[N, …, C]`, `s` `[N]` → `[C]`.
@@ -186,7 +200,95 @@ pub(super) fn weighted_rows<M: Machine>(m: &M, [rows, columns]: [usize; 2], x: u
 /// # Errors
 /// As for [`scale_images`].
 pub fn channel_sum(x: &Tensor, s: &Tensor) -> Result<Tensor> {
-    apply2(&ChannelSum, x, s)
+    apply(&ChannelSum, [x, s])
+}
+
+/// Adds [`channel_sum`] to `into` `[C]`; without `s` all weights are one.
+///
+/// # Errors
+/// As for [`channel_sum`].
+pub fn add_channel_sum(x: &Tensor, s: Option<&Tensor>, into: &Tensor) -> Result<()> {
+    let cpu = || match s {
+        Some(s) => add_assign(into, &channel_sum(x, s)?),
+        None => add_assign(into, &channel_sum(x, &Tensor::ones(x.dim(0)?, x.dtype(), x.device())?)?),
+    };
+    either([x, into], cpu, |tape, [x, into]| {
+        channel_sum_on(tape, x, s.map(|s| tape.array(s)).transpose()?, into, true)
+    })
+}
+
+/// `cᵢ·xᵢ + sᵢ·(gᵢ − t)` (without `c`: the second term alone): `x` and `g` `[N, …]`, `c` and `s` `[N]`.
+///
+/// # Errors
+/// As for [`scale_images`].
+pub fn combine_images(x: &Tensor, c: Option<&Tensor>, [g, s]: [&Tensor; 2], t: f64) -> Result<Tensor> {
+    let cpu = || {
+        let of_g = scale_images(g, s, t)?;
+        match c {
+            Some(c) => add(&scale_images(x, c, 0.0)?, &of_g),
+            None => Ok(of_g),
+        }
+    };
+    either([x, g, s], cpu, |tape, [x, g, s]| {
+        same_dims("combine_images", x.dims, g.dims)?;
+        let (n, image) = split("combine_images", g.dims)?;
+        same_dims("combine_images", &[n], s.dims)?;
+        let c = c.map(|c| tape.array(c)).transpose()?;
+        tape.made("combine_images", g.dims, words![x, c, g, s, t, image])
+    })
+}
+
+/// `εᵢ·aᵢ + (1 − εᵢ)·bᵢ`: `a` and `b` `[N, …]`, `epsilon` `[N]`.
+///
+/// # Errors
+/// As for [`scale_images`].
+pub fn mix_images([a, b]: [&Tensor; 2], epsilon: &Tensor) -> Result<Tensor> {
+    let cpu = || scale_images(a, epsilon, 0.0)? + scale_images(b, &(1.0 - epsilon)?, 0.0)?;
+    either([a, b, epsilon], cpu, |tape, [a, b, epsilon]| {
+        same_dims("mix_images", a.dims, b.dims)?;
+        let (n, image) = split("mix_images", a.dims)?;
+        same_dims("mix_images", &[n], epsilon.dims)?;
+        tape.made("mix_images", a.dims, words![a, b, epsilon, image])
+    })
+}
+
+/// Both batches one after the other: `[N, …]` and `[M, …]` → `[N + M, …]`.
+///
+/// # Errors
+/// When their images differ in shape.
+pub fn join(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    either([a, b], || Tensor::cat(&[a, b], 0), |tape, [a, b]| {
+        same_dims("join", &a.dims[1..], &b.dims[1..])?;
+        let dims = [&[a.dims[0] + b.dims[0]], &a.dims[1..]].concat();
+        tape.made("join", &dims, words![a, a.len(), b])
+    })
+}
+
+/// Of each image the value of its class, `labels` `[N, classes]` being ones among zeros: `x` `[N, 1, 1, classes]` → `[N, 1, 1, 1]`.
+///
+/// # Errors
+/// When the shapes do not fit.
+pub fn select_class(x: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    let (n, classes) = labels.dims2()?;
+    same_dims("select_class", x.dims(), &[n, 1, 1, classes])?;
+    let cpu = || (x * labels.reshape((n, 1, 1, classes))?)?.sum_keepdim(3);
+    either([x, labels], cpu, |tape, [x, labels]| tape.made("select_class", &[n, 1, 1, 1], words![x, labels, classes]))
+}
+
+/// Ones, `[n]`, of the type and on the device of another tensor.
+///
+/// # Errors
+/// When the device refuses the memory.
+pub fn ones(n: usize, like: &Tensor) -> Result<Tensor> {
+    either([like], || Tensor::ones(n, like.dtype(), like.device()), |tape, _| tape.made("fill", &[n], words![1.0]))
+}
+
+/// Sets every element to zero.
+///
+/// # Errors
+/// When the device fails.
+pub fn clear(x: &Tensor) -> Result<()> {
+    either([x], || x.zero_set(), |tape, [x]| tape.each("fill", x.len(), words![x, 0.0]))
 }
 
 /// Images as PyTorch stores them, `[N, C, H, W]`, to channels last `[N, H, W, C]`.
@@ -210,6 +312,14 @@ pub fn channels_first(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When a class is out of range.
 pub fn one_hot(labels: &[u8], classes: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+    Tensor::from_vec(ones_at(labels, classes)?, (labels.len(), classes), device)?.to_dtype(dtype)
+}
+
+/// The numbers of [`one_hot`].
+///
+/// # Errors
+/// When a class is out of range.
+pub fn ones_at(labels: &[u8], classes: usize) -> Result<Vec<f32>> {
     let mut ones = vec![0f32; labels.len() * classes];
     for (row, &label) in ones.chunks_exact_mut(classes.max(1)).zip(labels) {
         match row.get_mut(usize::from(label)) {
@@ -217,5 +327,5 @@ pub fn one_hot(labels: &[u8], classes: usize, dtype: DType, device: &Device) -> 
             None => bail!("class {label} of {classes} classes"),
         }
     }
-    Tensor::from_vec(ones, (labels.len(), classes), device)?.to_dtype(dtype)
+    Ok(ones)
 }

@@ -1,483 +1,75 @@
-//! The two register-tiled loops under every convolution and linear layer.
-//!
-//! Legend: p pixel, k input channel within a segment, n output channel, NV vectors of LANES output channels.
-//!
-//! * **gather**: `out[p, n] (+)= Σ_segment Σ_k input[base_p + segment + k] · panel[segment.row + k, n]`. Forward, input
-//!   gradient and transposed convolution are all this sum with other offsets.
-//! * **narrow**: the same sum for at most four output channels, vectorised over k instead of n.
-//! * **outer**: `out[k, n] (+)= Σ_p input[base_p + k] · delta[p, n]`, the weight gradient of one tap.
-//!
-//! Each is written once over [`Simd`] and compiled for AVX-512, AVX2 and plain loops.
+//! What a convolution multiplies with.
 
-// Indices, not iterators: the compiler keeps a tile in registers only when it sees constant indices.
-#![allow(clippy::needless_range_loop)]
+use candle_core::{DType, Result, Tensor};
 
-use super::real::Real;
+use super::op::either;
+use super::order::Order;
+use crate::machine::current::is_machine;
+use crate::machine::precision::Precision;
+use crate::words;
 
-/// Rows (pixels or input channels) of a register tile.
-pub const ROWS: usize = 6;
-/// Most vectors of output channels in a register tile.
-pub const VECTORS: usize = 4;
-
-/// A run of consecutive input channels, at an offset from a pixel's base.
-#[derive(Clone, Copy, Debug)]
-pub struct Segment {
-    /// Elements from the pixel's base.
-    pub offset: usize,
-    /// Its first row in the panel of weights.
-    pub row: usize,
-    /// Channels.
-    pub len: usize,
+/// A weight `[O, I, Kh, Kw]`, its elements in the order that the CPU or the device takes them in ([`Order`]).
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    data: Tensor,
+    shape: [usize; 4],
 }
 
-/// Where an output pixel reads from and writes to, in elements.
-#[derive(Clone, Copy, Debug)]
-pub struct Pixel {
-    /// Base in the input.
-    pub input: usize,
-    /// Base in the output.
-    pub output: usize,
+impl Kernel {
+    /// Of a weight `[O, I, Kh, Kw]` in the files' order.
+    ///
+    /// # Errors
+    /// When it has another rank.
+    pub fn new(w: &Tensor) -> Result<Self> {
+        let (o, i, kh, kw) = w.dims4()?;
+        let shape = [o, i, kh, kw];
+        match is_machine(w.device())? {
+            true => Self::of(&Order::kernel(shape).to_device(&w.flatten_all()?)?, shape),
+            false => Self::of(w, shape),
+        }
+    }
+
+    /// Of elements that are in the right order.
+    ///
+    /// # Errors
+    /// When there are not as many as the shape says.
+    pub fn of(data: &Tensor, shape: [usize; 4]) -> Result<Self> {
+        Ok(Self { data: data.reshape(&shape[..])?, shape })
+    }
+
+    /// The weight `[O, I, Kh, Kw]` in the files' order.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn tensor(&self) -> Result<Tensor> {
+        match is_machine(self.data.device())? {
+            true => Order::kernel(self.shape).to_file(&self.data.flatten_all()?)?.reshape(&self.shape[..]),
+            false => Ok(self.data.clone()),
+        }
+    }
+
+    /// Its elements, in the order that they are in.
+    pub fn data(&self) -> &Tensor {
+        &self.data
+    }
+
+    /// `[O, I, Kh, Kw]`.
+    pub fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
 }
 
-/// Arguments of the gather kernel: one panel of weights, one block of segments, many pixels.
-pub struct Gather<'a, T> {
-    /// Input.
-    pub input: *const T,
-    /// Output, already offset to the panel's first channel.
-    pub output: *mut T,
-    /// The pixels to compute.
-    pub pixels: &'a [Pixel],
-    /// The segments to sum over.
-    pub segments: &'a [Segment],
-    /// Weights `[row, vectors · LANES]`, zero beyond `columns`; for the narrow kernel `[columns, row]`.
-    pub panel: *const T,
-    /// Rows of the panel.
-    pub panel_rows: usize,
-    /// Vectors in a panel row, 1 to [`VECTORS`].
-    pub vectors: usize,
-    /// Channels to write.
-    pub columns: usize,
-    /// What the sum starts from.
-    pub start: Start<'a, T>,
-}
-
-/// The initial value of an output.
-#[derive(Clone, Copy)]
-pub enum Start<'a, T> {
-    /// Zero.
-    Zero,
-    /// A bias per channel (`columns` values).
-    Bias(&'a [T]),
-    /// What the output already holds.
-    Output,
-}
-
-/// Arguments of the outer-product kernel: one run of taps, one panel of output channels, many pixels.
-pub struct Outer<'a, T> {
-    /// Input, already offset to the tap and first channel.
-    pub input: *const T,
-    /// Output gradient, already offset to the panel's first channel.
-    pub delta: *const T,
-    /// `input` and `output` (here: of `delta`) offsets of each pixel.
-    pub pixels: &'a [Pixel],
-    /// Input channels.
-    pub rows: usize,
-    /// Output channels, at most `vectors · LANES`; `delta` must be readable to `vectors · LANES`.
-    pub vectors: usize,
-    /// Accumulator `[rows, vectors · LANES]`, added to.
-    pub output: *mut T,
-}
-
-/// A vector register of an instruction set.
+/// A tensor as convolutions and products on a device take it: in bfloat16, where that is the precision.
 ///
-/// # Safety
-/// The methods may only run on a machine that has the instruction set.
-#[allow(clippy::missing_safety_doc)]
-pub unsafe trait Simd<T: Copy> {
-    /// The register.
-    type V: Copy;
-    /// Elements in it.
-    const LANES: usize;
-    /// All lanes `x`.
-    unsafe fn splat(x: T) -> Self::V;
-    /// Unaligned load.
-    unsafe fn load(p: *const T) -> Self::V;
-    /// Unaligned store.
-    unsafe fn store(p: *mut T, v: Self::V);
-    /// `a · b + c`.
-    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// Sum of the lanes.
-    unsafe fn sum(v: Self::V) -> T;
-}
-
-#[inline(always)]
-unsafe fn gather_tile<T: Real, S: Simd<T>, const NV: usize>(args: &Gather<T>, pixels: &[Pixel]) {
-    unsafe {
-        let width = NV * S::LANES;
-        let last = pixels.len() - 1;
-        let base: [*const T; ROWS] = std::array::from_fn(|i| args.input.add(pixels[i.min(last)].input));
-        let full = args.columns == width;
-        // Every loop over `acc` has a constant bound, or the compiler keeps the tile in memory.
-        let mut acc = [[S::splat(T::ZERO); NV]; ROWS];
-        // A ragged panel goes through this row, so that the register loop never sees the edge.
-        let mut edge = [T::ZERO; 64];
-        match args.start {
-            Start::Zero => {}
-            Start::Bias(bias) => {
-                edge[..args.columns].copy_from_slice(&bias[..args.columns]);
-                for i in 0..ROWS {
-                    for j in 0..NV {
-                        acc[i][j] = S::load(edge.as_ptr().add(j * S::LANES));
-                    }
-                }
-            }
-            Start::Output => {
-                for i in 0..ROWS {
-                    let out = args.output.add(pixels[i.min(last)].output);
-                    let from = if full {
-                        out.cast_const()
-                    } else {
-                        std::ptr::copy_nonoverlapping(out, edge.as_mut_ptr(), args.columns);
-                        edge.as_ptr()
-                    };
-                    for j in 0..NV {
-                        acc[i][j] = S::load(from.add(j * S::LANES));
-                    }
-                }
-            }
-        }
-        for segment in args.segments {
-            let mut panel = args.panel.add(segment.row * width);
-            let rows: [*const T; ROWS] = std::array::from_fn(|i| base[i].add(segment.offset));
-            for k in 0..segment.len {
-                let w: [S::V; NV] = std::array::from_fn(|j| S::load(panel.add(j * S::LANES)));
-                for i in 0..ROWS {
-                    let x = S::splat(*rows[i].add(k));
-                    for j in 0..NV {
-                        acc[i][j] = S::fma(x, w[j], acc[i][j]);
-                    }
-                }
-                panel = panel.add(width);
-            }
-        }
-        for i in 0..ROWS {
-            if i > last {
-                break;
-            }
-            let out = args.output.add(pixels[i].output);
-            if full {
-                for j in 0..NV {
-                    S::store(out.add(j * S::LANES), acc[i][j]);
-                }
-            } else {
-                for j in 0..NV {
-                    S::store(edge.as_mut_ptr().add(j * S::LANES), acc[i][j]);
-                }
-                std::ptr::copy_nonoverlapping(edge.as_ptr(), out, args.columns);
-            }
-        }
+/// # Errors
+/// When the device fails.
+pub fn operand(x: &Tensor) -> Result<Tensor> {
+    if x.dtype() != DType::F32 || Precision::current() != Precision::Bf16 {
+        return Ok(x.clone());
     }
-}
-
-#[inline(always)]
-unsafe fn gather_body<T: Real, S: Simd<T>>(args: &Gather<T>) {
-    for pixels in args.pixels.chunks(ROWS) {
-        unsafe {
-            match args.vectors {
-                1 => gather_tile::<T, S, 1>(args, pixels),
-                2 => gather_tile::<T, S, 2>(args, pixels),
-                3 => gather_tile::<T, S, 3>(args, pixels),
-                _ => gather_tile::<T, S, 4>(args, pixels),
-            }
-        }
-    }
-}
-
-/// Most output channels of the narrow kernel.
-pub const NARROW: usize = 4;
-
-#[inline(always)]
-unsafe fn narrow_tile<T: Real, S: Simd<T>, const N: usize>(args: &Gather<T>, pixels: &[Pixel]) {
-    unsafe {
-        let last = pixels.len() - 1;
-        let base: [*const T; ROWS] = std::array::from_fn(|i| args.input.add(pixels[i.min(last)].input));
-        let mut acc = [[S::splat(T::ZERO); N]; ROWS];
-        for segment in args.segments {
-            let panel = args.panel.add(segment.row);
-            let rows: [*const T; ROWS] = std::array::from_fn(|i| base[i].add(segment.offset));
-            let mut k = 0;
-            while k < segment.len {
-                let w: [S::V; N] = std::array::from_fn(|j| S::load(panel.add(j * args.panel_rows + k)));
-                for i in 0..ROWS {
-                    let x = S::load(rows[i].add(k));
-                    for j in 0..N {
-                        acc[i][j] = S::fma(x, w[j], acc[i][j]);
-                    }
-                }
-                k += S::LANES;
-            }
-        }
-        for i in 0..ROWS {
-            if i > last {
-                break;
-            }
-            for j in 0..N {
-                let start = match args.start {
-                    Start::Bias(bias) => bias[j],
-                    Start::Zero | Start::Output => T::ZERO,
-                };
-                *args.output.add(pixels[i].output + j) = start + S::sum(acc[i][j]);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn narrow_body<T: Real, S: Simd<T>>(args: &Gather<T>) {
-    for pixels in args.pixels.chunks(ROWS) {
-        unsafe {
-            match args.columns {
-                1 => narrow_tile::<T, S, 1>(args, pixels),
-                2 => narrow_tile::<T, S, 2>(args, pixels),
-                3 => narrow_tile::<T, S, 3>(args, pixels),
-                _ => narrow_tile::<T, S, NARROW>(args, pixels),
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn outer_tile<T: Real, S: Simd<T>, const MR: usize, const NV: usize>(args: &Outer<T>, row: usize) {
-    unsafe {
-        let width = NV * S::LANES;
-        let out = args.output.add(row * width);
-        let mut acc: [[S::V; NV]; MR] =
-            std::array::from_fn(|i| std::array::from_fn(|j| S::load(out.add(i * width + j * S::LANES))));
-        for pixel in args.pixels {
-            let x = args.input.add(pixel.input + row);
-            let delta = args.delta.add(pixel.output);
-            let d: [S::V; NV] = std::array::from_fn(|j| S::load(delta.add(j * S::LANES)));
-            for i in 0..MR {
-                let x = S::splat(*x.add(i));
-                for j in 0..NV {
-                    acc[i][j] = S::fma(x, d[j], acc[i][j]);
-                }
-            }
-        }
-        for (i, row) in acc.iter().enumerate() {
-            for (j, v) in row.iter().enumerate() {
-                S::store(out.add(i * width + j * S::LANES), *v);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn outer_rows<T: Real, S: Simd<T>, const NV: usize>(args: &Outer<T>) {
-    let mut row = 0;
-    while row < args.rows {
-        // Fewer vectors leave registers for more rows: nine are a 3×3 kernel's row over three channels.
-        let left = (args.rows - row).min(if NV <= 2 { 9 } else { ROWS });
-        unsafe {
-            match left {
-                1 => outer_tile::<T, S, 1, NV>(args, row),
-                2 => outer_tile::<T, S, 2, NV>(args, row),
-                3 => outer_tile::<T, S, 3, NV>(args, row),
-                4 => outer_tile::<T, S, 4, NV>(args, row),
-                5 => outer_tile::<T, S, 5, NV>(args, row),
-                6 => outer_tile::<T, S, 6, NV>(args, row),
-                7 => outer_tile::<T, S, 7, NV>(args, row),
-                8 => outer_tile::<T, S, 8, NV>(args, row),
-                _ => outer_tile::<T, S, 9, NV>(args, row),
-            }
-        }
-        row += left;
-    }
-}
-
-#[inline(always)]
-unsafe fn outer_body<T: Real, S: Simd<T>>(args: &Outer<T>) {
-    unsafe {
-        match args.vectors {
-            1 => outer_rows::<T, S, 1>(args),
-            2 => outer_rows::<T, S, 2>(args),
-            3 => outer_rows::<T, S, 3>(args),
-            _ => outer_rows::<T, S, 4>(args),
-        }
-    }
-}
-
-/// Plain loops over eight lanes.
-pub struct Portable<T>(std::marker::PhantomData<T>);
-
-impl<T> Portable<T> {
-    /// Lanes of the portable vector.
-    pub const LANES: usize = 8;
-}
-
-unsafe impl<T: Real> Simd<T> for Portable<T> {
-    type V = [T; 8];
-    const LANES: usize = 8;
-    #[inline(always)]
-    unsafe fn splat(x: T) -> [T; 8] {
-        [x; 8]
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const T) -> [T; 8] {
-        unsafe { p.cast::<[T; 8]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut T, v: [T; 8]) {
-        unsafe { p.cast::<[T; 8]>().write_unaligned(v) }
-    }
-    #[inline(always)]
-    unsafe fn fma(a: [T; 8], b: [T; 8], c: [T; 8]) -> [T; 8] {
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
-    }
-    #[inline(always)]
-    unsafe fn sum(v: [T; 8]) -> T {
-        v.into_iter().sum()
-    }
-}
-
-/// [`Gather`] in plain loops: the readable reference of the vector versions.
-///
-/// # Safety
-/// As for [`Real::gather`].
-pub unsafe fn gather_portable<T: Real>(args: &Gather<T>) {
-    unsafe { gather_body::<T, Portable<T>>(args) }
-}
-
-/// The narrow kernel in plain loops.
-///
-/// # Safety
-/// As for [`Real::narrow`].
-pub unsafe fn narrow_portable<T: Real>(args: &Gather<T>) {
-    unsafe { narrow_body::<T, Portable<T>>(args) }
-}
-
-/// [`Outer`] in plain loops.
-///
-/// # Safety
-/// As for [`Real::gather`].
-pub unsafe fn outer_portable<T: Real>(args: &Outer<T>) {
-    unsafe { outer_body::<T, Portable<T>>(args) }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub use x86::{gather_avx2, gather_avx512, narrow_avx2, narrow_avx512, outer_avx2, outer_avx512};
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::{Gather, Outer, Real, Simd, gather_body, narrow_body, outer_body};
-
-    /// 512-bit registers.
-    pub struct Avx512;
-    /// 256-bit registers.
-    pub struct Avx2;
-
-    /// Sum of the lanes of a register without an instruction for it.
-    #[inline(always)]
-    unsafe fn sum_stored<T: Real, S: Simd<T>, const LANES: usize>(v: S::V) -> T {
-        let mut lanes = [T::ZERO; LANES];
-        unsafe { S::store(lanes.as_mut_ptr(), v) };
-        lanes.into_iter().sum()
-    }
-
-    macro_rules! simd {
-        ($isa:ident, $t:ty, $v:ty, $lanes:expr, $set:ident, $load:ident, $store:ident, $fma:ident, $sum:expr) => {
-            unsafe impl Simd<$t> for $isa {
-                type V = $v;
-                const LANES: usize = $lanes;
-                #[inline(always)]
-                unsafe fn splat(x: $t) -> $v {
-                    unsafe { $set(x) }
-                }
-                #[inline(always)]
-                unsafe fn load(p: *const $t) -> $v {
-                    unsafe { $load(p) }
-                }
-                #[inline(always)]
-                unsafe fn store(p: *mut $t, v: $v) {
-                    unsafe { $store(p, v) }
-                }
-                #[inline(always)]
-                unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
-                    unsafe { $fma(a, b, c) }
-                }
-                #[inline(always)]
-                unsafe fn sum(v: $v) -> $t {
-                    unsafe { $sum(v) }
-                }
-            }
-        };
-    }
-    simd!(
-        Avx512,
-        f32,
-        __m512,
-        16,
-        _mm512_set1_ps,
-        _mm512_loadu_ps,
-        _mm512_storeu_ps,
-        _mm512_fmadd_ps,
-        _mm512_reduce_add_ps
-    );
-    simd!(
-        Avx512,
-        f64,
-        __m512d,
-        8,
-        _mm512_set1_pd,
-        _mm512_loadu_pd,
-        _mm512_storeu_pd,
-        _mm512_fmadd_pd,
-        _mm512_reduce_add_pd
-    );
-    simd!(
-        Avx2,
-        f32,
-        __m256,
-        8,
-        _mm256_set1_ps,
-        _mm256_loadu_ps,
-        _mm256_storeu_ps,
-        _mm256_fmadd_ps,
-        sum_stored::<f32, Avx2, 8>
-    );
-    simd!(
-        Avx2,
-        f64,
-        __m256d,
-        4,
-        _mm256_set1_pd,
-        _mm256_loadu_pd,
-        _mm256_storeu_pd,
-        _mm256_fmadd_pd,
-        sum_stored::<f64, Avx2, 4>
-    );
-
-    macro_rules! entry {
-        ($name:ident, $args:ident, $body:ident, $isa:ident, $features:literal) => {
-            /// The kernel for this instruction set.
-            ///
-            /// # Safety
-            /// As for [`Real::gather`], on a machine that has it.
-            #[target_feature(enable = $features)]
-            pub unsafe fn $name<T: Real>(args: &$args<T>)
-            where
-                $isa: Simd<T>,
-            {
-                unsafe { $body::<T, $isa>(args) }
-            }
-        };
-    }
-    entry!(gather_avx512, Gather, gather_body, Avx512, "avx512f");
-    entry!(outer_avx512, Outer, outer_body, Avx512, "avx512f");
-    entry!(narrow_avx512, Gather, narrow_body, Avx512, "avx512f");
-    entry!(narrow_avx2, Gather, narrow_body, Avx2, "avx2,fma");
-    entry!(gather_avx2, Gather, gather_body, Avx2, "avx2,fma");
-    entry!(outer_avx2, Outer, outer_body, Avx2, "avx2,fma");
+    either([x], || Ok(x.clone()), |tape, [array]| {
+        let out = tape.alloc_of(array.dims, DType::BF16)?;
+        tape.each("to_bf16", array.len(), words![tape.memory(&out)?, array])?;
+        Ok(out)
+    })
 }

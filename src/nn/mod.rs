@@ -5,14 +5,14 @@
 pub mod activation;
 pub mod batch_norm;
 pub mod conv;
-pub mod device;
 pub mod fold;
 pub mod image;
 pub mod init;
 pub mod kernel;
+pub mod matrix;
 pub mod op;
+pub mod order;
 pub mod pool;
-pub mod real;
 pub mod resample;
 pub mod spectral;
 pub mod store;
@@ -20,3 +20,4 @@ pub mod store;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod weight;

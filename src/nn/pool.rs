@@ -2,9 +2,12 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
-use super::device::{Array, Machine, MadeOn, made};
-use super::op::{Made, Op1, View, apply1, fill};
-use super::real::Real;
+use super::op::{Made, Op, View, apply};
+use crate::machine::call::Array;
+use crate::machine::cpu::parallel::fill;
+use crate::machine::cpu::real::Real;
+use crate::machine::tape::Tape;
+use crate::words;
 
 const SIDE: usize = 3;
 
@@ -31,9 +34,9 @@ impl Pool3 {
     }
 }
 
-impl Op1 for Pool3 {
+impl Op<1> for Pool3 {
     const NAME: &'static str = "pool3";
-    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x]: [View<T>; 1]) -> Made<T> {
         let ([n, h, w, c], [oh, ow]) = self.sizes(x.dims)?;
         // The pixels of a window along one axis, those outside the image left out.
         let window = |o: usize, extent: usize| {
@@ -79,12 +82,11 @@ impl Op1 for Pool3 {
         });
         Ok((out, Shape::from((n, oh, ow, c))))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+    fn device(&self, tape: &Tape, [x]: [Array; 1]) -> Result<Tensor> {
         let ([n, h, w, c], [oh, ow]) = self.sizes(x.dims)?;
-        let mean = usize::from(matches!(self.kind, Kind::Mean));
-        let [c_, h, w, oh_, ow_, stride, padding, mean] =
-            [c, h, w, oh, ow, self.stride, self.padding, mean].map(|v| v as u64);
-        made(m, Self::NAME, &[n, oh, ow, c], [x.at, c_, h, w, oh_, ow_, stride, padding, mean])
+        let mean = matches!(self.kind, Kind::Mean);
+        let words = words![x, c, h, w, oh, ow, self.stride, self.padding, mean];
+        tape.made(Self::NAME, &[n, oh, ow, c], words)
     }
 }
 
@@ -93,7 +95,7 @@ impl Op1 for Pool3 {
 /// # Errors
 /// On other ranks, images smaller than a window, or a dtype other than F32 and F64.
 pub fn max_pool3(x: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
-    apply1(&Pool3 { kind: Kind::Max, stride, padding }, x)
+    apply(&Pool3 { kind: Kind::Max, stride, padding }, [x])
 }
 
 /// Mean over 3×3 windows of stride 1 and padding 1, padding not counted.
@@ -101,5 +103,5 @@ pub fn max_pool3(x: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
 /// # Errors
 /// As for [`max_pool3`].
 pub fn mean_pool3(x: &Tensor) -> Result<Tensor> {
-    apply1(&Pool3 { kind: Kind::Mean, stride: 1, padding: 1 }, x)
+    apply(&Pool3 { kind: Kind::Mean, stride: 1, padding: 1 }, [x])
 }

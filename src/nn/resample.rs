@@ -2,9 +2,12 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
-use super::device::{Array, Machine, MadeOn, made, value};
-use super::op::{Made, Op1, View, apply1, fill};
-use super::real::Real;
+use super::op::{Made, Op, View, apply};
+use crate::machine::call::Array;
+use crate::machine::cpu::parallel::fill;
+use crate::machine::cpu::real::Real;
+use crate::machine::tape::Tape;
+use crate::words;
 
 fn images(name: &str, dims: &[usize]) -> Result<[usize; 4]> {
     match dims {
@@ -32,9 +35,9 @@ fn single(name: &str, dims: &[usize]) -> Result<[usize; 2]> {
 
 struct Spread(f64);
 
-impl Op1 for Spread {
+impl Op<1> for Spread {
     const NAME: &'static str = "upsample2";
-    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x]: [View<T>; 1]) -> Made<T> {
         let [n, h, w, c] = images(Self::NAME, x.dims)?;
         let scale = T::from_f64(self.0);
         let row = 2 * w * c;
@@ -51,17 +54,17 @@ impl Op1 for Spread {
         });
         Ok((out, Shape::from((n, 2 * h, 2 * w, c))))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+    fn device(&self, tape: &Tape, [x]: [Array; 1]) -> Result<Tensor> {
         let [n, h, w, c] = images(Self::NAME, x.dims)?;
-        made(m, Self::NAME, &[n, 2 * h, 2 * w, c], [x.at, 2 * w as u64, c as u64, value(self.0)])
+        tape.made(Self::NAME, &[n, 2 * h, 2 * w, c], words![x, 2 * w, c, self.0])
     }
 }
 
 struct Gather2(f64);
 
-impl Op1 for Gather2 {
+impl Op<1> for Gather2 {
     const NAME: &'static str = "avg_pool2";
-    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x]: [View<T>; 1]) -> Made<T> {
         let [n, h, w, c] = halved(Self::NAME, x.dims)?;
         let scale = T::from_f64(self.0);
         let row = w * c;
@@ -76,9 +79,9 @@ impl Op1 for Gather2 {
         });
         Ok((out, Shape::from((n, h, w, c))))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+    fn device(&self, tape: &Tape, [x]: [Array; 1]) -> Result<Tensor> {
         let [n, h, w, c] = halved(Self::NAME, x.dims)?;
-        made(m, Self::NAME, &[n, h, w, c], [x.at, w as u64, c as u64, value(self.0)])
+        tape.made(Self::NAME, &[n, h, w, c], words![x, w, c, self.0])
     }
 }
 
@@ -87,7 +90,7 @@ impl Op1 for Gather2 {
 /// # Errors
 /// On other ranks, non-contiguous tensors, or a dtype other than F32 and F64.
 pub fn upsample2(x: &Tensor) -> Result<Tensor> {
-    apply1(&Spread(1.0), x)
+    apply(&Spread(1.0), [x])
 }
 
 /// Gradient of [`upsample2`].
@@ -95,7 +98,7 @@ pub fn upsample2(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As for [`avg_pool2`].
 pub fn upsample2_grad(dy: &Tensor) -> Result<Tensor> {
-    apply1(&Gather2(1.0), dy)
+    apply(&Gather2(1.0), [dy])
 }
 
 /// Average over 2×2 pixels: `[N, H, W, C]` → `[N, H/2, W/2, C]`.
@@ -103,7 +106,7 @@ pub fn upsample2_grad(dy: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As for [`upsample2`], and when H or W is odd.
 pub fn avg_pool2(x: &Tensor) -> Result<Tensor> {
-    apply1(&Gather2(0.25), x)
+    apply(&Gather2(0.25), [x])
 }
 
 /// Gradient of [`avg_pool2`].
@@ -111,14 +114,14 @@ pub fn avg_pool2(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As for [`upsample2`].
 pub fn avg_pool2_grad(dy: &Tensor) -> Result<Tensor> {
-    apply1(&Spread(0.25), dy)
+    apply(&Spread(0.25), [dy])
 }
 
 struct GlobalSum(f64);
 
-impl Op1 for GlobalSum {
+impl Op<1> for GlobalSum {
     const NAME: &'static str = "global_pool";
-    fn cpu<T: Real>(&self, x: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x]: [View<T>; 1]) -> Made<T> {
         let [n, h, w, c] = images(Self::NAME, x.dims)?;
         let scale = T::from_f64(self.0);
         let out = fill(n * c, c, |at, out: &mut [T]| {
@@ -134,9 +137,9 @@ impl Op1 for GlobalSum {
         });
         Ok((out, Shape::from((n, 1, 1, c))))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array) -> MadeOn<M> {
+    fn device(&self, tape: &Tape, [x]: [Array; 1]) -> Result<Tensor> {
         let [n, h, w, c] = images(Self::NAME, x.dims)?;
-        made(m, Self::NAME, &[n, 1, 1, c], [x.at, (h * w) as u64, c as u64, value(self.0)])
+        tape.made(Self::NAME, &[n, 1, 1, c], words![x, h * w, c, self.0])
     }
 }
 
@@ -145,9 +148,9 @@ struct GlobalSpread {
     size: [usize; 2],
 }
 
-impl Op1 for GlobalSpread {
+impl Op<1> for GlobalSpread {
     const NAME: &'static str = "global_pool_grad";
-    fn cpu<T: Real>(&self, dy: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [dy]: [View<T>; 1]) -> Made<T> {
         let [n, c] = single(Self::NAME, dy.dims)?;
         let scale = T::from_f64(self.scale);
         let image = self.size[0] * self.size[1] * c;
@@ -161,9 +164,9 @@ impl Op1 for GlobalSpread {
         });
         Ok((out, Shape::from((n, self.size[0], self.size[1], c))))
     }
-    fn device<M: Machine>(&self, m: &M, dy: Array) -> MadeOn<M> {
+    fn device(&self, tape: &Tape, [dy]: [Array; 1]) -> Result<Tensor> {
         let ([n, c], [h, w]) = (single(Self::NAME, dy.dims)?, self.size);
-        made(m, Self::NAME, &[n, h, w, c], [dy.at, (h * w) as u64, c as u64, value(self.scale)])
+        tape.made(Self::NAME, &[n, h, w, c], words![dy, h * w, c, self.scale])
     }
 }
 
@@ -172,7 +175,7 @@ impl Op1 for GlobalSpread {
 /// # Errors
 /// As for [`upsample2`].
 pub fn global_pool(x: &Tensor, scale: f64) -> Result<Tensor> {
-    apply1(&GlobalSum(scale), x)
+    apply(&GlobalSum(scale), [x])
 }
 
 /// Gradient of [`global_pool`] for images of `size` rows × columns.
@@ -180,5 +183,5 @@ pub fn global_pool(x: &Tensor, scale: f64) -> Result<Tensor> {
 /// # Errors
 /// As for [`upsample2`].
 pub fn global_pool_grad(dy: &Tensor, scale: f64, size: [usize; 2]) -> Result<Tensor> {
-    apply1(&GlobalSpread { scale, size }, dy)
+    apply(&GlobalSpread { scale, size }, [dy])
 }

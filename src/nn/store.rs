@@ -8,8 +8,11 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::activation::add_assign;
 use super::init::Init;
-use super::op::{InPlace, update2};
-use super::real::Real;
+use super::kernel::Kernel;
+use super::op::{InPlace, update};
+use super::order::Order;
+use crate::machine::cpu::real::Real;
+use crate::machine::current::is_machine;
 use crate::rng::Stream;
 
 /// A tensor of a [`Store`].
@@ -22,6 +25,13 @@ struct Entry {
     shape: Vec<usize>,
     offset: usize,
     init: Init,
+    order: Order,
+}
+
+impl Entry {
+    fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
 }
 
 /// Names, shapes and initial distributions, before a buffer exists.
@@ -34,9 +44,14 @@ pub struct Builder {
 impl Builder {
     /// Declares a tensor.
     pub fn add(&mut self, name: impl Into<String>, shape: &[usize], init: Init) -> Id {
+        self.add_ordered(name, shape, init, Order::plain(shape.iter().product()))
+    }
+
+    /// Declares a tensor that a device keeps in another order than the files.
+    pub fn add_ordered(&mut self, name: impl Into<String>, shape: &[usize], init: Init, order: Order) -> Id {
         let offset = self.len;
         self.len += shape.iter().product::<usize>();
-        self.entries.push(Entry { name: name.into(), shape: shape.to_vec(), offset, init });
+        self.entries.push(Entry { name: name.into(), shape: shape.to_vec(), offset, init, order });
         Id(self.entries.len() - 1)
     }
 
@@ -59,11 +74,13 @@ impl Builder {
         // A GPU has no memory of no bytes.
         let device = if self.len == 0 { &Device::Cpu } else { device };
         let flat = Tensor::from_vec(values, self.len, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?;
-        Ok(Store { entries: Arc::new(self.entries), flat })
+        let store = Store { entries: Arc::new(self.entries), flat };
+        let flat = store.from_file(&store.flat)?;
+        Ok(Store { flat, ..store })
     }
 }
 
-/// Named tensors, each a view into one flat buffer.
+/// Named tensors, each a view into one flat buffer; on a device some of them in the order that it takes them in ([`Order`]).
 #[derive(Clone, Debug)]
 pub struct Store {
     entries: Arc<Vec<Entry>>,
@@ -84,7 +101,7 @@ impl InPlace<1> for Copy {
 /// # Errors
 /// When sizes or dtypes differ.
 pub fn overwrite(target: &Tensor, value: &Tensor) -> Result<()> {
-    update2(&Copy, target, value)
+    update(&Copy, target, [value])
 }
 
 impl Store {
@@ -95,7 +112,7 @@ impl Store {
 
     /// Elements of all tensors together.
     pub fn len(&self) -> usize {
-        self.entries.iter().map(|e| e.shape.iter().product::<usize>()).sum()
+        self.entries.iter().map(Entry::len).sum()
     }
 
     /// Whether there is no element.
@@ -119,13 +136,51 @@ impl Store {
         Ok(Self { entries: self.entries.clone(), flat: self.flat.copy()? })
     }
 
-    /// A view of one tensor: it sees later changes.
+    /// A vector of this layout in the files' order.
+    ///
+    /// # Errors
+    /// When it has another length, or the device fails.
+    pub fn to_file(&self, flat: &Tensor) -> Result<Tensor> {
+        self.ordered(flat, Order::to_file)
+    }
+
+    /// A vector of this layout from the files' order.
+    ///
+    /// # Errors
+    /// As for [`Store::to_file`].
+    #[allow(clippy::wrong_self_convention)]
+    pub fn from_file(&self, flat: &Tensor) -> Result<Tensor> {
+        self.ordered(flat, Order::to_device)
+    }
+
+    fn ordered(&self, flat: &Tensor, order: impl Fn(Order, &Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        if self.is_empty() || !is_machine(flat.device())? {
+            return Ok(flat.clone());
+        }
+        let parts = self.entries.iter().map(|e| order(e.order, &flat.narrow(0, e.offset, e.len())?));
+        Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
+    }
+
+    /// A view of one tensor: it sees later changes. Its elements are in the order that they are kept in.
     ///
     /// # Errors
     /// Never for an id of this layout.
     pub fn get(&self, id: Id) -> Result<Tensor> {
         let e = &self.entries[id.0];
-        self.flat.narrow(0, e.offset, e.shape.iter().product())?.reshape(e.shape.as_slice())
+        self.flat.narrow(0, e.offset, e.len())?.reshape(e.shape.as_slice())
+    }
+
+    /// A view of one tensor as a convolution's weight.
+    ///
+    /// # Errors
+    /// When it has not as many elements.
+    pub fn kernel(&self, id: Id, shape: [usize; 4]) -> Result<Kernel> {
+        Kernel::of(&self.get(id)?, shape)
+    }
+
+    /// Where a tensor begins in the buffer.
+    pub fn offset(&self, id: Id) -> usize {
+        self.entries[id.0].offset
     }
 
     /// Overwrites one tensor.
@@ -149,12 +204,14 @@ impl Store {
         self.entries.iter().map(|e| (e.name.as_str(), e.shape.as_slice()))
     }
 
-    /// Every tensor by name.
+    /// Every tensor by name, in the files' order.
     ///
     /// # Errors
     /// Never for a consistent store.
     pub fn named(&self) -> Result<BTreeMap<String, Tensor>> {
-        (0..self.entries.len()).map(|i| Ok((self.entries[i].name.clone(), self.get(Id(i))?))).collect()
+        let flat = self.to_file(&self.flat)?;
+        let part = |e: &Entry| flat.narrow(0, e.offset, e.len())?.reshape(e.shape.as_slice());
+        self.entries.iter().map(|e| Ok((e.name.clone(), part(e)?))).collect()
     }
 
     /// Takes every tensor of this store out of `from` (keys `prefix` + name), converting the dtype.
@@ -168,7 +225,9 @@ impl Store {
             if value.dims() != e.shape {
                 bail!("tensor `{key}` has shape {:?}, expected {:?}", value.dims(), e.shape)
             }
-            self.set(Id(i), &value.to_dtype(self.flat.dtype())?.to_device(self.flat.device())?)?;
+            let value = value.to_dtype(self.flat.dtype())?.to_device(self.flat.device())?;
+            let ordered = if is_machine(self.flat.device())? { e.order.to_device(&value.contiguous()?)? } else { value };
+            self.set(Id(i), &ordered)?;
         }
         Ok(())
     }

@@ -4,19 +4,42 @@ use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::device::{Compute, Precision};
+use super::kernel::Kernel;
+use crate::machine::compute::Compute;
+use crate::machine::precision::Precision;
 use crate::rng::Stream;
 
-/// The device that `PGN_BENCH_DEVICE` names; the CPU where it names none.
+/// The device that `PGN_BENCH_DEVICE` names; the CPU where it names none. The emulated one is opened for each thread.
 pub fn device() -> &'static Device {
-    static DEVICE: LazyLock<Device> = LazyLock::new(|| match std::env::var("PGN_BENCH_DEVICE") {
-        Ok(name) => Compute::open(&name, Some(Precision::F32), false).unwrap().device,
-        Err(_) => {
-            println!("skipped: nothing runs on a GPU without PGN_BENCH_DEVICE=cuda");
-            Device::Cpu
+    static DEVICE: LazyLock<Device> = LazyLock::new(|| {
+        if std::env::var_os("PGN_BENCH_DEVICE").is_none() {
+            println!("skipped: nothing runs on a device without PGN_BENCH_DEVICE=cuda or emulated");
         }
+        open()
     });
-    &DEVICE
+    thread_local! {
+        static OPENED: () = if open().is_cpu() {};
+    }
+    let device = &*DEVICE;
+    if device.is_cpu() {
+        OPENED.with(|()| ());
+    }
+    device
+}
+
+fn open() -> Device {
+    let name = std::env::var("PGN_BENCH_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    Compute::open(&name, Some(Precision::F32), false).unwrap().device
+}
+
+/// Whether the device under test is one, not the CPU.
+pub fn on_machine() -> bool {
+    crate::machine::current::is_machine(device()).unwrap()
+}
+
+/// A kernel of standard normals.
+pub fn kernel(name: &str, shape: [usize; 4]) -> Kernel {
+    Kernel::new(&random(name, &shape)).unwrap()
 }
 
 /// Asserts that a tensor is f64 on the device under test.

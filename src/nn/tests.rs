@@ -3,8 +3,12 @@
 use candle_core::{Result, Tensor};
 
 use super::activation::{add, leaky_relu, leaky_relu_slope, tanh, tanh_grad};
-use super::batch_norm::{batch_norm_relu, batch_norm_relu_grad, channel_moments};
-use super::image::{add_scaled_bias, channel_sum, norm, scale_images, squared_distance};
+use super::batch_norm::{Affine, Coefficients, Statistics, batch_norm_relu, batch_norm_relu_grad, channel_moments};
+use super::image::{
+    add_channel_sum, add_scaled_bias, channel_sum, clear, combine_images, join, mix_images, norm, ones, scale_images, select_class,
+    squared_distance,
+};
+use super::matrix::{add_transposed_product, product};
 use super::pool::{max_pool3, mean_pool3};
 use super::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad, upsample2, upsample2_grad};
 use super::testing::{adjoint, central_difference, close, device, dot, on_device, random, tensors_close, values};
@@ -120,6 +124,46 @@ fn per_image_operators() {
     // The bias gradient is the adjoint of adding the bias.
     adjoint(&(biased - &x).unwrap(), &x, &b, &channel_sum(&x, &s).unwrap());
     assert!(channel_sum(&x, &b).is_err());
+    let into = random("into", &[5]);
+    let sum = (&into + channel_sum(&x, &s).unwrap()).unwrap();
+    add_channel_sum(&x, Some(&s), &into).unwrap();
+    tensors_close(&into, &sum, 1e-14);
+    let plain = channel_sum(&x, &ones(3, &x).unwrap()).unwrap();
+    clear(&into).unwrap();
+    add_channel_sum(&x, None, &into).unwrap();
+    tensors_close(&into, &plain, 1e-14);
+}
+
+#[test]
+fn two_batches_are_joined_and_combined() {
+    let (x, y, s, c) = (random("x", &DIMS), random("y", &DIMS), random("s", &[3]), random("c", &[3]));
+    let (xv, yv, sv, cv) = (values(&x), values(&y), values(&s), values(&c));
+    let both = join(&x, &y).unwrap();
+    assert_eq!((both.dims(), values(&both)), (&[6, 4, 6, 5][..], [xv.clone(), yv.clone()].concat()));
+    let at = |v: &[f64], i: [usize; 4]| at(v, DIMS, i);
+    let mixed = |n: usize, h, w, c| sv[n] * at(&xv, [n, h, w, c]) + (1.0 - sv[n]) * at(&yv, [n, h, w, c]);
+    tensors_close(&mix_images([&x, &y], &s).unwrap(), &naive(DIMS, mixed), 1e-15);
+    let second = |n: usize, h, w, k| sv[n] * (at(&yv, [n, h, w, k]) - 1.0);
+    let all = |n: usize, h, w, k| cv[n] * at(&xv, [n, h, w, k]) + second(n, h, w, k);
+    tensors_close(&combine_images(&x, Some(&c), [&y, &s], 1.0).unwrap(), &naive(DIMS, all), 1e-15);
+    tensors_close(&combine_images(&x, None, [&y, &s], 1.0).unwrap(), &naive(DIMS, second), 1e-15);
+    assert!(mix_images([&x, &y], &random("other", &[2])).is_err());
+
+    let labels = super::image::one_hot(&[2, 0, 1], 5, candle_core::DType::F64, device()).unwrap();
+    let scores = random("scores", &[3, 1, 1, 5]);
+    let of = values(&scores);
+    assert_eq!(values(&select_class(&scores, &labels).unwrap()), [of[2], of[5], of[11]]);
+}
+
+#[test]
+fn products_are_those_of_matrices() {
+    let (a, b) = (random("a", &[4, 7]), random("b", &[7, 3]));
+    tensors_close(&product(&a, &b).unwrap(), &a.matmul(&b).unwrap(), 1e-14);
+    let (into, c) = (random("into", &[7, 5]), random("c", &[4, 5]));
+    let want = (&into + a.t().unwrap().matmul(&c).unwrap()).unwrap();
+    add_transposed_product(&a, &c, &into).unwrap();
+    tensors_close(&into, &want, 1e-14);
+    assert!(product(&a, &c).is_err());
 }
 
 #[test]
@@ -135,20 +179,40 @@ fn batch_norm_is_its_definition() {
         close(values(&variance)[c], var, 1e-14);
     }
     let (m, s) = (values(&mean), values(&variance));
-    let y = batch_norm_relu(&x, [&gamma, &beta], [&mean, &variance], 1e-5).unwrap().0;
+    let given = Statistics::Given([&mean, &variance]);
+    let y = batch_norm_relu(&x, affine(&gamma, &beta), given, 1e-5).unwrap().0;
     let want = |n, h, w, c| (g[c] * (at(&v, DIMS, [n, h, w, c]) - m[c]) / (s[c] + 1e-5f64).sqrt() + b[c]).max(0.0);
-    tensors_close(&y, &naive(DIMS, want), 1e-13);
+    let want = naive(DIMS, want);
+    tensors_close(&y, &want, 1e-13);
+    let of_batch = batch_norm_relu(&x, affine(&gamma, &beta), Statistics::Batch, 1e-5).unwrap().0;
+    tensors_close(&of_batch, &want, 1e-13);
+    // Running statistics as PyTorch's: the variance is the unbiased one.
+    let (running_mean, running_variance) = (random("rm", &[5]), random("rv", &[5]));
+    let moved = |old: &Tensor, new: &Tensor, scale: f64| ((old * 0.9).unwrap() + (new * (0.1 * scale)).unwrap()).unwrap();
+    let rows = 72.0;
+    let [to_mean, to_variance] =
+        [moved(&running_mean, &mean, 1.0), moved(&running_variance, &variance, rows / (rows - 1.0))];
+    let statistics = Statistics::Moving([&running_mean, &running_variance], 0.1);
+    let less = (&gamma - 1.0).unwrap();
+    let with_more = Affine { more: 1.0, ..affine(&less, &beta) };
+    tensors_close(&batch_norm_relu(&x, with_more, statistics, 1e-5).unwrap().0, &want, 1e-13);
+    tensors_close(&running_mean, &to_mean, 1e-14);
+    tensors_close(&running_variance, &to_variance, 1e-14);
 
     let (gamma, beta) = (random("gamma", &[3, 5]), random("beta", &[3, 5]));
     let (g, b) = (values(&gamma), values(&beta));
-    let y = batch_norm_relu(&x, [&gamma, &beta], [&mean, &variance], 1e-5).unwrap().0;
+    let y = batch_norm_relu(&x, affine(&gamma, &beta), given, 1e-5).unwrap().0;
     let of_image = |n: usize, h, w, c: usize| {
         let k = 5 * n + c;
         (g[k] * (at(&v, DIMS, [n, h, w, c]) - m[c]) / (s[c] + 1e-5f64).sqrt() + b[k]).max(0.0)
     };
     tensors_close(&y, &naive(DIMS, of_image), 1e-13);
     let two = random("two", &[2, 5]);
-    assert!(batch_norm_relu(&x, [&two, &two], [&mean, &variance], 1e-5).is_err());
+    assert!(batch_norm_relu(&x, affine(&two, &two), given, 1e-5).is_err());
+}
+
+fn affine<'a>(gamma: &'a Tensor, beta: &'a Tensor) -> Affine<'a> {
+    Affine { gamma, beta, more: 0.0 }
 }
 
 #[test]
@@ -163,18 +227,30 @@ fn batch_norm_gradients(shape: &[usize]) {
     let (x, gamma, beta) = (random("x", &DIMS), random("gamma", shape), random("beta", shape));
     let dy = random("dy", &DIMS);
     let run = |x: &Tensor, gamma: &Tensor, beta: &Tensor| {
-        let (mean, variance) = channel_moments(x)?;
-        batch_norm_relu(x, [gamma, beta], [&mean, &variance], 1e-5)
+        batch_norm_relu(x, affine(gamma, beta), Statistics::Batch, 1e-5)
     };
     let coefficients = run(&x, &gamma, &beta).unwrap().1;
-    let [dx, dgamma, dbeta] = batch_norm_relu_grad(&dy, &x, &coefficients).unwrap();
+    let gradient = |dy: &Tensor, coefficients: &Coefficients| {
+        let (dx, of_images) = batch_norm_relu_grad(dy, &x, coefficients, None).unwrap();
+        let [dgamma, dbeta] = of_images.unwrap().map(|t| t.reshape(shape).unwrap());
+        (dx, dgamma, dbeta)
+    };
+    let (dx, dgamma, dbeta) = gradient(&dy, &coefficients);
+    let into = [random("into", shape), random("other into", shape)];
+    let before = into.clone().map(|t| t.copy().unwrap());
+    let (again, none) = batch_norm_relu_grad(&dy, &x, &coefficients, Some([&into[0], &into[1]])).unwrap();
+    assert!(none.is_none());
+    tensors_close(&again, &dx, 1e-14);
+    for ((into, before), of) in into.iter().zip(&before).zip([&dgamma, &dbeta]) {
+        tensors_close(into, &(before + of).unwrap(), 1e-14);
+    }
     let loss = |x: &Tensor, g: &Tensor, b: &Tensor| Ok(dot(&run(x, g, b)?.0, &dy));
     central_difference(|x| loss(x, &gamma, &beta), &x, &random("vx", &DIMS), &dx);
     central_difference(|g| loss(&x, g, &beta), &gamma, &random("vg", shape), &dgamma);
     central_difference(|b| loss(&x, &gamma, b), &beta, &random("vb", shape), &dbeta);
     // Linear in dy: the input gradient's own adjoint identity.
     let other = random("other", &DIMS);
-    let twice = batch_norm_relu_grad(&(&dy + &other).unwrap(), &x, &coefficients).unwrap()[0].clone();
-    let sum = (dx + &batch_norm_relu_grad(&other, &x, &coefficients).unwrap()[0]).unwrap();
+    let twice = gradient(&(&dy + &other).unwrap(), &coefficients).0;
+    let sum = (dx + gradient(&other, &coefficients).0).unwrap();
     tensors_close(&twice, &sum, 1e-13);
 }

@@ -2,8 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::nn::op::{InPlace, update1, update2, update3};
-use crate::nn::real::Real;
+use crate::machine::cpu::real::Real;
+use crate::nn::op::{InPlace, either, number, update};
+use crate::words;
 
 /// Adam (Kingma and Ba 2015) with bias correction, for any β.
 #[derive(Debug)]
@@ -25,9 +26,6 @@ impl InPlace<1> for FirstMoment {
     fn element<T: Real>(&self, m: T, [g]: [T; 1]) -> T {
         T::from_f64(self.0) * m + T::from_f64(1.0 - self.0) * g
     }
-    fn values(&self) -> [f64; 3] {
-        [self.0, 1.0 - self.0, 0.0]
-    }
 }
 
 struct SecondMoment(f64);
@@ -36,9 +34,6 @@ impl InPlace<1> for SecondMoment {
     const NAME: &'static str = "adam_second_moment";
     fn element<T: Real>(&self, v: T, [g]: [T; 1]) -> T {
         T::from_f64(self.0) * v + T::from_f64(1.0 - self.0) * g * g
-    }
-    fn values(&self) -> [f64; 3] {
-        [self.0, 1.0 - self.0, 0.0]
     }
 }
 
@@ -52,9 +47,6 @@ impl InPlace<2> for Step {
     fn element<T: Real>(&self, x: T, [m, v]: [T; 2]) -> T {
         x - T::from_f64(self.rate) * m / (Real::sqrt(v) / T::from_f64(self.second_correction) + T::from_f64(EPSILON))
     }
-    fn values(&self) -> [f64; 3] {
-        [self.rate, self.second_correction, EPSILON]
-    }
 }
 
 impl Adam {
@@ -66,17 +58,36 @@ impl Adam {
         Ok(Self { moments: [params.zeros_like()?, params.zeros_like()?], updates: 0, beta })
     }
 
-    /// Moves `params` against `gradient` at a learning rate.
+    /// What changes from update to update: the rate over the correction of the first moment, and the root of that of the second, of
+    /// update `number`, counted from one.
+    pub fn schedule(beta: [f64; 2], number: u64, rate: f64) -> [f64; 2] {
+        let correction = beta.map(|b| 1.0 - b.powi(i32::try_from(number).unwrap_or(i32::MAX)));
+        [rate / correction[0], correction[1].sqrt()]
+    }
+
+    /// The decays of the moments.
+    pub fn beta(&self) -> [f64; 2] {
+        self.beta
+    }
+
+    /// Moves `params` against `gradient`; `schedule` is that of the update as a tensor whose first numbers it is
+    /// ([`crate::nn::op::numbers`]).
     ///
     /// # Errors
     /// When sizes differ.
-    pub fn step(&mut self, params: &Tensor, gradient: &Tensor, rate: f64) -> Result<()> {
+    pub fn step(&mut self, params: &Tensor, gradient: &Tensor, schedule: &Tensor) -> Result<()> {
         self.updates += 1;
-        let correction = self.beta.map(|b| 1.0 - b.powi(i32::try_from(self.updates).unwrap_or(i32::MAX)));
         let [m, v] = &self.moments;
-        update2(&FirstMoment(self.beta[0]), m, gradient)?;
-        update2(&SecondMoment(self.beta[1]), v, gradient)?;
-        update3(&Step { rate: rate / correction[0], second_correction: correction[1].sqrt() }, params, m, v)
+        let cpu = || {
+            let [rate, second_correction] = [number(schedule, 0)?, number(schedule, 1)?];
+            update(&FirstMoment(self.beta[0]), m, [gradient])?;
+            update(&SecondMoment(self.beta[1]), v, [gradient])?;
+            update(&Step { rate, second_correction }, params, [m, v])
+        };
+        either([params, gradient, m, v], cpu, |tape, [x, g, m, v]| {
+            let ([b, b2], schedule) = (self.beta, tape.memory(schedule)?);
+            tape.each("adam", x.len(), words![x, g, m, v, schedule, b, 1.0 - b, b2, 1.0 - b2, EPSILON])
+        })
     }
 }
 
@@ -87,17 +98,21 @@ impl InPlace<1> for Average {
     fn element<T: Real>(&self, average: T, [x]: [T; 1]) -> T {
         T::from_f64(self.0) * average + T::from_f64(1.0 - self.0) * x
     }
-    fn values(&self) -> [f64; 3] {
-        [self.0, 1.0 - self.0, 0.0]
-    }
 }
 
-/// `average ← decay·average + (1 − decay)·x`.
+/// `average ← decay·average + (1 − decay)·x`; the decay is at a place of a tensor ([`crate::nn::op::numbers`]), and what it leaves after
+/// it.
 ///
 /// # Errors
 /// When sizes differ.
-pub fn moving_average(average: &Tensor, x: &Tensor, decay: f64) -> Result<()> {
-    update2(&Average(decay), average, x)
+pub fn moving_average(average: &Tensor, x: &Tensor, (decay, place): (&Tensor, usize)) -> Result<()> {
+    if x.elem_count() == 0 {
+        return Ok(());
+    }
+    let cpu = || update(&Average(number(decay, place)?), average, [x]);
+    either([average, x], cpu, |tape, [average, x]| {
+        tape.each("moving_average", average.len(), words![average, x, tape.array(&decay.narrow(0, place, 2)?)?])
+    })
 }
 
 struct Clip(f64);
@@ -124,7 +139,7 @@ impl InPlace<0> for Clip {
 /// # Errors
 /// On a dtype other than F32 and F64.
 pub fn clip(x: &Tensor, bound: f64) -> Result<()> {
-    update1(&Clip(bound), x)
+    update(&Clip(bound), x, [])
 }
 
 /// Learning-rate factor of linear decay to zero: 1 − max(step − start, 0) / max(total − start, 1).
@@ -150,7 +165,8 @@ mod tests {
     fn first_adam_step_is_the_learning_rate() -> Result<()> {
         let x = Tensor::new(&[1.0f64, -2.0], &Device::Cpu)?;
         let mut adam = Adam::new(&x, [0.5, 0.9])?;
-        adam.step(&x, &Tensor::new(&[0.3f64, -7.0], &Device::Cpu)?, 0.1)?;
+        let schedule = Tensor::new(&Adam::schedule(adam.beta(), 1, 0.1), &Device::Cpu)?;
+        adam.step(&x, &Tensor::new(&[0.3f64, -7.0], &Device::Cpu)?, &schedule)?;
         let got = x.to_vec1::<f64>()?;
         assert!((got[0] - 0.9).abs() < 1e-7 && (got[1] + 1.9).abs() < 1e-7, "{got:?}");
         clip(&x, 1.0)?;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::html::escape;
 use super::markdown::plain;
 use super::runs::{Protocol, Run, protocols, runs, series};
-use crate::device::Precision;
+use crate::machine::precision::Precision;
 use crate::error::{Error, Result};
 use crate::files::{read_yaml, write_bytes};
 use crate::results::Row;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::plot::order;
 use crate::config::FULL;
-use crate::device::Precision;
+use crate::machine::precision::Precision;
 use crate::results::{COST, PEAK, Row};
 use crate::statistics::{half_width, mean_and_deviation};
 

@@ -14,6 +14,7 @@ use crate::critic::Critic;
 use crate::error::{AtPath, Error, Result};
 use crate::files::write_bytes;
 use crate::generators::Generator;
+use crate::nn::store::{Store, overwrite};
 
 /// Name of a run's checkpoint in its folder.
 pub const FILE: &str = "checkpoint.safetensors";
@@ -48,20 +49,23 @@ pub struct Progress {
     pub diverged: Option<String>,
 }
 
-fn tensors(state: &State) -> BTreeMap<&'static str, Tensor> {
-    let flat = [
-        ("critic.params", state.critic.params.flat()),
-        ("critic.buffers", state.critic.buffers.flat()),
-        ("critic.adam.m", &state.critic_adam.moments[0]),
-        ("critic.adam.v", &state.critic_adam.moments[1]),
-        ("generator.params", state.generator.params.flat()),
-        ("generator.buffers", state.generator.buffers.flat()),
-        ("generator.adam.m", &state.generator_adam.moments[0]),
-        ("generator.adam.v", &state.generator_adam.moments[1]),
-        ("average.params", state.average.params.flat()),
-        ("average.buffers", state.average.buffers.flat()),
-    ];
-    flat.into_iter().map(|(name, t)| (name, t.clone())).collect()
+/// Every vector of a state by name, with the store whose layout it has.
+fn vectors(state: &State) -> [(&'static str, &Tensor, &Store); 10] {
+    let (critic, generator, average) = (&state.critic, &state.generator, &state.average);
+    let [critic_m, critic_v] = &state.critic_adam.moments;
+    let [generator_m, generator_v] = &state.generator_adam.moments;
+    [
+        ("critic.params", critic.params.flat(), &critic.params),
+        ("critic.buffers", critic.buffers.flat(), &critic.buffers),
+        ("critic.adam.m", critic_m, &critic.params),
+        ("critic.adam.v", critic_v, &critic.params),
+        ("generator.params", generator.params.flat(), &generator.params),
+        ("generator.buffers", generator.buffers.flat(), &generator.buffers),
+        ("generator.adam.m", generator_m, &generator.params),
+        ("generator.adam.v", generator_v, &generator.params),
+        ("average.params", average.params.flat(), &average.params),
+        ("average.buffers", average.buffers.flat(), &average.buffers),
+    ]
 }
 
 /// Writes the checkpoint.
@@ -71,7 +75,9 @@ fn tensors(state: &State) -> BTreeMap<&'static str, Tensor> {
 pub fn save(path: &Path, state: &State, progress: &Progress) -> Result<()> {
     let json = serde_json::to_string(progress).map_err(|e| Error::content(path, format!("cannot serialise: {e}")))?;
     let metadata = HashMap::from([(KEY.to_owned(), json)]);
-    let bytes = safetensors::serialize(tensors(state), Some(metadata))
+    let in_order = |(name, flat, store): (&'static str, &Tensor, &Store)| Ok((name, store.to_file(flat)?));
+    let tensors = vectors(state).into_iter().map(in_order).collect::<Result<BTreeMap<_, _>>>()?;
+    let bytes = safetensors::serialize(tensors, Some(metadata))
         .map_err(|e| Error::content(path, format!("cannot serialise: {e}")))?;
     write_bytes(path, &bytes)
 }
@@ -122,7 +128,7 @@ impl Stored {
         let bad = |what: String| Error::content(&self.path, format!("not a checkpoint of these networks: {what}"));
         let mut stored =
             candle_core::safetensors::load_buffer(&self.bytes, &Device::Cpu).map_err(|e| bad(e.to_string()))?;
-        for (name, target) in tensors(state) {
+        for (name, target, store) in vectors(state) {
             let Some(value) = stored.remove(name) else { return Err(bad(format!("tensor `{name}` is missing"))) };
             if value.dims() != target.dims() || value.dtype() != target.dtype() {
                 return Err(bad(format!(
@@ -134,7 +140,7 @@ impl Stored {
                 )));
             }
             if target.elem_count() > 0 {
-                crate::nn::store::overwrite(&target, &value.to_device(target.device())?)?;
+                overwrite(target, &store.from_file(&value.to_device(target.device())?)?)?;
             }
         }
         [state.critic_adam.updates, state.generator_adam.updates] = self.progress.updates;

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::rows::Instrument;
 use crate::config::{Cell, Metric};
 use crate::data::source::pictures;
 use crate::data::{Images, to_bytes};
-use crate::device::Compute;
+use crate::machine::compute::Compute;
 use crate::error::{Error, Result};
 use crate::generators::Generator;
 use crate::interrupt;
@@ -37,7 +37,9 @@ pub struct Bench {
     /// What rows say of it.
     pub instrument: Instrument,
     /// Where networks live.
-    pub device: Device,
+    pub compute: Compute,
+    /// Whether a device's updates are recorded.
+    pub graph: bool,
 }
 
 /// What an evaluation measured.
@@ -100,7 +102,8 @@ impl Bench {
             extractor,
             reference: Reference::new(&gaussian)?,
             reference_features: of.kept,
-            device: compute.device.clone(),
+            compute: compute.clone(),
+            graph: true,
         })
     }
 }

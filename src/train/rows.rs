@@ -6,7 +6,7 @@ use super::log::Line;
 use super::probe::Sample;
 use crate::config::{Cell, Change, Weights};
 use crate::data::Images;
-use crate::device::Compute;
+use crate::machine::compute::Compute;
 use crate::error::Result;
 use crate::generators::Mode;
 use crate::losses::Loss;

@@ -11,19 +11,22 @@ use super::existing::{CONFIG, Existing, differences, empty_folder, folder, refus
 use super::grid;
 use super::lock::Lock;
 use super::log::{self, Line, Log};
+use super::feed::{Draw, Feed, STRETCH, drawn_mix};
+use super::recorded::Recorded;
 use super::rows::{self, Origin};
 use super::step::{CriticBatch, State};
 use super::tensorboard;
 use crate::config::{Cell, Weights};
 use crate::critic::Critic;
 use crate::data::loader::{Loader, Plan};
-use crate::device::Precision;
+use crate::data::place::resident;
+use crate::machine::precision::Precision;
 use crate::error::{Error, Result};
 use crate::files::{remove_temporaries, write_bytes};
 use crate::generators::{Generator, Mode};
 use crate::interrupt;
 use crate::losses::Loss;
-use crate::memory;
+use crate::machine::memory;
 use crate::methods::{self, Choice};
 use crate::nn::image::one_hot;
 use crate::results::{self, COST, PEAK, Row};
@@ -37,8 +40,6 @@ pub const NEIGHBOURS: &str = "neighbours.png";
 const GRID: [usize; 2] = [8, 8];
 /// Longest time between checkpoints.
 const CHECKPOINT_S: f64 = 300.0;
-/// Steps after which a GPU is asked what they measured: to ask is to wait for it.
-const READ_EVERY: usize = 8;
 
 /// What a run tells whoever watches.
 pub trait Watch {
@@ -59,6 +60,14 @@ pub enum Outcome {
     Diverged(String),
     /// A signal asked for the end; it goes on from its checkpoint.
     Interrupted,
+}
+
+/// What makes a run's steps.
+enum Maker {
+    /// The CPU, of batches that a thread makes.
+    Cpu(Loader),
+    /// A device.
+    Device(Box<Recorded>),
 }
 
 struct Run<'a> {
@@ -121,7 +130,7 @@ pub fn networks(cell: &Cell, classes: usize, device: &Device) -> Result<(Choice,
 
 impl<'a> Run<'a> {
     fn open(folder: PathBuf, cell: &'a Cell, bench: &'a Bench, existing: Existing) -> Result<Self> {
-        let (choice, mut state) = networks(cell, bench.train.classes, &bench.device)?;
+        let (choice, mut state) = networks(cell, bench.train.classes, &bench.compute.device)?;
         let hash = cell.hash()?;
         let checkpoint = folder.join(checkpoint::FILE);
         let mut progress = Progress {
@@ -204,14 +213,14 @@ impl<'a> Run<'a> {
             seed: self.cell.seed,
             augment: self.choice.consistency,
         };
-        let loader = Loader::start(plan, self.progress.step * t.critic_steps, &self.bench.device)?;
+        let mut maker = self.maker(plan)?;
         let at_checkpoints = [COST, PEAK];
         let evaluations = self.rows.iter().filter(|r| !at_checkpoints.contains(&r.metric.as_str()));
         let evaluated = evaluations.map(|r| r.step).max().unwrap_or(0);
         let (mut log, recent) = Log::open(&self.folder.join(log::FILE), self.progress.step, evaluated)?;
         self.recent = recent;
         let (mut saved, mut flushed) = (Instant::now(), Instant::now());
-        memory::reset_peak(&self.bench.device)?;
+        memory::reset_peak(&self.bench.compute.device)?;
         // A run that was interrupted in an evaluation makes it now.
         if self.is_due()
             && evaluated < self.progress.step
@@ -226,7 +235,7 @@ impl<'a> Run<'a> {
                 self.checkpoint("running")?;
                 return Ok(Outcome::Interrupted);
             }
-            for line in self.stretch(&loader)? {
+            for line in self.stretch(&mut maker)? {
                 log.write(&line)?;
                 if let Some(fault) = fault(&line) {
                     log.flush()?;
@@ -260,8 +269,26 @@ impl<'a> Run<'a> {
         Ok(Outcome::Finished)
     }
 
+    fn maker(&self, plan: Plan) -> Result<Maker> {
+        let (t, step) = (&self.cell.train, self.progress.step);
+        if !self.bench.compute.is_machine() {
+            return Ok(Maker::Cpu(Loader::start(plan, step * t.critic_steps)));
+        }
+        let bytes = resident(&plan.images.pixels, plan.images.side, &self.bench.compute.device)?;
+        let draw = Draw {
+            plan,
+            train: t.clone(),
+            classes: self.state.generator.classes,
+            mix: self.choice.method.penalty().is_some(),
+            first: [step, self.state.critic_adam.updates, self.state.generator_adam.updates],
+            resident: bytes.is_some(),
+        };
+        let feed = Feed::start(draw, self.state.critic.params.flat(), bytes)?;
+        Ok(Maker::Device(Box::new(Recorded::new(feed, &self.state, self.bench.graph)?)))
+    }
+
     fn note_peak(&mut self) -> Result<()> {
-        self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes(&self.bench.device)?);
+        self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes(&self.bench.compute.device)?);
         Ok(())
     }
 
@@ -287,26 +314,25 @@ impl<'a> Run<'a> {
             Err(error) => return Err(error),
         }
         self.checkpoint(if step == self.cell.train.steps { "finished" } else { "running" })?;
-        memory::reset_peak(&self.bench.device)?;
+        memory::reset_peak(&self.bench.compute.device)?;
         Ok(None)
     }
 
-    /// Steps until what they measured is read: one, or on a GPU some, but never past an evaluation.
-    fn stretch(&mut self, loader: &Loader) -> Result<Vec<Line>> {
+    /// Steps until what they measured is read: one, or on a device some, but never past an evaluation.
+    fn stretch(&mut self, maker: &mut Maker) -> Result<Vec<Line>> {
         let (start, first) = (Instant::now(), self.progress.step);
-        let most = if self.bench.device.is_cpu() { 1 } else { READ_EVERY };
-        let mut measured = Vec::new();
-        loop {
-            measured.push(self.step(loader)?);
-            self.progress.step += 1;
-            if measured.len() == most || self.is_due() || interrupt::requested().is_some() {
-                break;
+        let measured = match maker {
+            Maker::Cpu(loader) => {
+                let measured = vec![self.step(loader)?];
+                self.progress.step += 1;
+                measured
             }
-        }
-        let measured: Vec<Vec<f64>> = Tensor::stack(&measured, 0)?.to_vec2()?;
+            Maker::Device(recorded) => self.recorded(recorded)?,
+        };
         let seconds = start.elapsed().as_secs_f64();
         self.progress.train_s += seconds;
         let step_s = seconds / measured.len() as f64;
+        let with_norm = self.choice.method.normalisation().is_some() || self.choice.method.penalty().is_some();
         let line = |(step, values): (u64, Vec<f64>)| Line {
             step,
             critic_loss: values[0],
@@ -315,19 +341,37 @@ impl<'a> Run<'a> {
             consistency: values[3],
             critic_gradient_norm: values[4],
             generator_gradient_norm: values[5],
-            input_gradient_norm: values.get(6).copied(),
+            input_gradient_norm: values.get(6).copied().filter(|_| with_norm),
             step_s,
         };
         Ok((first + 1..).zip(measured).map(line).collect())
     }
 
-    /// n_dis critic updates, one generator update, the moving average. What they measured, those of the last critic update:
-    /// losses of critic and generator, penalty, consistency, gradient norms of critic and generator, and the mean norm of the
-    /// input gradient where the method computes it.
-    fn step(&mut self, loader: &Loader) -> Result<Tensor> {
+    /// A stretch of steps on a device.
+    fn recorded(&mut self, recorded: &mut Recorded) -> Result<Vec<Vec<f64>>> {
+        let t = &self.cell.train;
+        let until = [t.steps, (self.progress.step / self.cell.eval.every + 1).saturating_mul(self.cell.eval.every)];
+        let most = until.map(|end| end.saturating_sub(self.progress.step)).into_iter().min().unwrap_or(0);
+        let most = (most as usize).clamp(1, STRETCH);
+        recorded.send(most)?;
+        let mut made = 0;
+        while made < most && (made == 0 || interrupt::requested().is_none()) {
+            for _ in 0..t.critic_steps {
+                recorded.critic_update(&mut self.state, &self.choice, self.loss)?;
+            }
+            recorded.generator_update(&mut self.state, &self.choice, self.loss)?;
+            self.progress.step += 1;
+            made += 1;
+        }
+        Ok(recorded.measured(made)?)
+    }
+
+    /// n_dis critic updates, one generator update, the moving average on the CPU. What they measured, in the order of
+    /// [`MEASURED`](super::recorded::MEASURED), those of the last critic update.
+    fn step(&mut self, loader: &Loader) -> Result<Vec<f64>> {
         let (cell, step) = (self.cell, self.progress.step);
         let t = &cell.train;
-        let device = &self.bench.device;
+        let device = &self.bench.compute.device;
         let factor = t.lr_factor(step);
         let mut report = None;
         for k in 0..t.critic_steps {
@@ -335,19 +379,13 @@ impl<'a> Run<'a> {
             let batch = loader.next_batch()?;
             let generator = &self.state.generator;
             let latents = generator.latents(cell.seed, "critic/latents", number, t.critic_batch)?;
-            let mix = if self.choice.method.penalty().is_some() {
-                let mut s = Stream::new(cell.seed, "critic/mix", number);
-                let mix: Vec<f32> = (0..t.critic_batch).map(|_| s.uniform() as f32).collect();
-                Some(Tensor::from_vec(mix, t.critic_batch, device)?)
-            } else {
-                None
-            };
+            let mix = self.choice.method.penalty().map(|_| drawn_mix(cell.seed, number, t.critic_batch));
             let real_labels = generator.classes.map(|k| one_hot(&batch.labels, k, DType::F32, device)).transpose()?;
             let batch = CriticBatch {
                 real: batch.real,
                 fake: generator.images(&latents, Mode::Train)?,
                 labels: real_labels.zip(latents.labels).map(|(real, fake)| [real, fake]),
-                mix,
+                mix: mix.map(|mix| Tensor::from_vec(mix, t.critic_batch, device)).transpose()?,
                 augmented: batch.augmented,
             };
             report = Some(self.state.critic_update(&self.choice, self.loss, &batch, t.critic_lr * factor)?);
@@ -355,19 +393,20 @@ impl<'a> Run<'a> {
         let latents = self.state.generator.latents(cell.seed, "generator/latents", step, t.generator_batch)?;
         let rate = t.generator_lr * factor;
         let generator_loss = self.state.generator_update(&self.choice, self.loss, &latents, rate)?;
-        self.state.update_average(if step + 1 >= t.ema_start { t.ema_decay } else { 0.0 })?;
-        let [critic_gradient_norm, generator_gradient_norm] = self.state.gradient_norms()?;
+        self.state.update_average(t.average_decay(step))?;
+        let [critic_norm, generator_norm] = self.state.gradient_norms()?;
         let Some(report) = report else { return Err(Error::invalid("n_dis is zero")) };
-        let mut measured = vec![
-            report.loss,
-            generator_loss,
+        let all = [
+            Some(report.loss),
+            Some(generator_loss),
             report.penalty,
             report.consistency,
-            critic_gradient_norm,
-            generator_gradient_norm,
+            Some(critic_norm),
+            Some(generator_norm),
+            report.input_gradient_norm,
         ];
-        measured.extend(report.input_gradient_norm);
-        Ok(Tensor::stack(&measured, 0)?)
+        let value = |t: Option<Tensor>| t.map_or(Ok(0.0), |t| t.to_scalar());
+        Ok(all.into_iter().map(value).collect::<candle_core::Result<_>>()?)
     }
 
     /// Scores the generators, adds their rows, and draws a sample grid. What fails or is interrupted leaves no row.

@@ -6,10 +6,12 @@ use crate::config::Weights;
 use crate::critic::{Critic, Forward, Linear};
 use crate::generators::{Generator, Latents, Mode};
 use crate::losses::Loss;
-use crate::methods::{CR_WEIGHT, Choice, Method, Normalised, PENALTY_WEIGHT};
-use crate::nn::image::{norm, scale_images, squared_distance};
+use crate::methods::{CR_WEIGHT, Choice, Method, Normalised, cotangents};
+use crate::nn::image::{clear, join, mix_images, norm, scale_images, squared_distance};
+use crate::nn::op::{either, numbers};
 use crate::nn::store::Store;
 use crate::optim::{Adam, clip, moving_average};
+use crate::words;
 
 /// What one critic update reads.
 pub struct CriticBatch {
@@ -25,16 +27,16 @@ pub struct CriticBatch {
     pub augmented: Option<Tensor>,
 }
 
-/// What a critic update reports, in f64 without dimensions where the networks are: reading a value waits for the device.
+/// What a critic update reports, without dimensions (f64 on the CPU) where the networks are: reading a value waits for the device.
 /// Losses are means over images.
 #[derive(Clone, Debug)]
 pub struct CriticReport {
     /// Adversarial loss.
     pub loss: Tensor,
-    /// Weighted gradient penalty.
-    pub penalty: Tensor,
-    /// Weighted consistency regularisation.
-    pub consistency: Tensor,
+    /// Weighted gradient penalty, where there is one.
+    pub penalty: Option<Tensor>,
+    /// Weighted consistency regularisation, where there is any.
+    pub consistency: Option<Tensor>,
     /// Mean ‖∇ₓf‖ over the batch, where the method computes it.
     pub input_gradient_norm: Option<Tensor>,
 }
@@ -49,8 +51,6 @@ pub struct Evaluated {
 struct ByGradient {
     target: f64,
     linear: Linear,
-    /// ‖g − t‖ per image.
-    norm: Tensor,
     value: Normalised,
 }
 
@@ -70,9 +70,9 @@ impl Evaluated {
         let pass = critic.forward(x, labels, training)?;
         let Some(normalisation) = method.normalisation() else { return Ok(Self { pass, normalised: None }) };
         let linear = critic.linearise(&pass)?;
-        let norm = squared_distance(&linear.gradient, normalisation.target)?.sqrt()?;
-        let value = (normalisation.apply)(&pass.scalar()?, &norm)?;
-        Ok(Self { pass, normalised: Some(ByGradient { target: normalisation.target, linear, norm, value }) })
+        let squared = squared_distance(&linear.gradient, normalisation.target)?;
+        let value = normalisation.apply(&pass.scalar()?, &squared)?;
+        Ok(Self { pass, normalised: Some(ByGradient { target: normalisation.target, linear, value }) })
     }
 
     /// f per image, `[N]`.
@@ -118,20 +118,43 @@ impl Evaluated {
         let Some(n) = &self.normalised else {
             return critic.first_order(&self.pass, &derivative.unsqueeze(1)?, gradients);
         };
-        let c = (derivative * &n.value.by_f)?;
-        let v = norm_cotangent(&n.linear.gradient, &n.norm, &(derivative * &n.value.by_norm)?, n.target)?;
-        critic.second_order(&self.pass, &n.linear, Some(&c), &v, gradients)
+        let [c, scale] = cotangents(derivative, &n.value)?;
+        critic.second_order(&self.pass, &n.linear, Some(&c), (&scale, n.target), gradients)
     }
-}
-
-/// ∂L/∂g from ∂L/∂n for n = ‖g − t‖; zero where n is.
-fn norm_cotangent(g: &Tensor, norm: &Tensor, by_norm: &Tensor, target: f64) -> Result<Tensor> {
-    let floor = (norm.zeros_like()? + f64::from(f32::MIN_POSITIVE))?;
-    scale_images(g, &(by_norm / norm.maximum(&floor)?)?, target)
 }
 
 fn mean(t: &Tensor) -> Result<Tensor> {
     t.mean_all()?.to_dtype(DType::F64)
+}
+
+/// Mean of the roots of squared norms `[N]`, without dimensions.
+fn mean_norm(squared: &Tensor) -> Result<Tensor> {
+    either([squared], || mean(&squared.sqrt()?), |tape, [squared]| {
+        let out = tape.alloc(&[])?;
+        tape.blocks("mean_of_roots", 1, words![squared.len(), squared, tape.memory(&out)?])?;
+        Ok(out)
+    })
+}
+
+/// λ·E(f̂(T(x)) − f̂(x))² of n augmented images and of all, the first of which they are: its value, its derivative by f̂(T(x)) `[n]`,
+/// and `derivative` `[N]` of the loss with its derivative by f̂(x) added.
+fn consistency(augmented: &Tensor, all: &Tensor, derivative: &Tensor) -> Result<[Tensor; 3]> {
+    let (n, count) = (augmented.dim(0)?, all.dim(0)?);
+    let cpu = || {
+        let difference = (augmented - all.narrow(0, 0, n)?)?;
+        let value = (mean(&difference.sqr()?)? * CR_WEIGHT)?;
+        let pull = (difference * (2.0 * CR_WEIGHT / n as f64))?;
+        let rest = Tensor::zeros(count - n, derivative.dtype(), derivative.device())?;
+        let derivative = (derivative - Tensor::cat(&[&pull, &rest], 0)?)?;
+        Ok([value, pull, derivative])
+    };
+    either([augmented, all, derivative], cpu, |tape, [augmented, all, derivative]| {
+        let (value, pull, rest) = (tape.alloc(&[])?, tape.alloc(&[n])?, tape.alloc(&[count])?);
+        let [to_value, to_pull, to_rest] = [tape.memory(&value)?, tape.memory(&pull)?, tape.memory(&rest)?];
+        let words = words![n, augmented, all, derivative, count, CR_WEIGHT, to_pull, to_rest, to_value];
+        tape.blocks("consistency", 1, words)?;
+        Ok([value, pull, rest])
+    })
 }
 
 /// Adds ∂(loss + penalty + consistency)/∂θ of one critic update to `gradients`.
@@ -147,49 +170,42 @@ pub fn critic_gradients(
 ) -> Result<CriticReport> {
     let method = choice.method.as_ref();
     let n = batch.real.dim(0)?;
-    let labels = batch.labels.as_ref().map(|[real, fake]| Tensor::cat(&[real, fake], 0)).transpose()?;
+    let labels = batch.labels.as_ref().map(|[real, fake]| join(real, fake)).transpose()?;
     // The augmented and the mixed images are of the real ones' classes.
     let real_labels = batch.labels.as_ref().map(|[real, _]| real);
-    let on_batch =
-        Evaluated::new(critic, method, &Tensor::cat(&[&batch.real, &batch.fake], 0)?, labels.as_ref(), true)?;
+    let on_batch = Evaluated::new(critic, method, &join(&batch.real, &batch.fake)?, labels.as_ref(), true)?;
     let graded = loss.critic(&on_batch.f_hat()?, n)?;
     let mut derivative = graded.derivative;
-    let none = graded.value.zeros_like()?;
-    let mut report =
-        CriticReport { loss: graded.value, penalty: none.clone(), consistency: none, input_gradient_norm: None };
+    let mut report = CriticReport { loss: graded.value, penalty: None, consistency: None, input_gradient_norm: None };
     if let Some(g) = on_batch.gradient() {
-        report.input_gradient_norm = Some(mean(&squared_distance(g, 0.0)?.sqrt()?)?);
+        report.input_gradient_norm = Some(mean_norm(&squared_distance(g, 0.0)?)?);
     }
 
     if choice.consistency {
         let Some(augmented) = &batch.augmented else { bail!("consistency regularisation needs the augmented images") };
         let on_augmented = Evaluated::new(critic, method, augmented, real_labels, true)?;
-        let difference = (on_augmented.f_hat()? - on_batch.f_hat()?.narrow(0, 0, n)?)?;
-        report.consistency = (mean(&difference.sqr()?)? * CR_WEIGHT)?;
-        let pull = (difference * (2.0 * CR_WEIGHT / n as f64))?;
+        let [value, pull, with_pull] = consistency(&on_augmented.f_hat()?, &on_batch.f_hat()?, &derivative)?;
+        report.consistency = Some(value);
         on_augmented.backward(critic, &pull, gradients)?;
-        let rest = Tensor::zeros(derivative.dim(0)? - n, derivative.dtype(), derivative.device())?;
-        derivative = (derivative - Tensor::cat(&[&pull, &rest], 0)?)?;
+        derivative = with_pull;
     }
     on_batch.backward(critic, &derivative, gradients)?;
     drop(on_batch);
 
     if let Some(penalty) = method.penalty() {
         let Some(mix) = &batch.mix else { bail!("{} needs the weights of the interpolation", method.id()) };
-        let mixed = (scale_images(&batch.real, mix, 0.0)? + scale_images(&batch.fake, &(1.0 - mix)?, 0.0)?)?;
+        let mixed = mix_images([&batch.real, &batch.fake], mix)?;
         let pass = critic.forward(&mixed, real_labels, true)?;
         let linear = critic.linearise(&pass)?;
-        let norm = squared_distance(&linear.gradient, 0.0)?.sqrt()?;
-        let [value, by_norm] = penalty(&norm)?;
-        report.penalty = (mean(&value)? * PENALTY_WEIGHT)?;
-        report.input_gradient_norm = Some(mean(&norm)?);
-        let v = norm_cotangent(&linear.gradient, &norm, &(by_norm * (PENALTY_WEIGHT / n as f64))?, 0.0)?;
-        critic.second_order(&pass, &linear, None, &v, gradients)?;
+        let penalised = penalty.apply(&squared_distance(&linear.gradient, 0.0)?)?;
+        report.penalty = Some(penalised.value);
+        report.input_gradient_norm = Some(penalised.norm);
+        critic.second_order(&pass, &linear, None, (&penalised.scale, 0.0), gradients)?;
     }
     Ok(report)
 }
 
-/// The generator's loss of `images` (of the classes `labels`, for a conditional critic), an f64 without dimensions, and its
+/// The generator's loss of `images` (of the classes `labels`, for a conditional critic), without dimensions, and its
 /// gradient in them: ∂L/∂xᵢ = cᵢ·gᵢ, since the critic's Hessian vanishes.
 ///
 /// # Errors
@@ -204,15 +220,14 @@ pub fn generator_loss(
     let pass = critic.forward(images, labels, true)?;
     let g = critic.input_gradient(&pass)?;
     let f = pass.scalar()?;
-    let (f_hat, by_f) = match method.normalisation() {
-        Some(n) => {
-            let value = (n.apply)(&f, &squared_distance(&g, n.target)?.sqrt()?)?;
-            (value.f_hat, value.by_f)
-        }
-        None => (f.clone(), f.ones_like()?),
+    let Some(normalisation) = method.normalisation() else {
+        let graded = loss.generator(&f)?;
+        return Ok((graded.value, scale_images(&g, &graded.derivative, 0.0)?));
     };
-    let graded = loss.generator(&f_hat)?;
-    Ok((graded.value, scale_images(&g, &(graded.derivative * by_f)?, 0.0)?))
+    let value = normalisation.apply(&f, &squared_distance(&g, normalisation.target)?)?;
+    let graded = loss.generator(&value.f_hat)?;
+    let [c, _] = cotangents(&graded.derivative, &value)?;
+    Ok((graded.value, scale_images(&g, &c, 0.0)?))
 }
 
 /// Both networks, their optimisers and the moving average: all that a training step changes.
@@ -267,26 +282,56 @@ impl State {
         batch: &CriticBatch,
         rate: f64,
     ) -> Result<CriticReport> {
-        self.critic_gradients = self.critic.params.zeros_like()?;
+        let schedule = self.critic_schedule(self.critic_adam.updates, rate);
+        self.scheduled_critic_update(choice, loss, batch, &numbers(&schedule, self.critic.params.flat())?)
+    }
+
+    /// One critic update of a schedule that is where the networks are.
+    ///
+    /// # Errors
+    /// As for [`critic_gradients`].
+    pub fn scheduled_critic_update(
+        &mut self,
+        choice: &Choice,
+        loss: Loss,
+        batch: &CriticBatch,
+        schedule: &Tensor,
+    ) -> Result<CriticReport> {
+        clear(self.critic_gradients.flat())?;
         let report = critic_gradients(&self.critic, choice, loss, batch, &self.critic_gradients)?;
-        self.critic_adam.step(self.critic.params.flat(), self.critic_gradients.flat(), rate)?;
+        self.critic_adam.step(self.critic.params.flat(), self.critic_gradients.flat(), schedule)?;
         if let Some(bound) = choice.method.clip() {
             clip(self.critic.params.flat(), bound)?;
         }
         Ok(report)
     }
 
-    /// One generator update; the loss, an f64 without dimensions.
+    /// One generator update; the loss, without dimensions.
     ///
     /// # Errors
     /// When the latents do not fit the generator.
     pub fn generator_update(&mut self, choice: &Choice, loss: Loss, latents: &Latents, rate: f64) -> Result<Tensor> {
-        self.generator_gradients = self.generator.params.zeros_like()?;
+        let schedule = self.generator_schedule(self.generator_adam.updates, rate, 0.0);
+        self.scheduled_generator_update(choice, loss, latents, &numbers(&schedule, self.generator.params.flat())?)
+    }
+
+    /// One generator update of a schedule that is where the networks are.
+    ///
+    /// # Errors
+    /// When the latents do not fit the generator.
+    pub fn scheduled_generator_update(
+        &mut self,
+        choice: &Choice,
+        loss: Loss,
+        latents: &Latents,
+        schedule: &Tensor,
+    ) -> Result<Tensor> {
+        clear(self.generator_gradients.flat())?;
         let pass = self.generator.forward(latents, Mode::Train)?;
         let labels = latents.labels.as_ref();
         let (value, cotangent) = generator_loss(&self.critic, choice.method.as_ref(), loss, &pass.images, labels)?;
         self.generator.backward(pass, &cotangent, &self.generator_gradients)?;
-        self.generator_adam.step(self.generator.params.flat(), self.generator_gradients.flat(), rate)?;
+        self.generator_adam.step(self.generator.params.flat(), self.generator_gradients.flat(), schedule)?;
         Ok(value)
     }
 
@@ -295,15 +340,60 @@ impl State {
     /// # Errors
     /// When the device fails.
     pub fn update_average(&self, decay: f64) -> Result<()> {
+        self.scheduled_average(&numbers(&self.generator_schedule(0, 0.0, decay), self.generator.params.flat())?)
+    }
+
+    /// The same by the decay of a generator's schedule that is where the networks are.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn scheduled_average(&self, schedule: &Tensor) -> Result<()> {
+        let decay = (schedule, 2);
         moving_average(self.average.params.flat(), self.generator.params.flat(), decay)?;
         moving_average(self.average.buffers.flat(), self.generator.buffers.flat(), decay)
     }
 
-    /// Norms of the last gradients: critic, generator; each an f64 without dimensions.
+    /// What changes from one critic update to the next, after so many.
+    pub fn critic_schedule(&self, updates: u64, rate: f64) -> [f64; 2] {
+        Adam::schedule(self.critic_adam.beta(), updates + 1, rate)
+    }
+
+    /// What changes from one generator update to the next, after so many: its optimiser's schedule, and the decay of the average with
+    /// what it leaves.
+    pub fn generator_schedule(&self, updates: u64, rate: f64, decay: f64) -> [f64; 4] {
+        let [rate, correction] = Adam::schedule(self.generator_adam.beta(), updates + 1, rate);
+        [rate, correction, decay, 1.0 - decay]
+    }
+
+    /// The last gradients: critic, generator.
+    pub fn gradients(&self) -> [&Tensor; 2] {
+        [self.critic_gradients.flat(), self.generator_gradients.flat()]
+    }
+
+    /// Norms of the last gradients: critic, generator; each without dimensions.
     ///
     /// # Errors
     /// When the device fails.
     pub fn gradient_norms(&self) -> Result<[Tensor; 2]> {
-        Ok([norm(self.critic_gradients.flat())?, norm(self.generator_gradients.flat())?])
+        let [critic, generator] = self.gradients();
+        Ok([norm(critic)?, norm(generator)?])
+    }
+
+    /// All memory that updates read and write beside what they are given and what they allocate.
+    pub fn memory(&self) -> Vec<Tensor> {
+        let stores = [
+            &self.generator.params,
+            &self.generator.buffers,
+            &self.average.params,
+            &self.average.buffers,
+            &self.critic.params,
+            &self.critic.buffers,
+            &self.generator_gradients,
+            &self.critic_gradients,
+        ];
+        let flat = stores.into_iter().map(|store| store.flat().clone());
+        let moments = self.generator_adam.moments.iter().chain(&self.critic_adam.moments).cloned();
+        let tables = [self.generator.table(), self.critic.table()].into_iter().flatten().cloned();
+        flat.chain(moments).chain(tables).collect()
     }
 }

@@ -13,7 +13,7 @@ use sha2::Sha256;
 use super::{Extractor, Features};
 use crate::data::hub::{Kind, Pinned};
 use crate::data::source::Picture;
-use crate::device::Compute;
+use crate::machine::compute::Compute;
 use crate::error::{Error, Result};
 use crate::files::{file_digest, sha256};
 use crate::weights;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::nn::conv::{ConvSpec, Then, conv2d_then};
+use crate::nn::kernel::Kernel;
 use crate::nn::pool::{max_pool3, mean_pool3};
 use crate::nn::resample::global_pool;
 
@@ -16,7 +17,7 @@ const EPSILON: f64 = 1e-3;
 
 /// Convolution, folded batch norm, ReLU.
 struct Unit {
-    weight: Tensor,
+    weight: Kernel,
     bias: Tensor,
     spec: ConvSpec,
 }
@@ -129,7 +130,7 @@ impl Weights {
         let bias = (beta - (mean * &scale)?)?;
         let weight = weight.broadcast_mul(&scale.reshape((o, 1, 1, 1))?)?;
         Ok(Unit {
-            weight: weight.to_dtype(DType::F32)?.contiguous()?.to_device(&self.device)?,
+            weight: Kernel::new(&weight.to_dtype(DType::F32)?.contiguous()?.to_device(&self.device)?)?,
             bias: bias.to_dtype(DType::F32)?.to_device(&self.device)?,
             spec: ConvSpec { stride, padding },
         })

@@ -1,5 +1,5 @@
 //! Convolution on the CPU without an im2col matrix and without padding: output pixels that lack the same taps (those beyond
-//! the border) are one *phase*, and the register kernels of [`kernel`](crate::nn::kernel) read the images in place through
+//! the border) are one *phase*, and the register kernels of [`kernel`](crate::machine::cpu::kernel) read the images in place through
 //! the offset tables of each phase.
 //!
 //! The work is split over groups of images (forward, input gradient) or over blocks of the weight (weight gradient), so
@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::Dims;
-use crate::nn::kernel::{Gather, NARROW, Outer, Pixel, ROWS, Segment, Start, VECTORS};
-use crate::nn::op::fill;
-use crate::nn::real::Real;
+use crate::machine::convolution::Dims;
+use crate::machine::cpu::kernel::{Gather, NARROW, Outer, Pixel, ROWS, Segment, Start, VECTORS};
+use crate::machine::cpu::parallel::fill;
+use crate::machine::cpu::real::Real;
 
 /// Input elements that a task of the gather works on at a time.
 const GATHERED: usize = 1 << 17;

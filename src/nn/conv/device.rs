@@ -1,10 +1,14 @@
-//! Convolution on a device: images and weights in the layout that the machine's convolutions take, and one launch for the bias
-//! and what follows. A convolution that is a matrix product (a kernel as large as the image, or of one pixel) is done as one.
+//! Convolution on a device: images with channels last and weights as [`Kernel`](crate::nn::kernel::Kernel) keeps them, or copies with
+//! channels first where the machine takes them so, and one launch for the bias and what follows. A convolution that is a matrix
+//! product (a kernel as large as the image, or of one pixel) is done as one.
 
-use candle_core::{Result, Shape, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
-use super::{Dims, Then};
-use crate::nn::device::{Array, Machine, MadeOn, Pass, Product, each, made, value};
+use super::Then;
+use crate::machine::call::{Array, Memory, Product, Word};
+use crate::machine::convolution::{Dims, Pass};
+use crate::machine::tape::Tape;
+use crate::words;
 
 /// Rows of images and length of a row, both of input and of weight, where the convolution is their product.
 fn as_matrix(d: &Dims) -> Option<[usize; 2]> {
@@ -20,146 +24,151 @@ fn as_matrix(d: &Dims) -> Option<[usize; 2]> {
     }
 }
 
-/// Memory that was made on the way, or what was there before.
-enum Laid<B> {
-    Made(B),
-    There(u64),
-}
-
-impl<B> Laid<B> {
-    fn at<M: Machine<Buffer = B>>(&self, m: &M) -> u64 {
-        match self {
-            Self::Made(buffer) => m.at(buffer),
-            Self::There(at) => *at,
-        }
-    }
-}
-
-/// `[outer, rows, columns]` to `[outer, columns, rows]`, where it is `needed` and changes anything.
-fn exchanged<M: Machine>(m: &M, at: u64, [outer, rows, columns]: [usize; 3], needed: bool) -> Result<Laid<M::Buffer>> {
-    if !needed || rows == 1 || columns == 1 {
-        return Ok(Laid::There(at));
-    }
-    let (out, _) = made(m, "transpose", &[outer, columns, rows], [at, rows as u64, columns as u64])?;
-    Ok(Laid::Made(out))
-}
-
-/// Sides of a convolution in the layouts that a machine takes.
-struct Layouts<'a> {
+/// One side of a convolution about to be computed.
+struct Side<'a> {
+    tape: &'a Tape,
     d: &'a Dims,
     pass: Pass,
     matrix: Option<[usize; 2]>,
     channels_last: bool,
+    /// Of the operands, and of what is made of them.
+    element: DType,
+    /// Copies of operands, alive until the call is made.
+    copies: Vec<Tensor>,
 }
 
-impl<'a> Layouts<'a> {
-    fn new<M: Machine>(m: &M, pass: Pass, d: &'a Dims) -> Result<Self> {
+impl<'a> Side<'a> {
+    fn new(tape: &'a Tape, pass: Pass, d: &'a Dims, operands: [Array; 2]) -> Result<Self> {
+        let element = operands[0].dtype;
+        if operands[1].dtype != element {
+            bail!("a convolution of {:?} and {:?}", operands[0].dtype, operands[1].dtype)
+        }
         let matrix = as_matrix(d);
         // A product's rows are pixels with their channels last.
-        let channels_last = matrix.is_some() || m.channels_last(pass, d)?;
-        Ok(Self { d, pass, matrix, channels_last })
+        let channels_last = matrix.is_some() || tape.channels_last(pass, d, element)?;
+        Ok(Self { tape, d, pass, matrix, channels_last, element, copies: Vec::new() })
     }
 
-    /// `[images, pixels, channels]` for the convolution.
-    fn images<M: Machine>(&self, m: &M, at: u64, size: [usize; 2], channels: usize) -> Result<Laid<M::Buffer>> {
-        exchanged(m, at, [self.d.n, size[0] * size[1], channels], !self.channels_last)
+    /// `[outer, rows, columns]` of an operand with rows and columns exchanged, where channels come first.
+    fn first(&mut self, x: Array, [outer, rows, columns]: [usize; 3]) -> Result<Memory> {
+        if self.channels_last || rows == 1 || columns == 1 {
+            return Ok(x.memory());
+        }
+        let copy = self.tape.made("transpose", &[outer, columns, rows], words![x, rows, columns, 1usize])?;
+        let memory = self.tape.memory(&copy)?;
+        self.copies.push(copy);
+        Ok(memory)
     }
 
-    /// The weight `[O, I, taps]` for the convolution.
-    fn weight<M: Machine>(&self, m: &M, at: u64) -> Result<Laid<M::Buffer>> {
-        exchanged(m, at, [self.d.o, self.d.i, self.d.kernel[0] * self.d.kernel[1]], self.channels_last)
+    fn images(&mut self, x: Array, size: [usize; 2], channels: usize) -> Result<Memory> {
+        self.first(x, [self.d.n, size[0] * size[1], channels])
     }
 
-    /// Computes one side, all three in their layouts.
-    fn run<M: Machine>(&self, m: &M, [x, w, y]: [u64; 3]) -> Result<()> {
+    fn weight(&mut self, w: Array) -> Result<Memory> {
+        self.first(w, [self.d.o, self.d.kernel[0] * self.d.kernel[1], self.d.i])
+    }
+
+    /// Computes it, all three sides in their layouts.
+    fn run(&self, sides: [Memory; 3], add: bool) -> Result<()> {
         let Some([rows, len]) = self.matrix else {
-            return m.convolve(self.pass, self.d, self.channels_last, [x, w, y]);
+            return self.tape.convolve(self.pass, self.d, self.channels_last, (sides, self.element), add);
         };
-        let o = self.d.o;
-        match self.pass {
-            Pass::Forward => m.product(&Product { size: [rows, o, len], transposed: [false, true] }, x, w, y),
-            Pass::InputGrad => m.product(&Product { size: [rows, len, o], transposed: [false, false] }, y, w, x),
-            Pass::WeightGrad => m.product(&Product { size: [o, len, rows], transposed: [true, false] }, y, x, w),
-        }
+        let (o, [x, w, y]) = (self.d.o, sides);
+        let (size, transposed, sides) = match self.pass {
+            Pass::Forward => ([rows, o, len], [false, true], [x, w, y]),
+            Pass::InputGrad => ([rows, len, o], [false, false], [y, w, x]),
+            Pass::WeightGrad => ([o, len, rows], [true, false], [y, x, w]),
+        };
+        self.tape.product(Product { size, transposed }, (sides, self.element), add)
     }
 
-    /// What the machine made as images `[images, pixels, channels]`, with channels first where it takes them so, as ours.
-    fn ours<M: Machine>(&self, m: &M, out: M::Buffer, size: [usize; 2], channels: usize) -> Result<M::Buffer> {
-        match exchanged(m, m.at(&out), [self.d.n, channels, size[0] * size[1]], !self.channels_last)? {
-            Laid::Made(exchanged) => Ok(exchanged),
-            Laid::There(_) => Ok(out),
+    /// Memory for what is computed, `[outer, rows, columns]` with the channels in rows or columns, as the machine writes it.
+    fn result(&self, dims: &[usize]) -> Result<Tensor> {
+        self.tape.alloc_of(dims, self.element)
+    }
+
+    /// What the machine wrote as `[outer, rows, columns]` where channels come first, as ours: `[outer, columns, rows]`.
+    fn ours(&self, out: Tensor, [outer, rows, columns]: [usize; 3], dims: &[usize]) -> Result<Tensor> {
+        if self.channels_last || rows == 1 || columns == 1 {
+            return Ok(out);
         }
+        let words = words![self.tape.array(&out)?, rows, columns, 1usize];
+        self.tape.made("transpose", &[outer, columns, rows], words)?.reshape(dims)
     }
 }
 
-pub(super) fn forward<M: Machine>(m: &M, d: &Dims, [x, w]: [Array; 2], bias: Option<Array>, then: &Then) -> MadeOn<M> {
-    let layouts = Layouts::new(m, Pass::Forward, d)?;
+pub(super) fn forward(tape: &Tape, d: &Dims, [x, w]: [Array; 2], bias: Option<Array>, then: &Then) -> Result<Tensor> {
+    let mut side = Side::new(tape, Pass::Forward, d, [x, w])?;
+    let (input, weight) = (side.images(x, d.input, d.i)?, side.weight(w)?);
     let dims = d.output_dims();
-    let (input, weight) = (layouts.images(m, x.at, d.input, d.i)?, layouts.weight(m, w.at)?);
-    let out = m.alloc(dims.iter().product())?;
-    layouts.run(m, [input.at(m), weight.at(m), m.at(&out)])?;
-    let out = layouts.ours(m, out, d.output, d.o)?;
-    finish(m, "conv2d", &out, dims, bias, then)?;
-    Ok((out, Shape::from(dims.to_vec())))
+    let out = side.result(&dims)?;
+    side.run([input, weight, tape.memory(&out)?], false)?;
+    let out = side.ours(out, [d.n, d.o, d.output[0] * d.output[1]], &dims)?;
+    finish(tape, "conv2d", out, bias, then)
 }
 
-pub(super) fn input_grad<M: Machine>(
-    m: &M,
+pub(super) fn input_grad(
+    tape: &Tape,
     d: &Dims,
     [dy, w]: [Array; 2],
     bias: Option<Array>,
     then: &Then,
-) -> MadeOn<M> {
-    let layouts = Layouts::new(m, Pass::InputGrad, d)?;
+) -> Result<Tensor> {
+    let mut side = Side::new(tape, Pass::InputGrad, d, [dy, w])?;
+    let (delta, weight) = (side.images(dy, d.output, d.o)?, side.weight(w)?);
     let dims = d.input_dims();
-    let (delta, weight) = (layouts.images(m, dy.at, d.output, d.o)?, layouts.weight(m, w.at)?);
-    let out = m.alloc(dims.iter().product())?;
-    layouts.run(m, [m.at(&out), weight.at(m), delta.at(m)])?;
-    let out = layouts.ours(m, out, d.input, d.i)?;
-    finish(m, "conv2d_input_grad", &out, dims, bias, then)?;
-    Ok((out, Shape::from(dims.to_vec())))
+    let out = side.result(&dims)?;
+    side.run([tape.memory(&out)?, weight, delta], false)?;
+    let out = side.ours(out, [d.n, d.i, d.input[0] * d.input[1]], &dims)?;
+    finish(tape, "conv2d_input_grad", out, bias, then)
 }
 
-pub(super) fn weight_grad<M: Machine>(m: &M, d: &Dims, [x, dy]: [Array; 2]) -> MadeOn<M> {
-    let layouts = Layouts::new(m, Pass::WeightGrad, d)?;
-    let dims = d.weight_dims();
-    let (input, delta) = (layouts.images(m, x.at, d.input, d.i)?, layouts.images(m, dy.at, d.output, d.o)?);
-    let out = m.alloc(dims.iter().product())?;
-    layouts.run(m, [input.at(m), m.at(&out), delta.at(m)])?;
-    let taps = d.kernel[0] * d.kernel[1];
-    let out = match exchanged(m, m.at(&out), [d.o, taps, d.i], layouts.channels_last)? {
-        Laid::Made(exchanged) => exchanged,
-        Laid::There(_) => out,
-    };
-    Ok((out, Shape::from(dims.to_vec())))
+/// The gradient into memory in the order of a kernel's elements, or added to what is there.
+pub(super) fn weight_grad(tape: &Tape, d: &Dims, [x, dy]: [Array; 2], into: Array, add: bool) -> Result<()> {
+    let mut side = Side::new(tape, Pass::WeightGrad, d, [x, dy])?;
+    let (input, delta) = (side.images(x, d.input, d.i)?, side.images(dy, d.output, d.o)?);
+    if side.channels_last && side.element == into.dtype {
+        return side.run([input, into.memory(), delta], add);
+    }
+    let (dims, taps) = (d.weight_dims(), d.kernel[0] * d.kernel[1]);
+    let out = side.result(&dims)?;
+    side.run([input, tape.memory(&out)?, delta], false)?;
+    let out = side.ours(out, [d.o, d.i, taps], &dims)?;
+    let out = tape.array(&out)?;
+    match (side.element, add) {
+        (DType::BF16, _) => tape.each("of_bf16", into.len(), words![into, out, add]),
+        (_, true) => tape.each("add_assign", into.len(), words![into, into, out]),
+        (_, false) => tape.each("copy", into.len(), words![into, into, out]),
+    }
 }
 
-/// Adds the bias of a convolution and does what follows it, in place.
-fn finish<M: Machine>(
-    m: &M,
-    name: &str,
-    out: &M::Buffer,
-    dims: [usize; 4],
-    bias: Option<Array>,
-    then: &Then,
-) -> Result<()> {
-    let [n, h, w, channels] = dims;
+/// Adds the bias of a convolution and does what follows it: in place, unless the convolution was one in bfloat16.
+fn finish(tape: &Tape, name: &str, out: Tensor, bias: Option<Array>, then: &Then) -> Result<Tensor> {
+    let (n, h, w, channels) = out.dims4()?;
     let image = h * w * channels;
-    let read = |t: &Tensor, len: usize| -> Result<u64> {
+    let read = |t: &Tensor, len: usize| -> Result<Memory> {
         if t.elem_count() != len {
             bail!("{name}: {:?} has not the {len} elements of the output", t.dims())
         }
-        m.address(name, t)
+        tape.memory(t)
     };
-    let bias = bias.map_or(0, |b| b.at);
-    let (bias, c, y, alpha) = match *then {
-        Then::Nothing if bias == 0 => return Ok(()),
-        Then::Nothing => (bias, 0, 0, 1.0),
-        Then::Leaky(alpha) => (bias, 0, 0, alpha),
-        Then::Slope { y, alpha } => (bias, 0, read(y, n * image)?, alpha),
-        Then::ScaledBiasSlope { .. } if bias != 0 => bail!("{name}: a bias, and one that is scaled"),
-        Then::ScaledBiasSlope { c, bias, y, alpha } => (read(bias, channels)?, read(c, n)?, read(y, n * image)?, alpha),
+    let is_half = |t: &Tensor| t.dtype() == DType::BF16;
+    let half = is_half(&out);
+    let bias = bias.map_or(Memory::NONE, |b| b.memory());
+    let (bias, c, y, y_is_half, alpha) = match *then {
+        Then::Nothing if bias == Memory::NONE && !half => return Ok(out),
+        Then::Nothing => (bias, Memory::NONE, Memory::NONE, false, 1.0),
+        Then::Leaky(alpha) => (bias, Memory::NONE, Memory::NONE, false, alpha),
+        Then::Slope { y, alpha } => (bias, Memory::NONE, read(y, n * image)?, is_half(y), alpha),
+        Then::ScaledBiasSlope { .. } if bias != Memory::NONE => bail!("{name}: a bias, and one that is scaled"),
+        Then::ScaledBiasSlope { c, bias, y, alpha } => {
+            (read(bias, channels)?, read(c, n)?, read(y, n * image)?, is_half(y), alpha)
+        }
     };
-    let at = m.at(out);
-    each(m, "finish", n * image, at, [at, bias, channels as u64, c, image as u64, y, value(alpha)])
+    let made = if half { tape.alloc(&[n, h, w, channels])? } else { out.clone() };
+    let (from, into) = (tape.array(&out)?, tape.array(&made)?);
+    let absent = |memory: Memory| if memory == Memory::NONE { Word::Nothing } else { memory.into() };
+    let words = words![into, from, half, absent(bias), channels, absent(c), image, absent(y), alpha, y_is_half];
+    tape.each("finish", n * image, words)?;
+    Ok(made)
 }

@@ -1,7 +1,7 @@
 //! Two-dimensional convolution and its two gradients, the only costly operators of the harness.
 //!
 //! Legend: N images, H×W pixels, I input and O output channels, K kernel side. Images are `[N, H, W, C]` (channels
-//! last, so that a pixel's channels are one contiguous run); weights are `[O, I, Kh, Kw]`, as in PyTorch's files.
+//! last, so that a pixel's channels are one contiguous run); weights are `[O, I, Kh, Kw]` ([`Kernel`]).
 //!
 //! The transposed convolution is the input gradient of a convolution and needs no kernel of its own, and a linear layer
 //! is a convolution of one pixel.
@@ -11,86 +11,16 @@ mod device;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Result, Shape, Storage, Tensor, bail};
+use candle_core::{Result, Shape, Tensor, bail};
 
-use super::device::{Array, Machine, MadeOn};
-use super::op::{Made, Op2, Op3, View, apply2, apply3};
-use super::real::{Real, vectorised};
-
-/// Geometry of a convolution of square kernels.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ConvSpec {
-    /// Stride in both axes.
-    pub stride: usize,
-    /// Zero padding `[rows, columns]` on each side.
-    pub padding: [usize; 2],
-}
-
-impl ConvSpec {
-    /// The same padding in both axes.
-    pub const fn new(stride: usize, padding: usize) -> Self {
-        Self { stride, padding: [padding; 2] }
-    }
-}
-
-/// Every extent of one convolution.
-#[derive(Clone, Copy, Debug)]
-pub struct Dims {
-    /// Images.
-    pub n: usize,
-    /// Input channels.
-    pub i: usize,
-    /// Output channels.
-    pub o: usize,
-    /// Input rows, columns.
-    pub input: [usize; 2],
-    /// Output rows, columns.
-    pub output: [usize; 2],
-    /// Kernel rows, columns.
-    pub kernel: [usize; 2],
-    /// Stride and padding.
-    pub spec: ConvSpec,
-}
-
-impl Dims {
-    fn new(name: &str, images: &[usize], input: [usize; 2], weight: &[usize], spec: ConvSpec) -> Result<Self> {
-        let (&[n, _, _, _], &[o, i, kh, kw]) = (images, weight) else {
-            bail!("{name}: expected images [N, H, W, C] and weight [O, I, Kh, Kw], got {images:?} and {weight:?}")
-        };
-        let kernel = [kh, kw];
-        let mut output = [0; 2];
-        for axis in 0..2 {
-            let padded = input[axis] + 2 * spec.padding[axis];
-            if padded < kernel[axis] {
-                bail!(
-                    "{name}: kernel {kernel:?} is larger than the padded input {input:?} (padding {:?})",
-                    spec.padding
-                )
-            }
-            output[axis] = (padded - kernel[axis]) / spec.stride + 1;
-        }
-        Ok(Self { n, i, o, input, output, kernel, spec })
-    }
-
-    fn expect(name: &str, what: &str, got: &[usize], want: [usize; 4]) -> Result<()> {
-        if got != want {
-            bail!("{name}: {what} has shape {got:?}, expected {want:?}")
-        }
-        Ok(())
-    }
-
-    fn input_dims(&self) -> [usize; 4] {
-        [self.n, self.input[0], self.input[1], self.i]
-    }
-
-    fn output_dims(&self) -> [usize; 4] {
-        [self.n, self.output[0], self.output[1], self.o]
-    }
-
-    fn weight_dims(&self) -> [usize; 4] {
-        [self.o, self.i, self.kernel[0], self.kernel[1]]
-    }
-}
+use super::activation::add_assign;
+use super::kernel::Kernel;
+use super::op::{Made, Op, View, apply, either, elements};
+use crate::machine::call::Array;
+pub use crate::machine::convolution::ConvSpec;
+use crate::machine::convolution::Dims;
+use crate::machine::cpu::real::{Real, vectorised};
+use crate::machine::tape::Tape;
 
 /// What is done to outputs while they are in cache.
 #[derive(Clone, Copy)]
@@ -105,18 +35,6 @@ pub enum Then<'a> {
     /// [`add_scaled_bias`](crate::nn::image::add_scaled_bias) of `bias` `[C]` times `c` `[N]`, then as [`Then::Slope`].
     #[allow(missing_docs)]
     ScaledBiasSlope { c: &'a Tensor, bias: &'a Tensor, y: &'a Tensor, alpha: f64 },
-}
-
-/// A tensor's elements, which live as long as the guard.
-fn elements<T: Real, R>(name: &str, t: &Tensor, len: usize, read: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
-    let (storage, layout) = t.storage_and_layout();
-    let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
-        bail!("{name}: expected a contiguous tensor on the CPU")
-    };
-    if end - start != len {
-        bail!("{name}: {:?} has not the {len} elements of the output", t.dims())
-    }
-    read(&storage.as_slice::<T>()?[start..end])
 }
 
 /// Inlined by force: it has to be compiled for the vector unit that [`vectorised`] chose.
@@ -177,41 +95,42 @@ impl Then<'_> {
 
 struct Forward<'a> {
     spec: ConvSpec,
+    weight: [usize; 4],
     then: Then<'a>,
 }
 
-impl Op2 for Forward<'_> {
+impl Op<2> for Forward<'_> {
     const NAME: &'static str = "conv2d";
-    fn cpu<T: Real>(&self, x: View<T>, w: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x, w]: [View<T>; 2]) -> Made<T> {
         self.run(x, w, None)
     }
-    fn device<M: Machine>(&self, m: &M, x: Array, w: Array) -> MadeOn<M> {
-        device::forward(m, &self.dims(x.dims, w.dims)?, [x, w], None, &self.then)
+    fn device(&self, tape: &Tape, [x, w]: [Array; 2]) -> Result<Tensor> {
+        device::forward(tape, &self.dims(x.dims)?, [x, w], None, &self.then)
     }
 }
 
-impl Op3 for Forward<'_> {
+impl Op<3> for Forward<'_> {
     const NAME: &'static str = "conv2d";
-    fn cpu<T: Real>(&self, x: View<T>, w: View<T>, b: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x, w, b]: [View<T>; 3]) -> Made<T> {
         self.run(x, w, Some(b))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array, w: Array, b: Array) -> MadeOn<M> {
-        let d = self.dims(x.dims, w.dims)?;
+    fn device(&self, tape: &Tape, [x, w, b]: [Array; 3]) -> Result<Tensor> {
+        let d = self.dims(x.dims)?;
         check_bias("conv2d", b.dims, d.o)?;
-        device::forward(m, &d, [x, w], Some(b), &self.then)
+        device::forward(tape, &d, [x, w], Some(b), &self.then)
     }
 }
 
 impl Forward<'_> {
-    fn dims(&self, x: &[usize], w: &[usize]) -> Result<Dims> {
-        let &[_, h, wd, _] = x else { bail!("conv2d: expected images [N, H, W, C], got {x:?}") };
-        let d = Dims::new("conv2d", x, [h, wd], w, self.spec)?;
-        Dims::expect("conv2d", "input", x, d.input_dims())?;
+    fn dims(&self, x: &[usize]) -> Result<Dims> {
+        let &[n, h, wd, _] = x else { bail!("conv2d: expected images [N, H, W, C], got {x:?}") };
+        let d = Dims::new("conv2d", n, [h, wd], self.weight, self.spec)?;
+        expect("conv2d", "input", x, d.input_dims())?;
         Ok(d)
     }
 
     fn run<T: Real>(&self, x: View<T>, w: View<T>, bias: Option<View<T>>) -> Made<T> {
-        let d = self.dims(x.dims, w.dims)?;
+        let d = self.dims(x.dims)?;
         bias.map(|b| check_bias("conv2d", b.dims, d.o)).transpose()?;
         let bias = bias.map(|b| b.data);
         let dims = d.output_dims();
@@ -219,6 +138,13 @@ impl Forward<'_> {
             |finish: &(dyn Fn(usize, &mut [T]) + Sync)| cpu::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish);
         Ok((self.then.run("conv2d", dims, convolve)?, Shape::from(dims.to_vec())))
     }
+}
+
+fn expect(name: &str, what: &str, got: &[usize], want: [usize; 4]) -> Result<()> {
+    if got != want {
+        bail!("{name}: {what} has shape {got:?}, expected {want:?}")
+    }
+    Ok(())
 }
 
 fn check_bias(name: &str, bias: &[usize], channels: usize) -> Result<()> {
@@ -230,41 +156,43 @@ fn check_bias(name: &str, bias: &[usize], channels: usize) -> Result<()> {
 
 struct InputGrad<'a> {
     spec: ConvSpec,
+    weight: [usize; 4],
     input: [usize; 2],
     then: Then<'a>,
 }
 
-impl Op2 for InputGrad<'_> {
+impl Op<2> for InputGrad<'_> {
     const NAME: &'static str = "conv2d_input_grad";
-    fn cpu<T: Real>(&self, dy: View<T>, w: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [dy, w]: [View<T>; 2]) -> Made<T> {
         self.run(dy, w, None)
     }
-    fn device<M: Machine>(&self, m: &M, dy: Array, w: Array) -> MadeOn<M> {
-        device::input_grad(m, &self.dims(dy.dims, w.dims)?, [dy, w], None, &self.then)
+    fn device(&self, tape: &Tape, [dy, w]: [Array; 2]) -> Result<Tensor> {
+        device::input_grad(tape, &self.dims(dy.dims)?, [dy, w], None, &self.then)
     }
 }
 
-impl Op3 for InputGrad<'_> {
+impl Op<3> for InputGrad<'_> {
     const NAME: &'static str = "conv_transpose2d";
-    fn cpu<T: Real>(&self, dy: View<T>, w: View<T>, b: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [dy, w, b]: [View<T>; 3]) -> Made<T> {
         self.run(dy, w, Some(b))
     }
-    fn device<M: Machine>(&self, m: &M, dy: Array, w: Array, b: Array) -> MadeOn<M> {
-        let d = self.dims(dy.dims, w.dims)?;
+    fn device(&self, tape: &Tape, [dy, w, b]: [Array; 3]) -> Result<Tensor> {
+        let d = self.dims(dy.dims)?;
         check_bias("conv_transpose2d", b.dims, d.i)?;
-        device::input_grad(m, &d, [dy, w], Some(b), &self.then)
+        device::input_grad(tape, &d, [dy, w], Some(b), &self.then)
     }
 }
 
 impl InputGrad<'_> {
-    fn dims(&self, dy: &[usize], w: &[usize]) -> Result<Dims> {
-        let d = Dims::new("conv2d_input_grad", dy, self.input, w, self.spec)?;
-        Dims::expect("conv2d_input_grad", "output gradient", dy, d.output_dims())?;
+    fn dims(&self, dy: &[usize]) -> Result<Dims> {
+        let &[n, ..] = dy else { bail!("conv2d_input_grad: expected images [N, H, W, C], got {dy:?}") };
+        let d = Dims::new("conv2d_input_grad", n, self.input, self.weight, self.spec)?;
+        expect("conv2d_input_grad", "output gradient", dy, d.output_dims())?;
         Ok(d)
     }
 
     fn run<T: Real>(&self, dy: View<T>, w: View<T>, bias: Option<View<T>>) -> Made<T> {
-        let d = self.dims(dy.dims, w.dims)?;
+        let d = self.dims(dy.dims)?;
         bias.map(|b| check_bias("conv_transpose2d", b.dims, d.i)).transpose()?;
         let bias = bias.map(|b| b.data);
         let dims = d.input_dims();
@@ -280,24 +208,27 @@ struct WeightGrad {
     kernel: [usize; 2],
 }
 
-impl Op2 for WeightGrad {
+impl Op<2> for WeightGrad {
     const NAME: &'static str = "conv2d_weight_grad";
-    fn cpu<T: Real>(&self, x: View<T>, dy: View<T>) -> Made<T> {
+    fn cpu<T: Real>(&self, [x, dy]: [View<T>; 2]) -> Made<T> {
         let d = self.dims(x.dims, dy.dims)?;
         Ok((cpu::weight_grad(&d, x.data, dy.data), Shape::from(d.weight_dims().to_vec())))
     }
-    fn device<M: Machine>(&self, m: &M, x: Array, dy: Array) -> MadeOn<M> {
-        device::weight_grad(m, &self.dims(x.dims, dy.dims)?, [x, dy])
+    fn device(&self, tape: &Tape, [x, dy]: [Array; 2]) -> Result<Tensor> {
+        let d = self.dims(x.dims, dy.dims)?;
+        let out = tape.alloc(&d.weight_dims())?;
+        device::weight_grad(tape, &d, [x, dy], tape.array(&out)?, false)?;
+        Ok(out)
     }
 }
 
 impl WeightGrad {
     fn dims(&self, x: &[usize], dy: &[usize]) -> Result<Dims> {
-        let (&[_, h, wd, i], &[_, _, _, o]) = (x, dy) else {
+        let (&[n, h, wd, i], &[_, _, _, o]) = (x, dy) else {
             bail!("{}: expected images [N, H, W, C], got {x:?} and {dy:?}", Self::NAME)
         };
-        let d = Dims::new(Self::NAME, x, [h, wd], &[o, i, self.kernel[0], self.kernel[1]], self.spec)?;
-        Dims::expect(Self::NAME, "output gradient", dy, d.output_dims())?;
+        let d = Dims::new(Self::NAME, n, [h, wd], [o, i, self.kernel[0], self.kernel[1]], self.spec)?;
+        expect(Self::NAME, "output gradient", dy, d.output_dims())?;
         Ok(d)
     }
 }
@@ -306,7 +237,7 @@ impl WeightGrad {
 ///
 /// # Errors
 /// On shapes that do not fit, non-contiguous tensors, or a dtype other than F32 and F64.
-pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: ConvSpec) -> Result<Tensor> {
+pub fn conv2d(x: &Tensor, w: &Kernel, bias: Option<&Tensor>, spec: ConvSpec) -> Result<Tensor> {
     conv2d_then(x, w, bias, spec, Then::Nothing)
 }
 
@@ -314,11 +245,11 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: ConvSpec) -> 
 ///
 /// # Errors
 /// As for [`conv2d`], and when what `then` reads has another size than the output.
-pub fn conv2d_then(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: ConvSpec, then: Then<'_>) -> Result<Tensor> {
-    let op = Forward { spec, then };
+pub fn conv2d_then(x: &Tensor, w: &Kernel, bias: Option<&Tensor>, spec: ConvSpec, then: Then<'_>) -> Result<Tensor> {
+    let op = Forward { spec, weight: w.shape(), then };
     match bias {
-        Some(b) => apply3(&op, x, w, b),
-        None => apply2(&op, x, w),
+        Some(b) => apply(&op, [x, w.data(), b]),
+        None => apply(&op, [x, w.data()]),
     }
 }
 
@@ -326,7 +257,7 @@ pub fn conv2d_then(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: ConvSpec
 ///
 /// # Errors
 /// As for [`conv2d`].
-pub fn conv2d_input_grad(dy: &Tensor, w: &Tensor, spec: ConvSpec, input: [usize; 2]) -> Result<Tensor> {
+pub fn conv2d_input_grad(dy: &Tensor, w: &Kernel, spec: ConvSpec, input: [usize; 2]) -> Result<Tensor> {
     conv2d_input_grad_then(dy, w, spec, input, Then::Nothing)
 }
 
@@ -336,12 +267,12 @@ pub fn conv2d_input_grad(dy: &Tensor, w: &Tensor, spec: ConvSpec, input: [usize;
 /// As for [`conv2d_then`].
 pub fn conv2d_input_grad_then(
     dy: &Tensor,
-    w: &Tensor,
+    w: &Kernel,
     spec: ConvSpec,
     input: [usize; 2],
     then: Then<'_>,
 ) -> Result<Tensor> {
-    apply2(&InputGrad { spec, input, then }, dy, w)
+    apply(&InputGrad { spec, weight: w.shape(), input, then }, [dy, w.data()])
 }
 
 /// Gradient of [`conv2d`] in its weight of `kernel` rows × columns: `x` `[N, H, W, I]`, `dy` `[N, H', W', O]` →
@@ -349,8 +280,32 @@ pub fn conv2d_input_grad_then(
 ///
 /// # Errors
 /// As for [`conv2d`].
-pub fn conv2d_weight_grad(x: &Tensor, dy: &Tensor, spec: ConvSpec, kernel: [usize; 2]) -> Result<Tensor> {
-    apply2(&WeightGrad { spec, kernel }, x, dy)
+pub fn conv2d_weight_grad(x: &Tensor, dy: &Tensor, spec: ConvSpec, kernel: [usize; 2]) -> Result<Kernel> {
+    let data = apply(&WeightGrad { spec, kernel }, [x, dy])?;
+    let shape = data.dims4()?;
+    Kernel::of(&data, shape.into())
+}
+
+/// Adds [`conv2d_weight_grad`] to `into`, whose elements are in the order of a [`Kernel`]'s.
+///
+/// # Errors
+/// As for [`conv2d_weight_grad`], and when `into` has another size.
+pub fn add_conv2d_weight_grad(
+    x: &Tensor,
+    dy: &Tensor,
+    spec: ConvSpec,
+    kernel: [usize; 2],
+    into: &Tensor,
+) -> Result<()> {
+    let op = WeightGrad { spec, kernel };
+    let cpu = || add_assign(into, &apply(&op, [x, dy])?);
+    either([x, dy, into], cpu, |tape, [x, dy, into]| {
+        let d = op.dims(x.dims, dy.dims)?;
+        if into.len() != d.weight_dims().iter().product::<usize>() {
+            bail!("{}: {:?} into {:?}", WeightGrad::NAME, d.weight_dims(), into.dims)
+        }
+        device::weight_grad(tape, &d, [x, dy], into, true)
+    })
 }
 
 /// Rows × columns that a transposed convolution makes of `input` rows × columns.
@@ -363,13 +318,14 @@ pub fn transposed_size(input: [usize; 2], kernel: [usize; 2], spec: ConvSpec) ->
 ///
 /// # Errors
 /// As for [`conv2d`].
-pub fn conv_transpose2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: ConvSpec) -> Result<Tensor> {
+pub fn conv_transpose2d(x: &Tensor, w: &Kernel, bias: Option<&Tensor>, spec: ConvSpec) -> Result<Tensor> {
     let (_, h, wd, _) = x.dims4()?;
-    let (_, _, kh, kw) = w.dims4()?;
-    let op = InputGrad { spec, input: transposed_size([h, wd], [kh, kw], spec), then: Then::Nothing };
+    let [_, _, kh, kw] = w.shape();
+    let input = transposed_size([h, wd], [kh, kw], spec);
+    let op = InputGrad { spec, weight: w.shape(), input, then: Then::Nothing };
     match bias {
-        Some(b) => apply3(&op, x, w, b),
-        None => apply2(&op, x, w),
+        Some(b) => apply(&op, [x, w.data(), b]),
+        None => apply(&op, [x, w.data()]),
     }
 }
 
@@ -377,7 +333,7 @@ pub fn conv_transpose2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: Con
 ///
 /// # Errors
 /// As for [`conv2d`].
-pub fn conv_transpose2d_input_grad(dy: &Tensor, w: &Tensor, spec: ConvSpec) -> Result<Tensor> {
+pub fn conv_transpose2d_input_grad(dy: &Tensor, w: &Kernel, spec: ConvSpec) -> Result<Tensor> {
     conv2d(dy, w, None, spec)
 }
 
@@ -385,43 +341,40 @@ pub fn conv_transpose2d_input_grad(dy: &Tensor, w: &Tensor, spec: ConvSpec) -> R
 ///
 /// # Errors
 /// As for [`conv2d`].
-pub fn conv_transpose2d_weight_grad(x: &Tensor, dy: &Tensor, spec: ConvSpec, kernel: [usize; 2]) -> Result<Tensor> {
+pub fn conv_transpose2d_weight_grad(x: &Tensor, dy: &Tensor, spec: ConvSpec, kernel: [usize; 2]) -> Result<Kernel> {
     conv2d_weight_grad(dy, x, spec, kernel)
 }
 
-/// Linear layer: `x` `[N, I]`, `w` `[O, I]`, `bias` `[O]` → `[N, O]`.
+/// Linear layer: `x` `[N, I]`, `w` `[O, I, 1, 1]`, `bias` `[O]` → `[N, O]`.
 ///
 /// # Errors
 /// As for [`conv2d`].
-pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    conv2d(&pixel(x)?, &pixel_weight(w)?, bias, ConvSpec::new(1, 0))?.flatten_from(1)
+pub fn linear(x: &Tensor, w: &Kernel, bias: Option<&Tensor>) -> Result<Tensor> {
+    conv2d(&pixel(x)?, w, bias, ConvSpec::new(1, 0))?.flatten_from(1)
 }
 
-/// Gradient of [`linear`] in its weight: `[O, I]`.
+/// Gradient of [`linear`] in its weight: `[O, I, 1, 1]`.
 ///
 /// # Errors
 /// As for [`conv2d`].
-pub fn linear_weight_grad(x: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    conv2d_weight_grad(&pixel(x)?, &pixel(dy)?, ConvSpec::new(1, 0), [1, 1])?.flatten_from(1)
+pub fn linear_weight_grad(x: &Tensor, dy: &Tensor) -> Result<Kernel> {
+    conv2d_weight_grad(&pixel(x)?, &pixel(dy)?, ConvSpec::new(1, 0), [1, 1])
 }
 
-fn pixel(x: &Tensor) -> Result<Tensor> {
+/// Vectors `[N, C]` as images of one pixel.
+///
+/// # Errors
+/// On another rank.
+pub fn pixel(x: &Tensor) -> Result<Tensor> {
     let (n, c) = x.dims2()?;
     x.reshape((n, 1, 1, c))
-}
-
-fn pixel_weight(w: &Tensor) -> Result<Tensor> {
-    let (o, i) = w.dims2()?;
-    w.reshape((o, i, 1, 1))
 }
 
 /// Multiplications and additions of one pass over `images` images: the same for the forward pass and both gradients.
 ///
 /// # Errors
 /// On shapes that do not fit.
-pub fn conv2d_flops(images: &[usize], weight: &[usize], spec: ConvSpec) -> Result<u64> {
-    let &[_, h, w, _] = images else { bail!("conv2d_flops: expected images [N, H, W, C], got {images:?}") };
-    let d = Dims::new("conv2d_flops", images, [h, w], weight, spec)?;
-    let product: usize = [d.n, d.output[0], d.output[1], d.o, d.i, d.kernel[0], d.kernel[1]].iter().product();
-    Ok(2 * product as u64)
+pub fn conv2d_flops(images: &[usize], weight: [usize; 4], spec: ConvSpec) -> Result<u64> {
+    let &[n, h, w, _] = images else { bail!("conv2d_flops: expected images [N, H, W, C], got {images:?}") };
+    Ok(Dims::new("conv2d_flops", n, [h, w], weight, spec)?.flops())
 }

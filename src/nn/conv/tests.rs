@@ -4,8 +4,10 @@ use candle_core::{DType, Tensor};
 
 use super::*;
 use crate::nn::activation::{leaky_relu, leaky_relu_slope};
+use crate::machine::precision::Precision;
 use crate::nn::image::add_scaled_bias;
-use crate::nn::testing::{adjoint, central_difference, close, device, dot, on_device, random, tensors_close};
+use crate::nn::kernel::operand;
+use crate::nn::testing::{adjoint, central_difference, close, device, dot, kernel, on_device, on_machine, random, tensors_close};
 
 struct Case {
     n: usize,
@@ -37,9 +39,9 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-fn tensors(c: &Case) -> (Tensor, Tensor, Tensor) {
+fn tensors(c: &Case) -> (Tensor, Kernel, Tensor) {
     let x = random("x", &[c.n, c.size[0], c.size[1], c.i]);
-    let w = random("w", &[c.o, c.i, c.kernel[0], c.kernel[1]]);
+    let w = kernel("w", [c.o, c.i, c.kernel[0], c.kernel[1]]);
     let y = conv2d(&x, &w, None, c.spec).unwrap();
     on_device(&y);
     let dy = random("dy", y.dims());
@@ -47,9 +49,9 @@ fn tensors(c: &Case) -> (Tensor, Tensor, Tensor) {
 }
 
 /// The definition, one multiplication at a time.
-fn naive(c: &Case, x: &Tensor, w: &Tensor, output: &[usize]) -> Tensor {
+fn naive(c: &Case, x: &Tensor, w: &Kernel, output: &[usize]) -> Tensor {
     let read = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-    let (x, w) = (read(x), read(w));
+    let (x, w) = (read(x), read(&w.tensor().unwrap()));
     let [h, wd] = c.size;
     let mut out = Vec::new();
     for n in 0..c.n {
@@ -108,7 +110,7 @@ fn gradients_are_adjoint_to_the_forward_pass() {
         let (x, w, dy) = tensors(&c);
         let y = conv2d(&x, &w, None, c.spec).unwrap();
         adjoint(&y, &dy, &x, &conv2d_input_grad(&dy, &w, c.spec, c.size).unwrap());
-        adjoint(&y, &dy, &w, &conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap());
+        adjoint(&y, &dy, w.data(), conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap().data());
     }
 }
 
@@ -116,11 +118,49 @@ fn gradients_are_adjoint_to_the_forward_pass() {
 fn gradients_are_central_differences() {
     for c in cases() {
         let (x, w, dy) = tensors(&c);
-        let (vx, vw) = (random("vx", x.dims()), random("vw", w.dims()));
-        let loss = |x: &Tensor, w: &Tensor| Ok(dot(&conv2d(x, w, None, c.spec)?, &dy));
+        let (vx, vw) = (random("vx", x.dims()), random("vw", w.data().dims()));
+        let loss = |x: &Tensor, w: &Kernel| Ok(dot(&conv2d(x, w, None, c.spec)?, &dy));
         central_difference(|x| loss(x, &w), &x, &vx, &conv2d_input_grad(&dy, &w, c.spec, c.size).unwrap());
-        central_difference(|w| loss(&x, w), &w, &vw, &conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap());
+        let dw = conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap();
+        central_difference(|at| loss(&x, &Kernel::of(at, w.shape())?), w.data(), &vw, dw.data());
     }
+}
+
+#[test]
+fn weight_gradients_are_added() {
+    for c in cases() {
+        let (x, w, dy) = tensors(&c);
+        let (dw, into) = (conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap(), w.data().copy().unwrap());
+        add_conv2d_weight_grad(&x, &dy, c.spec, c.kernel, &into).unwrap();
+        tensors_close(&into, &(w.data() + dw.data()).unwrap(), 1e-14);
+    }
+}
+
+#[test]
+fn bfloat16_rounds_operands_and_results() {
+    if !on_machine() {
+        return;
+    }
+    Precision::Bf16.during(|| {
+        for c in cases() {
+            let (x, w, dy) = tensors(&c);
+            let half = |t: &Tensor| operand(&t.to_dtype(DType::F32).unwrap()).unwrap();
+            let double = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+            let (xh, wh, dyh) = (half(&x), Kernel::of(&half(w.data()), w.shape()).unwrap(), half(&dy));
+            assert_eq!(xh.dtype(), DType::BF16);
+            // What the rounded operands give; the result is rounded once more, or added in f32 after that.
+            let (xr, wr, dyr) = (double(&xh), Kernel::of(&double(wh.data()), w.shape()).unwrap(), double(&dyh));
+            let y = conv2d(&xh, &wh, None, c.spec).unwrap();
+            assert_eq!(y.dtype(), DType::F32);
+            tensors_close(&double(&y), &conv2d(&xr, &wr, None, c.spec).unwrap(), 3e-3);
+            let dx = conv2d_input_grad(&dyh, &wh, c.spec, c.size).unwrap();
+            tensors_close(&double(&dx), &conv2d_input_grad(&dyr, &wr, c.spec, c.size).unwrap(), 3e-3);
+            let into = Tensor::zeros(w.data().elem_count(), DType::F32, device()).unwrap();
+            add_conv2d_weight_grad(&xh, &dyh, c.spec, c.kernel, &into).unwrap();
+            let want = conv2d_weight_grad(&xr, &dyr, c.spec, c.kernel).unwrap();
+            tensors_close(&double(&into), &want.data().flatten_all().unwrap(), 3e-3);
+        }
+    });
 }
 
 #[test]
@@ -134,7 +174,7 @@ fn single_precision_agrees_with_double() {
             assert_eq!(t.dtype(), DType::F32);
             t.to_dtype(DType::F64).unwrap()
         };
-        let (xs, ws, dys) = (single(&x), single(&w), single(&dy));
+        let (xs, ws, dys) = (single(&x), Kernel::of(&single(w.data()), w.shape()).unwrap(), single(&dy));
         tensors_close(
             &back(conv2d(&xs, &ws, None, c.spec).unwrap()),
             &conv2d(&x, &w, None, c.spec).unwrap(),
@@ -143,48 +183,52 @@ fn single_precision_agrees_with_double() {
         let dx = conv2d_input_grad(&dys, &ws, c.spec, c.size).unwrap();
         tensors_close(&back(dx), &conv2d_input_grad(&dy, &w, c.spec, c.size).unwrap(), tolerance);
         let dw = conv2d_weight_grad(&xs, &dys, c.spec, c.kernel).unwrap();
-        tensors_close(&back(dw), &conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap(), tolerance);
+        let want = conv2d_weight_grad(&x, &dy, c.spec, c.kernel).unwrap();
+        tensors_close(&back(dw.data().clone()), want.data(), tolerance);
     }
 }
 
 #[test]
 fn linear_is_a_matrix_product() {
     let (x, w, b) = (random("x", &[7, 37]), random("w", &[5, 37]), random("b", &[5]));
-    let y = linear(&x, &w, Some(&b)).unwrap();
+    let kernel = Kernel::new(&w.reshape((5, 37, 1, 1)).unwrap()).unwrap();
+    let y = linear(&x, &kernel, Some(&b)).unwrap();
     let want = x.matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
     tensors_close(&y, &want, 1e-13);
     let dy = random("dy", &[7, 5]);
-    tensors_close(&linear_weight_grad(&x, &dy).unwrap(), &dy.t().unwrap().matmul(&x).unwrap(), 1e-13);
+    let dw = linear_weight_grad(&x, &dy).unwrap().tensor().unwrap().reshape((5, 37)).unwrap();
+    tensors_close(&dw, &dy.t().unwrap().matmul(&x).unwrap(), 1e-13);
 }
 
 #[test]
 fn transposed_convolution_is_the_adjoint() {
     let spec = ConvSpec::new(2, 1);
-    let (x, w) = (random("x", &[2, 3, 4, 6]), random("w", &[6, 5, 4, 4]));
+    let (x, w) = (random("x", &[2, 3, 4, 6]), kernel("w", [6, 5, 4, 4]));
     let y = conv_transpose2d(&x, &w, None, spec).unwrap();
     assert_eq!(y.dims(), [2, 6, 8, 5]);
     let dy = random("dy", y.dims());
     adjoint(&y, &dy, &x, &conv_transpose2d_input_grad(&dy, &w, spec).unwrap());
-    adjoint(&y, &dy, &w, &conv_transpose2d_weight_grad(&x, &dy, spec, [4, 4]).unwrap());
+    adjoint(&y, &dy, w.data(), conv_transpose2d_weight_grad(&x, &dy, spec, [4, 4]).unwrap().data());
 }
 
 #[test]
 fn bad_shapes_are_refused() {
-    let (x, w) = (random("x", &[1, 4, 4, 3]), random("w", &[2, 5, 3, 3]));
+    let (x, w) = (random("x", &[1, 4, 4, 3]), kernel("w", [2, 5, 3, 3]));
     let error = conv2d(&x, &w, None, ConvSpec::new(1, 1)).unwrap_err().to_string();
     assert!(error.contains("[1, 4, 4, 3]") && error.contains("[1, 4, 4, 5]"), "{error}");
-    let w = random("w", &[2, 3, 7, 7]);
+    let w = kernel("w", [2, 3, 7, 7]);
     let error = conv2d(&x, &w, None, ConvSpec::new(1, 0)).unwrap_err().to_string();
     assert!(error.contains("larger than the padded input"), "{error}");
-    let w = random("w", &[2, 3, 3, 3]).to_dtype(DType::U8).unwrap();
+    let w = kernel("w", [2, 3, 3, 3]);
+    let w = Kernel::of(&w.data().to_dtype(DType::U8).unwrap(), w.shape()).unwrap();
     assert!(conv2d(&x, &w, None, ConvSpec::new(1, 1)).is_err());
-    close(conv2d_flops(&[2, 4, 4, 3], &[5, 3, 3, 3], ConvSpec::new(1, 1)).unwrap() as f64, 8640.0, 0.0);
+    close(conv2d_flops(&[2, 4, 4, 3], [5, 3, 3, 3], ConvSpec::new(1, 1)).unwrap() as f64, 8640.0, 0.0);
 }
 
 #[test]
 fn what_follows_a_convolution_is_done_to_its_output() {
     let spec = ConvSpec::new(2, 1);
-    let (x, w, b) = (random("x", &[3, 7, 9, 4]), random("w", &[5, 4, 3, 3]), random("b", &[5]));
+    let (x, w, b) = (random("x", &[3, 7, 9, 4]), kernel("w", [5, 4, 3, 3]), random("b", &[5]));
     let plain = conv2d(&x, &w, Some(&b), spec).unwrap();
     let leaky = conv2d_then(&x, &w, Some(&b), spec, Then::Leaky(0.1)).unwrap();
     tensors_close(&leaky, &leaky_relu(&plain, 0.1).unwrap(), 1e-15);

@@ -27,7 +27,7 @@ pub fn keep_pages() {
 pub fn reset_peak(device: &Device) -> Result<()> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
-        return crate::nn::device::cuda::reset_peak(device);
+        return super::cuda::reset_peak(device);
     }
     let Device::Cpu = device else { return Ok(()) };
     // SAFETY: returns pages that nothing uses, or they would count.
@@ -44,7 +44,7 @@ pub fn reset_peak(device: &Device) -> Result<()> {
 pub fn peak_bytes(device: &Device) -> Result<u64> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
-        return crate::nn::device::cuda::peak_bytes(device);
+        return super::cuda::peak_bytes(device);
     }
     let Device::Cpu = device else { return Ok(0) };
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

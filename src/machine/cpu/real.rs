@@ -2,19 +2,14 @@
 
 use std::sync::LazyLock;
 
-use candle_core::{CpuStorage, DType, Result, WithDType, bail};
+use candle_core::{CpuStorage, DType, Result, bail};
 
-use super::kernel::{Gather, Outer, Portable, gather_portable, narrow_portable, outer_portable};
+use super::kernel::{Gather, Number, Outer, Portable, gather_portable, narrow_portable, outer_portable};
 #[cfg(target_arch = "x86_64")]
 use super::kernel::{gather_avx2, gather_avx512, narrow_avx2, narrow_avx512, outer_avx2, outer_avx512};
 
 /// `f32` or `f64`.
-pub trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum {
-    /// Additive identity.
-    const ZERO: Self;
-    /// Multiplicative identity.
-    const ONE: Self;
-
+pub trait Real: Number {
     /// Elements of one vector register on this machine, which fixes the width of a packed weight panel.
     fn lanes() -> usize;
     /// Runs the gather kernel on the widest vector unit of this machine.
@@ -99,9 +94,6 @@ pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
 macro_rules! real {
     ($t:ty, $variant:ident, $bytes:expr) => {
         impl Real for $t {
-            const ZERO: Self = 0.0;
-            const ONE: Self = 1.0;
-
             fn lanes() -> usize {
                 match isa() {
                     Isa::Avx512 => 64 / $bytes,

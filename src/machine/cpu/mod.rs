@@ -1,0 +1,5 @@
+//! The CPU: element types and their vector units, the register-tiled loops, loops in parallel.
+
+pub mod kernel;
+pub mod parallel;
+pub mod real;
