@@ -13,6 +13,7 @@ mod run;
 mod slurm;
 mod status;
 mod submit;
+mod task;
 mod watch;
 
 use std::path::PathBuf;

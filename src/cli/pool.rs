@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::progress::bar;
-use super::submit::Task;
+use super::task::Task;
 use crate::config::Cell;
 use crate::error::AtPath;
 use crate::interrupt;

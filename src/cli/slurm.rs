@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::submit::Task;
+use super::task::Task;
 
 /// How often a task that was killed is put back into the queue.
 const RESTARTS: u32 = 10;

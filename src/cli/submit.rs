@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bench::{Place, Weights, bench};
 use super::cells::Cells;
+use super::task::Task;
 use super::{pool, slurm};
 use crate::config::{Cell, ExtractorKind};
 use crate::data;
@@ -83,14 +84,6 @@ impl Submission {
     fn write(&self, folder: &Path) -> Result<()> {
         Ok(write_bytes(&folder.join(FILE), &serde_json::to_vec_pretty(self)?)?)
     }
-}
-
-/// A task, as both engines start it.
-pub(super) struct Task {
-    /// `pgn-bench run …`, without the number of the cell.
-    pub(super) command: Vec<String>,
-    /// Folder of the submission, where the tasks' output goes.
-    pub(super) folder: PathBuf,
 }
 
 pub(super) fn execute(args: &Args) -> Result<ExitCode> {

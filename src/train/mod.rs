@@ -6,6 +6,7 @@ pub mod evaluate;
 pub mod existing;
 pub mod grid;
 pub mod import;
+pub mod instrument;
 pub mod lock;
 pub mod log;
 pub mod probe;
