@@ -12,8 +12,8 @@ mod report;
 mod run;
 mod slurm;
 mod status;
+mod submission;
 mod submit;
-mod task;
 mod watch;
 
 use std::path::PathBuf;
