@@ -51,7 +51,7 @@ fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
 
 /// Processes that train this cell of this results folder.
 fn trainers(output: &Path, cell: usize) -> Vec<i32> {
-    let pattern = format!("run .*--output {} --cell {cell}$", output.display());
+    let pattern = format!("run .*--output {} --device cpu --cell {cell}$", output.display());
     let out = Command::new("pgrep").args(["-f", &pattern]).output().unwrap();
     String::from_utf8(out.stdout).unwrap().lines().map(|l| l.parse().unwrap()).collect()
 }
@@ -89,6 +89,27 @@ fn a_pool_survives_a_killed_task_and_its_own_end() {
     assert!(code == 0 && stdout.contains("12 of 12 cells have ended"), "{stdout}");
     let (code, stdout, _) = run(&home.0, &submit);
     assert!(code == 0 && stdout.contains("All 12 cells have ended"), "{stdout}");
+}
+
+#[test]
+fn a_pool_hands_out_devices() {
+    let home = Folder::new("devices");
+    let file = home.write("tiny.yaml", &twelve(3));
+    let output = home.join("out");
+    let submit = |more: &[&str]| {
+        let mut args = vec!["submit", file.to_str().unwrap(), "--scale", "smoke", "--only", "seed=0"];
+        args.extend(["-o", output.to_str().unwrap(), "--jobs", "3"]);
+        args.extend(more);
+        run(&home.0, &args)
+    };
+    // None of these GPUs is here, which is found before the first task starts.
+    let (code, _, stderr) = submit(&["--devices", "cuda:900,cuda:901"]);
+    assert!(code == 2 && stderr.contains("--device cuda:900") && !output.exists(), "{stderr}");
+    let (code, stdout, stderr) = submit(&["--devices", "cpu,cpu"]);
+    assert!(code == 0 && stdout.contains("6 cells: 0 failed, 0 diverged"), "{stdout}{stderr}");
+    let (code, stdout, _) = run(&home.0, &["status", output.to_str().unwrap()]);
+    assert!(code == 0 && stdout.contains("6 of 6 cells have ended"), "{stdout}");
+    assert_eq!(stdout.lines().filter(|line| line.split_whitespace().any(|word| word == "cpu")).count(), 6, "{stdout}");
 }
 
 #[test]
@@ -137,21 +158,28 @@ fn a_job_is_printed_and_wrong_options_are_named() {
         args.extend(more);
         run(&home.0, &args)
     };
-    let options = ["--slurm", "--dry-run", "--partition", "gpu", "--array-limit", "4", "--sbatch=--gres=gpu:1"];
+    let options = ["--slurm", "--dry-run", "--partition", "gpu", "--array-limit", "4", "--sbatch=--exclusive"];
+    let options = [&options[..], &["--device", "cuda", "--gpus", "1"]].concat();
     let (code, script, stderr) = submit(&options);
     assert_eq!(code, 0, "{stderr}");
     for part in [
         "#SBATCH --array=0-11%4\n",
         "#SBATCH --partition=gpu\n",
         "#SBATCH --gres=gpu:1\n",
+        "#SBATCH --exclusive\n",
         "#SBATCH --requeue\n",
         "--signal=B:USR1@120\n",
-        "/out put' --cell \"$SLURM_ARRAY_TASK_ID\" &\n",
+        "/out put' --device cuda --cell \"$SLURM_ARRAY_TASK_ID\" &\n",
     ] {
         assert!(script.contains(part), "`{part}` is not in\n{script}");
     }
     let path = home.write("job.sh", &script);
     assert!(Command::new("bash").arg("-n").arg(path).status().unwrap().success());
+    let (code, lines, stderr) = submit(&["--jobs", "4", "--dry-run", "--devices", "cuda:0,cuda:1", "--only", "seed=0"]);
+    assert_eq!(code, 0, "{stderr}");
+    let ends: Vec<_> = lines.lines().map(|line| line.rsplit_once("--device ").unwrap().1).collect();
+    let expected: Vec<_> = (0..6).map(|n| format!("cuda:{} --cell {n}", n % 2)).collect();
+    assert_eq!(ends, expected);
     assert!(!output.exists());
     for (more, expected) in [
         (&["--dry-run"][..], "--slurm|--jobs"),
@@ -159,6 +187,13 @@ fn a_job_is_printed_and_wrong_options_are_named() {
         (&["--jobs", "0"], "0 is not in 1..=1024"),
         (&["--slurm", "--dry-run", "--sbatch=x\n#SBATCH y"], "no option for sbatch"),
         (&["--slurm", "--dry-run", "--set", "eval.extractor=inception"], "pgn-bench fetch inception"),
+        (&["--slurm", "--dry-run", "--gpus", "1"], "the tasks compute on the cpu; add --device cuda"),
+        (&["--jobs", "2", "--gpus", "1"], "cannot be used with"),
+        (&["--slurm", "--devices", "cpu"], "cannot be used with"),
+        (&["--jobs", "2", "--device", "cpu", "--devices", "cpu"], "cannot be used with"),
+        (&["--jobs", "2", "--dry-run", "--devices", "cuda:0,gpu"], "expected cpu, cuda or cuda:N"),
+        (&["--jobs", "2", "--dry-run", "--devices", "cpu,"], "expected cpu, cuda or cuda:N"),
+        (&["--jobs", "2", "--dry-run", "--devices", "cpu,cuda"], "add --precision f32"),
     ] {
         let (code, _, stderr) = submit(more);
         assert!(code == 2 && stderr.contains(expected), "{more:?}: {stderr}");

@@ -52,19 +52,19 @@ impl Weights {
 pub(super) struct Place {
     /// Where to compute: cpu, cuda or cuda:N (a GPU needs a build with `--features cuda`)
     #[arg(long, default_value = "cpu")]
-    device: String,
+    pub(super) device: String,
     /// What products are computed in; tf32, the default of a GPU, is one of a GPU only
     #[arg(long, value_parser = choice(&Precision::ALL))]
-    precision: Option<Precision>,
+    pub(super) precision: Option<Precision>,
     /// Let a GPU use only algorithms that give the same bits every time; the cpu always does
     #[arg(long)]
     deterministic: bool,
 }
 
 impl Place {
-    /// The arguments that name it.
+    /// The arguments after the device.
     pub(super) fn words(&self) -> Vec<String> {
-        let mut words = vec!["--device".to_owned(), self.device.clone()];
+        let mut words = Vec::new();
         if let Some(precision) = self.precision {
             words.extend(["--precision".to_owned(), precision.id().to_owned()]);
         }
@@ -73,7 +73,12 @@ impl Place {
     }
 
     pub(super) fn open(&self) -> Result<Compute> {
-        Ok(Compute::open(&self.device, self.precision, self.deterministic)?)
+        self.open_on(&self.device)
+    }
+
+    /// Another device in its place.
+    pub(super) fn open_on(&self, device: &str) -> Result<Compute> {
+        Ok(Compute::open(device, self.precision, self.deterministic)?)
     }
 }
 

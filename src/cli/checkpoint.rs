@@ -22,8 +22,9 @@ use crate::results::{self, Row};
 use crate::train::checkpoint::{self, Progress, Stored};
 use crate::train::evaluate::{evaluate as score, generate};
 use crate::train::grid;
+use crate::train::instrument::Instrument;
 use crate::train::probe::measure;
-use crate::train::rows::{Instrument, Origin};
+use crate::train::rows::Origin;
 use crate::train::run::{NEIGHBOURS, networks};
 use crate::train::step::State;
 

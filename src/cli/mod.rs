@@ -12,6 +12,7 @@ mod report;
 mod run;
 mod slurm;
 mod status;
+mod submission;
 mod submit;
 mod watch;
 

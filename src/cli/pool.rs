@@ -12,8 +12,7 @@ use anyhow::{Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::progress::bar;
-use super::submit::Task;
-use crate::config::Cell;
+use super::submission::{Submission, Task};
 use crate::error::AtPath;
 use crate::interrupt;
 
@@ -26,13 +25,15 @@ struct Running {
     number: usize,
     child: Child,
     restarts: u32,
+    /// Position of its device.
+    device: usize,
 }
 
-/// Runs the tasks of these numbers, `jobs` at a time. Exit code 1 when a cell diverged, 2 when a task failed.
+/// Runs the tasks of these numbers, `jobs` at a time, and records where. Exit code 1 when a cell diverged, 2 when a task failed.
 ///
 /// # Errors
 /// When a task cannot be started.
-pub(super) fn run(task: &Task, cells: &[Cell], numbers: &[usize], jobs: usize) -> Result<ExitCode> {
+pub(super) fn run(task: &Task, mut submission: Submission, numbers: &[usize], jobs: usize) -> Result<ExitCode> {
     let threads = (available_parallelism().map_or(1, usize::from) / jobs).max(1);
     interrupt::mark_only()?;
     let mut waiting: VecDeque<(usize, u32)> = numbers.iter().map(|&n| (n, 0)).collect();
@@ -50,10 +51,15 @@ pub(super) fn run(task: &Task, cells: &[Cell], numbers: &[usize], jobs: usize) -
         while running.len() < jobs
             && let Some((number, restarts)) = waiting.pop_front()
         {
-            let child = start(task, number, threads)?;
-            running.push(Running { number, child, restarts });
+            let device = least_used(task.devices.len(), running.iter().map(|r| r.device));
+            let name = &task.devices[device];
+            let child = start(task, number, name, threads)?;
+            running.push(Running { number, child, restarts, device });
+            submission.devices.insert(number, name.clone());
+            // Tasks are not left alone for want of a record.
+            let _ = submission.write(&task.folder);
         }
-        let names: Vec<String> = running.iter().map(|r| cells[r.number].name()).collect();
+        let names: Vec<String> = running.iter().map(|r| submission.cells[r.number].name()).collect();
         done.set_message(names.join(", "));
         sleep(LOOK_EVERY);
         let mut still = Vec::new();
@@ -62,7 +68,7 @@ pub(super) fn run(task: &Task, cells: &[Cell], numbers: &[usize], jobs: usize) -
                 still.push(r);
                 continue;
             };
-            let name = cells[r.number].name();
+            let name = submission.cells[r.number].name();
             match (status.code(), status.signal()) {
                 (Some(0), _) => done.println(format!("{name}: finished")),
                 (Some(1), _) => {
@@ -97,10 +103,16 @@ fn log(task: &Task, number: usize) -> PathBuf {
     task.folder.join(format!("task-{number}.log"))
 }
 
-fn start(task: &Task, number: usize, threads: usize) -> Result<Child> {
+/// The device with the fewest tasks, the first of several.
+fn least_used(devices: usize, used: impl Iterator<Item = usize> + Clone) -> usize {
+    (0..devices).min_by_key(|&device| used.clone().filter(|&u| u == device).count()).unwrap_or(0)
+}
+
+fn start(task: &Task, number: usize, device: &str, threads: usize) -> Result<Child> {
     let path = log(task, number);
     let out = File::options().create(true).append(true).open(&path).at("open", &path)?;
-    let [program, words @ ..] = task.command.as_slice() else { bail!("a task without a command") };
+    let command = task.on(device);
+    let [program, words @ ..] = command.as_slice() else { bail!("a task without a command") };
     let child = Command::new(program)
         .args(words)
         .args(["--cell", &number.to_string()])
@@ -119,5 +131,23 @@ fn stop(child: &Child) {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         // One that has just ended cannot be asked.
         let _ = kill_process(pid, Signal::TERM);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_shared_evenly_and_come_back() {
+        let mut used = Vec::new();
+        for expected in [0, 1, 2, 0, 1] {
+            used.push(least_used(3, used.iter().copied()));
+            assert_eq!(used.last(), Some(&expected));
+        }
+        // Of 0 1 2 0 1 the first task on 1 ends.
+        used.remove(1);
+        assert_eq!(least_used(3, used.iter().copied()), 1);
+        assert_eq!(least_used(1, used.iter().copied()), 0);
     }
 }

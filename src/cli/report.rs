@@ -15,8 +15,8 @@ use crate::report::gate::{self, Outcome};
 use crate::report::markdown::aligned;
 use crate::report::{baselines, csv, html, latex, markdown, plot};
 use crate::results::{self, Row};
-use crate::train::existing::CONFIG;
-use crate::train::run::{NEIGHBOURS, SAMPLES};
+use crate::train::existing::{CONFIG, SAMPLES};
+use crate::train::run::NEIGHBOURS;
 
 #[derive(clap::Args)]
 pub(super) struct ReportArgs {

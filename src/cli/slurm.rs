@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::submit::Task;
+use super::submission::Task;
 
 /// How often a task that was killed is put back into the queue.
 const RESTARTS: u32 = 10;
@@ -29,7 +29,10 @@ pub(super) struct Options {
     /// Slurm: cores of a task
     #[arg(long, value_name = "N", conflicts_with = "jobs", value_parser = clap::value_parser!(u32).range(1..))]
     cpus: Option<u32>,
-    /// Slurm: another option for sbatch, such as --sbatch=--gres=gpu:1
+    /// Slurm: GPUs of a task, which computes on one of them (--device cuda)
+    #[arg(long, value_name = "N", conflicts_with = "jobs", value_parser = clap::value_parser!(u32).range(1..))]
+    gpus: Option<u32>,
+    /// Slurm: another option for sbatch, such as --sbatch=--exclusive
     #[arg(long, value_name = "OPTION", conflicts_with = "jobs", allow_hyphen_values = true)]
     sbatch: Vec<String>,
 }
@@ -68,6 +71,10 @@ pub(super) fn script(task: &Task, options: &Options, name: &str, tasks: &[usize]
             task.folder.display()
         );
     }
+    let device = &task.devices[0];
+    if options.gpus.is_some() && device == "cpu" {
+        bail!("--gpus: the tasks compute on the cpu; add --device cuda");
+    }
     let limit = options.array_limit.map_or_else(String::new, |n| format!("%{n}"));
     let mut head = vec![
         format!("--job-name=pgn-bench-{name}"),
@@ -80,6 +87,8 @@ pub(super) fn script(task: &Task, options: &Options, name: &str, tasks: &[usize]
     head.extend(options.partition.iter().map(|p| format!("--partition={p}")));
     head.extend(options.time.iter().map(|t| format!("--time={t}")));
     head.extend(options.cpus.iter().map(|n| format!("--cpus-per-task={n}")));
+    // A task of an array is a job of one node; --gpus-per-task would want a number of tasks beside it.
+    head.extend(options.gpus.iter().map(|n| format!("--gres=gpu:{n}")));
     head.extend(options.sbatch.iter().cloned());
     if let Some(option) = head.iter().find(|o| o.contains('\n') || !o.starts_with('-')) {
         bail!("{option:?} is no option for sbatch, which begin with - and are of one line");
@@ -112,7 +121,7 @@ esac
 exit "$code"
 "#,
         here = quoted(&[here]),
-        command = quoted(&task.command),
+        command = quoted(&task.on(device)),
     );
     Ok(out)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use super::slurm;
-use super::submit::{Engine, Submission};
+use super::submission::{Engine, Submission};
 use super::watch::{HEAD, standing};
 use crate::report::markdown::aligned;
 use crate::train::existing::folder;
@@ -33,8 +33,9 @@ pub(super) fn execute(args: &Args) -> Result<()> {
             let standing = standing(&folder(&args.results, cell), cell)?;
             ended += usize::from(standing.ended);
             let queued = queue.get(&task);
-            let word = |of: fn(&slurm::Queued) -> &str| queued.map_or("–", of).to_owned();
-            let mut line = vec![task.to_string(), word(|q| &q.state), word(|q| &q.place)];
+            let place = queued.map(|q| &q.place).or(submission.devices.get(&task));
+            let word = |word: Option<&String>| word.map_or("–", String::as_str).to_owned();
+            let mut line = vec![task.to_string(), word(queued.map(|q| &q.state)), word(place)];
             line.extend(standing.cells);
             lines.push(line);
         }

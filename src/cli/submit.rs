@@ -1,28 +1,24 @@
 //! `pgn-bench submit`: an experiment's cells as the tasks of one Slurm array job, or of a pool of processes on this machine. A task
 //! is `run … --cell N --resume`, so whatever ends it, another one goes on.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use serde::{Deserialize, Serialize};
 
 use super::bench::{Place, Weights, bench};
 use super::cells::Cells;
+use super::submission::{Engine, FOLDER, Submission, Task};
 use super::{pool, slurm};
-use crate::config::{Cell, ExtractorKind};
+use crate::config::ExtractorKind;
 use crate::data;
 use crate::machine::compute::Compute;
 use crate::error::{AtPath, Error};
-use crate::files::{named, write_bytes};
+use crate::files::write_bytes;
 use crate::results;
 use crate::train::existing::{Existing, folder, settle};
 use crate::train::lock::Lock;
-
-/// Name of the file that describes a submission.
-const FILE: &str = "submission.json";
-/// Folder of a submission beside the runs: its description, the experiment as it was, the tasks' output.
-const FOLDER: &str = "submission";
 
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("engine").required(true).args(["slurm", "jobs"])))]
@@ -42,55 +38,15 @@ pub(super) struct Args {
     /// Run N cells at a time on this machine, its cores shared out among them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
+    /// With --jobs: devices for the cells, such as cuda:0,cuda:1. A cell that starts gets the device with the fewest cells, the
+    /// first of several; with more devices than N the last stay free
+    #[arg(long, value_name = "DEVICE,…", value_delimiter = ',', conflicts_with_all = ["device", "slurm"], value_parser = device)]
+    devices: Vec<String>,
     #[command(flatten)]
     options: slurm::Options,
     /// Print what would be submitted, and stop
     #[arg(long)]
     dry_run: bool,
-}
-
-/// Where the tasks of a submission are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Engine {
-    /// A Slurm job of this number.
-    Slurm(String),
-    /// A pool of this process.
-    Pool(u32),
-}
-
-/// What was submitted; the position of a cell is its task.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Submission {
-    pub(super) engine: Engine,
-    pub(super) cells: Vec<Cell>,
-}
-
-impl Submission {
-    /// The submissions below a results folder, each with its own.
-    pub(super) fn find(results: &Path) -> Result<Vec<(PathBuf, Self)>> {
-        let mut found = Vec::new();
-        for path in named(results, &[FILE])? {
-            let text = std::fs::read_to_string(&path).at("read", &path)?;
-            let submission: Self = serde_json::from_str(&text)
-                .map_err(|e| Error::content(&path, format!("not a submission of this version: {e}")))?;
-            submission.cells.iter().try_for_each(|cell| cell.check(&path))?;
-            found.push((path, submission));
-        }
-        Ok(found)
-    }
-
-    fn write(&self, folder: &Path) -> Result<()> {
-        Ok(write_bytes(&folder.join(FILE), &serde_json::to_vec_pretty(self)?)?)
-    }
-}
-
-/// A task, as both engines start it.
-pub(super) struct Task {
-    /// `pgn-bench run …`, without the number of the cell.
-    pub(super) command: Vec<String>,
-    /// Folder of the submission, where the tasks' output goes.
-    pub(super) folder: PathBuf,
 }
 
 pub(super) fn execute(args: &Args) -> Result<ExitCode> {
@@ -117,14 +73,21 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let output = std::path::absolute(&args.output).at("find", &args.output)?;
     let submitted = output.join(first.group()).join(FOLDER);
     let experiment = submitted.join("experiment.yaml");
-    let task = Task { command: command(args, &experiment, &output)?, folder: submitted.clone() };
+    let task =
+        Task { command: command(args, &experiment, &output)?, devices: devices(args)?, folder: submitted.clone() };
     let script = args.slurm.then(|| slurm::script(&task, &args.options, &first.group(), &open)).transpose()?;
     if args.dry_run {
         match script {
             Some(script) => print!("{script}"),
-            None => open.iter().for_each(|n| println!("{} --cell {n}", slurm::quoted(&task.command))),
+            None => open
+                .iter()
+                .zip(task.devices.iter().cycle())
+                .for_each(|(n, device)| println!("{} --cell {n}", slurm::quoted(&task.on(device)))),
         }
         return Ok(ExitCode::SUCCESS);
+    }
+    if !args.slurm {
+        task.devices.iter().try_for_each(|device| args.place.open_on(device).map(drop))?;
     }
     let _lock = Lock::acquire(&submitted)?;
     refuse_second(&output.join(first.group()), args.slurm)?;
@@ -134,14 +97,35 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
         let path = submitted.join("job.sh");
         write_bytes(&path, script.as_bytes())?;
         let job = slurm::submit(&path)?;
-        Submission { engine: Engine::Slurm(job.clone()), cells }.write(&submitted)?;
+        Submission { engine: Engine::Slurm(job.clone()), cells, devices: BTreeMap::new() }.write(&submitted)?;
         println!("job {job}: {} tasks; `pgn-bench status {}` shows them", open.len(), args.output.display());
         return Ok(ExitCode::SUCCESS);
     }
     // Made once, before the tasks would all wait for it.
-    bench(first, &args.weights, &args.place.open()?)?;
-    Submission { engine: Engine::Pool(std::process::id()), cells: cells.clone() }.write(&submitted)?;
-    pool::run(&task, &cells, &open, args.jobs.unwrap_or(1) as usize)
+    bench(first, &args.weights, &args.place.open_on(&task.devices[0])?)?;
+    let submission = Submission { engine: Engine::Pool(std::process::id()), cells, devices: BTreeMap::new() };
+    submission.write(&submitted)?;
+    pool::run(&task, submission, &open, args.jobs.unwrap_or(1) as usize)
+}
+
+/// The name of a device, whether it is there or not.
+fn device(name: &str) -> Result<String, &'static str> {
+    let is_gpu = || name.strip_prefix("cuda:").is_some_and(|n| n.parse::<usize>().is_ok());
+    if matches!(name, "cpu" | "cuda") || is_gpu() { Ok(name.to_owned()) } else { Err("expected cpu, cuda or cuda:N") }
+}
+
+/// Where the tasks compute.
+fn devices(args: &Args) -> Result<Vec<String>> {
+    if args.devices.is_empty() {
+        return Ok(vec![args.place.device.clone()]);
+    }
+    let on_cpu = |device: &String| device == "cpu";
+    if args.place.precision.is_none() && args.devices.iter().any(on_cpu) && !args.devices.iter().all(on_cpu) {
+        bail!(
+            "--devices: a GPU computes in tf32, which the cpu cannot, and the cells would not be compared: add --precision f32"
+        );
+    }
+    Ok(args.devices.clone())
 }
 
 fn ended(run: &Path) -> Result<bool> {

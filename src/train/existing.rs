@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, Stored};
 use super::lock;
-use super::run::SAMPLES;
 use crate::config::{Cell, Change};
 use crate::error::{AtPath, Error, Result};
 use crate::files::{create_folder, write_bytes};
@@ -12,6 +11,8 @@ use crate::results;
 
 /// Name of a run's resolved configuration in its folder.
 pub const CONFIG: &str = "config.json";
+/// Folder of a run's sample grids.
+pub const SAMPLES: &str = "samples";
 
 /// What to do about a run that is already there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

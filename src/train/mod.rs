@@ -7,6 +7,7 @@ pub mod existing;
 pub mod feed;
 pub mod grid;
 pub mod import;
+pub mod instrument;
 pub mod lock;
 pub mod log;
 pub mod probe;

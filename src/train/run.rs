@@ -7,7 +7,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::checkpoint::{self, Progress, Stored};
 use super::evaluate::{Bench, Scores, evaluate};
-use super::existing::{CONFIG, Existing, differences, empty_folder, folder, refuse_without_checkpoint, settle};
+use super::existing::{
+    CONFIG, Existing, SAMPLES, differences, empty_folder, folder, refuse_without_checkpoint, settle,
+};
 use super::grid;
 use super::lock::Lock;
 use super::log::{self, Line, Log};
@@ -32,8 +34,6 @@ use crate::nn::image::one_hot;
 use crate::results::{self, COST, PEAK, Row};
 use crate::rng::Stream;
 
-/// Folder of a run's sample grids.
-pub const SAMPLES: &str = "samples";
 /// Name of a run's picture of generated images and the training images nearest to them.
 pub const NEIGHBOURS: &str = "neighbours.png";
 /// Rows and columns of a sample grid.

@@ -26,10 +26,10 @@ pub(super) fn cost(report: &mut Report, measured: &[Measured]) {
                 }
                 let cells = [
                     s.label.clone(),
-                    cost.show(3),
+                    cost.show(decimals(cost.mean(), 3)),
                     base(s).map_or_else(|| "–".to_owned(), |b| format!("{:.2}×", cost.mean() / b)),
                     peak.map_or_else(|| "–".to_owned(), |p| p.show(2)),
-                    hours.map_or_else(|| "–".to_owned(), |h| h.show(2)),
+                    hours.map_or_else(|| "–".to_owned(), |h| h.show(decimals(h.mean(), 2))),
                     s.runs.len().to_string(),
                     s.devices().join(", "),
                 ];
@@ -51,8 +51,8 @@ pub(super) fn cost(report: &mut Report, measured: &[Measured]) {
     let head = ["method", "s/step", "over none", "peak memory GiB", "hours", "seeds", "device"];
     report.document.table(Table {
         id: "cost-table".to_owned(),
-        caption: "Training alone, evaluation excluded; memory is the process's, data set included. Runs of different machines or of a \
-                  machine with other work are not comparable."
+        caption: "Training alone, evaluation excluded; memory is the process's, on a GPU what is in use there, data set included. Runs \
+                  of different machines or of a machine with other work are not comparable."
             .to_owned(),
         head: head.map(str::to_owned).to_vec(),
         lines,
@@ -61,6 +61,11 @@ pub(super) fn cost(report: &mut Report, measured: &[Measured]) {
     for file in files {
         report.figure(format!("{file}.svg"), "Seconds of a training step by method.".to_owned());
     }
+}
+
+/// So many decimals, or as many as three digits of a small number take.
+fn decimals(x: f64, least: usize) -> usize {
+    if x > 0.0 { ((2.0 - x.log10().floor()).max(0.0) as usize).clamp(least, 6) } else { least }
 }
 
 /// What is published, as published: groups without runs of ours, methods, augmentations, and other harnesses.
