@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, SamplingMode, Throughput};
 use pgn_bench::nn::conv::{ConvSpec, conv2d, conv2d_flops, conv2d_input_grad, conv2d_weight_grad};
+use pgn_bench::nn::kernel::Kernel;
 use pgn_bench::rng::Stream;
 use update::{Update, What};
 
@@ -88,9 +89,10 @@ fn main() -> Result<()> {
     for s in &shapes {
         let spec = ConvSpec { stride: s.stride, padding: s.padding };
         let [kh, kw] = s.kernel;
-        let (x, w) = (random(&[s.images, s.side, s.side, s.input])?, random(&[s.output, s.input, kh, kw])?);
+        let x = random(&[s.images, s.side, s.side, s.input])?;
+        let w = Kernel::new(&random(&[s.output, s.input, kh, kw])?)?;
         let dy = conv2d(&x, &w, None, spec)?;
-        let n = conv2d_flops(x.dims(), w.dims(), spec)?;
+        let n = conv2d_flops(x.dims(), w.shape(), spec)?;
         flops.push(n);
         bench(&mut c, &s.name, PASSES[0], Some(n), || conv2d(&x, &w, None, spec));
         bench(&mut c, &s.name, PASSES[1], Some(n), || conv2d_input_grad(&dy, &w, spec, [s.side; 2]));

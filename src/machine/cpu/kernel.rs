@@ -22,15 +22,13 @@ pub trait Number: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum {
     const ONE: Self;
 }
 
-impl Number for f32 {
-    const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
+macro_rules! number {
+    ($($t:ty),*) => { $(impl Number for $t {
+        const ZERO: Self = 0.0;
+        const ONE: Self = 1.0;
+    })* };
 }
-
-impl Number for f64 {
-    const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
-}
+number!(f32, f64);
 
 /// Rows (pixels or input channels) of a register tile.
 pub const ROWS: usize = 6;
