@@ -3,18 +3,17 @@
 //!
 //! `cargo bench --bench kernels [-- FILTER]`
 
-mod update;
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, SamplingMode, Throughput};
+use pgn_bench::machine::compute::Compute;
 use pgn_bench::nn::conv::{ConvSpec, conv2d, conv2d_flops, conv2d_input_grad, conv2d_weight_grad};
 use pgn_bench::nn::kernel::Kernel;
 use pgn_bench::rng::Stream;
-use update::{Update, What};
+use pgn_bench::train::update::{Update, What};
 
 #[derive(serde::Deserialize)]
 struct Shape {
@@ -105,7 +104,7 @@ fn main() -> Result<()> {
         let mut update = None;
         bench(&mut c, "update", &name(case), None, || -> Result<()> {
             if update.is_none() {
-                update = Some(Update::new(case.0, case.1, 1.0, 64, &candle_core::Device::Cpu)?);
+                update = Some(Update::new(case.0, case.1, 1.0, 64, &Compute::cpu())?);
             }
             Ok(update.as_mut().map_or(Ok(()), |u| u.run(case.2))?)
         });

@@ -1,19 +1,15 @@
 //! Times training updates at full size and prints one JSON object: the counterpart of `benches/peer/step.py`.
 //!
 //! `step --arch cnn32 --method pgn --what critic|generator|whole --repeat 5 [--width 1] [--batch 64] [--device cuda]
-//! [--precision f32|tf32] [--burst 1]`
-
-#[path = "../benches/update/mod.rs"]
-mod update;
-
-use std::time::Instant;
+//! [--precision f32|tf32|bf16] [--burst 1] [--no-graph]`
 
 use clap::Parser;
-use pgn_bench::machine::compute::Compute;
-use pgn_bench::machine::precision::Precision;
 use pgn_bench::error::Result;
+use pgn_bench::machine::compute::Compute;
 use pgn_bench::machine::memory;
-use update::{Update, What};
+use pgn_bench::machine::precision::Precision;
+use pgn_bench::train::profile::{median, timed};
+use pgn_bench::train::update::{Update, What};
 
 #[derive(Parser)]
 struct Args {
@@ -32,11 +28,14 @@ struct Args {
     batch: usize,
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// f32 or tf32
+    /// f32, tf32 or bf16
     #[arg(long)]
     precision: Option<String>,
     #[arg(long)]
     deterministic: bool,
+    /// Make a device's updates call by call
+    #[arg(long)]
+    no_graph: bool,
     /// Updates between two waits for the device, which each time is an equal share of
     #[arg(long, default_value_t = 1)]
     burst: usize,
@@ -47,27 +46,18 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let precision = args.precision.as_deref().and_then(|p| Precision::ALL.iter().find(|(id, _)| *id == p));
     let compute = Compute::open(&args.device, precision.map(|p| p.1), args.deterministic)?;
-    let mut update = Update::new(&args.arch, &args.method, args.width, args.batch, &compute.device)?;
+    let compute = Compute { graph: !args.no_graph, ..compute };
+    let mut update = Update::new(&args.arch, &args.method, args.width, args.batch, &compute)?;
     // The first round warms the caches and the allocator, and compiles a GPU's kernels.
     update.run(args.what)?;
     update.wait()?;
     memory::reset_peak(&compute.device)?;
-    let mut times = Vec::new();
-    for _ in 0..args.repeat {
-        let start = Instant::now();
-        for _ in 0..args.burst {
-            update.run(args.what)?;
-        }
-        update.wait()?;
-        times.push(start.elapsed().as_secs_f64() / args.burst as f64);
-    }
-    let mut sorted = times.clone();
-    sorted.sort_by(f64::total_cmp);
+    let times = timed(&mut update, args.what, [args.repeat, args.burst])?;
     println!(
         "{}",
         serde_json::json!({
             "arch": args.arch, "method": args.method, "what": args.what.to_string(),
-            "median_s": sorted[sorted.len() / 2], "times_s": times,
+            "median_s": median(&times), "times_s": times,
             "device": compute.id(), "flops": update.flops(args.what)?, "peak_bytes": memory::peak_bytes(&compute.device)?,
         })
     );

@@ -21,10 +21,10 @@ use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Tensor};
 use pgn_bench::critic::{self, Critic};
-use pgn_bench::machine::compute::Compute;
-use pgn_bench::machine::precision::Precision;
 use pgn_bench::generators::{self, Generator, Latents, Mode};
 use pgn_bench::losses::Loss;
+use pgn_bench::machine::compute::Compute;
+use pgn_bench::machine::precision::Precision;
 use pgn_bench::methods::{self, Choice};
 use pgn_bench::nn::image::{channels_first, channels_last, one_hot};
 use pgn_bench::nn::store::Store;

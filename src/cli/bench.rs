@@ -1,121 +1,167 @@
-//! What measuring starts from: device, extractor, reference.
+//! `pgn-bench bench`.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use serde_json::json;
 
-use super::choice;
-use super::progress::{bar, followed};
-use crate::config::{Cell, ExtractorKind};
-use crate::data::{Images, Split, load};
-use crate::machine::compute::Compute;
-use crate::machine::precision::Precision;
-use crate::metrics::Extractor;
-use crate::metrics::classifier::Classifier;
-use crate::metrics::inception::resize::Resize;
-use crate::metrics::inception::{Inception, OFFICIAL};
-use crate::train::evaluate::Bench;
+use super::setup::Place;
+use crate::files::write_bytes;
+use crate::machine::memory;
+use crate::report::markdown::aligned;
+use crate::train::profile::{Peak, Recording, median, peak, profile, timed};
+use crate::train::update::{Update, What};
 
-/// Files of the Inception network.
+/// Side of the matrices whose product is the peak: on a GPU, and on a device that is emulated.
+const PEAK: [usize; 2] = [8192, 64];
+
 #[derive(clap::Args)]
-pub(super) struct Weights {
-    /// Inception weights with pytorch-fid's names (.safetensors, .pth); else the official ones that `fetch inception` left
+pub(super) struct Args {
+    /// The networks: cnn32, cnn48, resnet32, …
+    #[arg(long, default_value = "cnn32")]
+    arch: String,
+    /// The method
+    #[arg(long, default_value = "pgn")]
+    method: String,
+    /// Multiplies every number of channels
+    #[arg(long, default_value_t = 1.0)]
+    width: f64,
+    /// Real images a critic update; as many generated ones, and twice as many a generator update
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Times that each kind of update is measured
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    repeat: u16,
+    /// Updates between two waits for the device, which each is an equal share of
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    burst: u16,
+    /// Lines of the table by part and operator
+    #[arg(long, default_value_t = 30)]
+    lines: usize,
+    /// Write everything measured to this file
     #[arg(long, value_name = "FILE")]
-    weights: Option<PathBuf>,
-    /// A file with `fc.weight`, when the weights have none (needed for the Inception Score only)
-    #[arg(long, value_name = "FILE")]
-    head: Option<PathBuf>,
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
 }
 
-impl Weights {
-    /// The files that were given, with the options that name them.
-    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let named = [("--weights", &self.weights), ("--head", &self.head)];
-        named.into_iter().filter_map(|(option, file)| Some((option, file.as_deref()?)))
-    }
+fn cells<const N: usize>(of: [String; N]) -> Vec<String> {
+    of.to_vec()
+}
 
-    pub(super) fn inception(&self, resize: Resize, compute: &Compute) -> Result<Inception> {
-        let weights = match (&self.weights, OFFICIAL.cached()) {
-            (Some(file), _) => file.clone(),
-            (None, Some(_)) => OFFICIAL.fetch()?,
-            (None, None) => bail!("no Inception weights: run `pgn-bench fetch inception`, or give a file as --weights"),
+/// Rate of something done in some seconds, and its share of the most there is.
+fn share(done: u64, seconds: f64, most: Option<f64>, unit: f64) -> String {
+    let rate = done as f64 / seconds;
+    match most {
+        _ if done == 0 => String::new(),
+        Some(most) => format!("{:.1} ({:.0} %)", rate / unit, 100.0 * rate / most),
+        None => format!("{:.1}", rate / unit),
+    }
+}
+
+pub(super) fn execute(args: &Args) -> Result<()> {
+    let compute = args.place.open()?;
+    if !(args.width > 0.0 && args.width.is_finite()) {
+        anyhow::bail!("--width {}: expected a positive number", args.width);
+    }
+    let is_machine = compute.is_machine();
+    let burst = if is_machine { usize::from(args.burst) } else { 1 };
+    let rounds = [usize::from(args.repeat), burst];
+    let mut update = Update::new(&args.arch, &args.method, args.width, usize::from(args.batch), &compute)?;
+    memory::reset_peak(&compute.device)?;
+    let mut seconds = Vec::new();
+    for what in [What::Whole, What::Critic, What::Generator] {
+        seconds.push((what, timed(&mut update, what, rounds)?));
+    }
+    let (most, recordings) = match is_machine {
+        false => (None, Vec::new()),
+        true => {
+            let most = peak(&compute, PEAK[usize::from(compute.emulated)])?;
+            let programs = update.programs()?;
+            let of = |(program, what): (_, usize)| profile(program, median(&seconds[what].1), 3);
+            (Some(most), programs.iter().zip([1, 2]).map(of).collect::<candle_core::Result<Vec<_>>>()?)
+        }
+    };
+    let bytes = memory::peak_bytes(&compute.device)?;
+    println!("{} {} of width {} and {} images on {}", args.arch, args.method, args.width, args.batch, compute.id());
+    print!("{}", totals(&update, &seconds, most, &recordings)?);
+    println!("memory: {:.0} MB at most", bytes as f64 / 1e6);
+    if let Some(most) = most {
+        println!("peak: {:.1} TFLOP/s in a product, {:.0} GB/s in a copy", most.flops / 1e12, most.bytes / 1e9);
+        print!("\n{}", by_operator(&recordings, most, args.lines));
+    }
+    if let Some(path) = &args.json {
+        let times = seconds.iter().map(|(what, s)| (what.to_string(), json!({"median_s": median(s), "times_s": s})));
+        let all = json!({
+            "arch": args.arch, "method": args.method, "width": args.width, "batch": args.batch,
+            "device": compute.id(), "graph": compute.graph, "critic_steps": update.critic_steps(),
+            "flops": update.flops(What::Whole)?, "peak_bytes": bytes, "peak": most,
+            "updates": times.collect::<serde_json::Map<_, _>>(),
+            "critic": recordings.first(), "generator": recordings.get(1),
+        });
+        write_bytes(path, serde_json::to_string_pretty(&all)?.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn totals(
+    update: &Update,
+    seconds: &[(What, Vec<f64>)],
+    most: Option<Peak>,
+    recordings: &[Recording],
+) -> Result<String> {
+    let head = ["update", "ms", "smallest–largest", "TFLOP/s", "launches", "MB", "allocations", "arena MB"];
+    let mut rows = Vec::new();
+    for (what, s) in seconds {
+        let of: Vec<(u64, &Recording)> = match (what, recordings) {
+            (What::Critic, [critic, _]) => vec![(1, critic)],
+            (What::Generator, [_, generator]) => vec![(1, generator)],
+            (What::Whole, [critic, generator]) => vec![(update.critic_steps(), critic), (1, generator)],
+            _ => Vec::new(),
         };
-        // Distances are of f32 features, however the networks are trained.
-        let compute = compute.with(Precision::F32);
-        Ok(Inception::from_file(&weights, self.head.as_deref(), resize, compute)?)
+        let sum = |f: fn(&Recording) -> u64| match of.is_empty() {
+            true => String::new(),
+            false => of.iter().map(|(n, r)| n * f(r)).sum::<u64>().to_string(),
+        };
+        let ms = |s: f64| format!("{:.3}", 1e3 * s);
+        let ends = [f64::min, f64::max].map(|f: fn(f64, f64) -> f64| ms(s.iter().copied().fold(s[0], f)));
+        rows.push(cells([
+            what.to_string(),
+            ms(median(s)),
+            ends.join("–"),
+            share(update.flops(*what)?, median(s), most.map(|m| m.flops), 1e12),
+            sum(|r| r.launches as u64),
+            sum(|r| r.bytes / 1_000_000),
+            sum(|r| r.allocations as u64),
+            of.iter().map(|(_, r)| (r.arena_bytes / 1_000_000).to_string()).collect::<Vec<_>>().join(", "),
+        ]));
     }
+    Ok(aligned(&head.map(str::to_owned), rows))
 }
 
-/// Where to compute, and how.
-#[derive(clap::Args)]
-pub(super) struct Place {
-    /// Where to compute: cpu, cuda or cuda:N (a GPU needs a build with `--features cuda`)
-    #[arg(long, default_value = "cpu")]
-    pub(super) device: String,
-    /// What products are computed in; tf32, the default of a GPU, is one of a GPU only
-    #[arg(long, value_parser = choice(&Precision::ALL))]
-    pub(super) precision: Option<Precision>,
-    /// Let a GPU use only algorithms that give the same bits every time; the cpu always does
-    #[arg(long)]
-    deterministic: bool,
-}
-
-impl Place {
-    /// The arguments after the device.
-    pub(super) fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
-        if let Some(precision) = self.precision {
-            words.extend(["--precision".to_owned(), precision.id().to_owned()]);
-        }
-        words.extend(self.deterministic.then(|| "--deterministic".to_owned()));
-        words
-    }
-
-    pub(super) fn open(&self) -> Result<Compute> {
-        self.open_on(&self.device)
-    }
-
-    /// Another device in its place.
-    pub(super) fn open_on(&self, device: &str) -> Result<Compute> {
-        Ok(Compute::open(device, self.precision, self.deterministic)?)
-    }
-}
-
-/// Data, extractor and reference that all cells of an experiment share.
-pub(super) fn bench(cell: &Cell, weights: &Weights, compute: &Compute) -> Result<Bench> {
-    // The file that may be missing comes before the work.
-    let inception = match cell.eval.extractor {
-        ExtractorKind::Inception => Some(weights.inception(cell.eval.resize, compute)?),
-        ExtractorKind::Classifier => None,
-    };
-    let train = loaded(cell, cell.split)?;
-    let reference = if cell.eval.reference == cell.split { train.clone() } else { loaded(cell, cell.eval.reference)? };
-    let extractor: Box<dyn Extractor> = match inception {
-        Some(inception) => Box::new(inception),
-        None => {
-            if train.classes < 2 {
-                bail!(
-                    "{} has no labels, which `extractor: classifier` is trained on: use `extractor: inception`",
-                    train.name
-                );
-            }
-            let classifier = followed("training the feature classifier", "steps", |progress| {
-                Ok(Classifier::cached(&train, &mut |step, of| progress(step as usize, of as usize))?)
-            })?;
-            let accuracy = 100.0 * classifier.accuracy_on(&reference)?;
-            eprintln!("extractor {} classifies {accuracy:.1} % of {} rightly", classifier.id(), reference.name);
-            Box::new(classifier)
-        }
-    };
-    let taking = bar(&format!("features of {}", reference.name), reference.len() as u64, "images");
-    let bench = Bench::new(cell, train, &reference, extractor, compute, &mut |done| taking.set_position(done as u64))?;
-    taking.finish_and_clear();
-    Ok(bench)
-}
-
-/// A split of a cell's data set, with a bar while it is decoded.
-pub(super) fn loaded(cell: &Cell, split: Split) -> Result<Arc<Images>> {
-    let what = format!("{}:{split} at {} pixels", cell.dataset.name(), cell.image_size);
-    followed(&what, "images", |progress| Ok(load(&cell.dataset, split, cell.image_size, progress)?))
+/// What the longest calls of both kinds of update do, made one by one.
+fn by_operator(recordings: &[Recording], most: Peak, lines: usize) -> String {
+    let head = ["update", "part", "operator", "launches", "ms", "share", "GB/s", "TFLOP/s"];
+    let mut all: Vec<_> = recordings
+        .iter()
+        .zip(["critic", "generator"])
+        .flat_map(|(r, of)| {
+            let sum: f64 = r.lines.iter().map(|l| l.seconds).sum();
+            r.lines.iter().map(move |line| (of, line, line.seconds / sum))
+        })
+        .collect();
+    all.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+    let rows = all.into_iter().take(lines).map(|(of, line, part)| {
+        cells([
+            of.to_owned(),
+            line.stage.to_owned(),
+            line.name.to_owned(),
+            line.launches.to_string(),
+            format!("{:.3}", 1e3 * line.seconds),
+            format!("{:.1} %", 100.0 * part),
+            share(line.bytes, line.seconds, Some(most.bytes), 1e9),
+            share(line.flops, line.seconds, Some(most.flops), 1e12),
+        ])
+    });
+    aligned(&head.map(str::to_owned), rows.collect())
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use candle_core::Device;
 
-use super::bench::{self, Place, Weights, bench};
 use super::choice;
 use super::progress::{bar, followed};
+use super::setup::{self, Place, Weights, bench};
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
 use crate::data::{Split, nearest, to_bytes};
 use crate::error::AtPath;
@@ -213,7 +213,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
     let stored = open(&args.checkpoint)?;
     let cell = stored.progress.cell.clone();
     let split = args.split.unwrap_or(cell.split);
-    let images = bench::loaded(&cell, split)?;
+    let images = setup::loaded(&cell, split)?;
     let (state, progress) = restore(stored, &compute.device)?;
     let choice = methods::require(&cell.method)?;
     let n = args.n.min(images.len());
@@ -276,7 +276,7 @@ pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
     else {
         bail!("name the picture as -o FILE.png, or give the run's folder");
     };
-    let images = bench::loaded(&cell, cell.split)?;
+    let images = setup::loaded(&cell, cell.split)?;
     if args.n < 2 || args.k == 0 || args.k > images.len() {
         bail!("-n {} -k {}: at least two images, and one to {} neighbours", args.n, args.k, images.len());
     }

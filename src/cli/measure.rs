@@ -6,9 +6,9 @@ use anyhow::{Result, bail};
 use candle_core::Tensor;
 use serde_json::json;
 
-use super::bench::{Place, Weights};
 use super::choice;
 use super::progress::{bar, followed};
+use super::setup::{Place, Weights};
 use crate::data::source::{self, Named, Picture};
 use crate::metrics::collect::{Collected, Collector, Needs};
 use crate::metrics::frechet::{Gaussian, Reference};

@@ -10,6 +10,7 @@ mod pool;
 mod progress;
 mod report;
 mod run;
+mod setup;
 mod slurm;
 mod status;
 mod submission;
@@ -106,6 +107,8 @@ enum Command {
     Neighbours(checkpoint::NeighboursArgs),
     /// Write the report on a results folder: the paper's tables beside ours, claims, curves, pictures
     Report(report::ReportArgs),
+    /// Time training updates of a network by operator and pass: launches, bytes, shares of the device's measured peak
+    Bench(bench::Args),
     /// Check Fréchet distances against thresholds and baselines: exit code 1 when one fails, 2 when they cannot be compared
     Gate(report::GateArgs),
     /// Run the cells of an experiment as the tasks of a Slurm array job, or several at a time on this machine
@@ -158,6 +161,7 @@ impl Cli {
             Command::Sample(args) => checkpoint::sample(&args)?,
             Command::Neighbours(args) => checkpoint::neighbours(&args)?,
             Command::Report(args) => report::report(&args)?,
+            Command::Bench(args) => bench::execute(&args)?,
             Command::Gate(args) => return report::gate(&args),
             Command::Submit(args) => return submit::execute(&args),
             Command::Status(args) => status::execute(&args)?,

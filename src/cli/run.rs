@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use candle_core::Device;
 
-use super::bench::{Place, Weights, bench};
 use super::cells::Cells;
 use super::progress::{CellBar, bar};
 use super::report::{last_grid, rows};
+use super::setup::{Place, Weights, bench};
 use super::slurm::quoted;
 use crate::config::Cell;
 use crate::data;

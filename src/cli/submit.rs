@@ -7,15 +7,15 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use super::bench::{Place, Weights, bench};
 use super::cells::Cells;
+use super::setup::{Place, Weights, bench};
 use super::submission::{Engine, FOLDER, Submission, Task};
 use super::{pool, slurm};
 use crate::config::ExtractorKind;
 use crate::data;
-use crate::machine::compute::Compute;
 use crate::error::{AtPath, Error};
 use crate::files::write_bytes;
+use crate::machine::compute::Compute;
 use crate::results;
 use crate::train::existing::{Existing, folder, settle};
 use crate::train::lock::Lock;

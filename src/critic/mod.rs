@@ -21,6 +21,7 @@ mod resnet;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
+use crate::machine::program::stage;
 use crate::nn::activation::{add, leaky_relu, leaky_relu_slope};
 use crate::nn::conv::{Then, conv2d_input_grad_then, conv2d_then};
 use crate::nn::image::{add_channel_sum, add_scaled_bias, combine_images, ones, scale_images, select_class};
@@ -161,9 +162,8 @@ impl Critic {
         let power = if training { Power::Moving } else { Power::Still };
         let stored = self.net.affines().map(|a| &a.weight);
         let all = weights(stored, self.spectra.as_ref(), [&self.params, &self.buffers], power)?;
-        let with_bias = |(weight, a): (Weight, &Affine)| {
-            Ok((weight, a.bias.map(|id| self.params.get(id)).transpose()?))
-        };
+        let with_bias =
+            |(weight, a): (Weight, &Affine)| Ok((weight, a.bias.map(|id| self.params.get(id)).transpose()?));
         all.into_iter().zip(self.net.affines()).map(with_bias).collect()
     }
 
@@ -178,10 +178,10 @@ impl Critic {
             f: x.clone(),
             input: x.clone(),
             labels: labels.cloned(),
-            weights: self.weights(training)?,
+            weights: stage("critic weights", || self.weights(training))?,
             kept: vec![None; self.net.slots],
         };
-        let out = self.run(&self.net.layers, x.clone(), &mut pass)?;
+        let out = stage("critic forward", || self.run(&self.net.layers, x.clone(), &mut pass))?;
         let (n, h, w, _) = out.dims4()?;
         if (h, w) != (1, 1) {
             bail!("images of shape {:?} do not fit this critic: its output has {h}×{w} pixels, not 1×1", x.dims())
@@ -349,10 +349,14 @@ impl Critic {
     /// # Errors
     /// When `c` has another shape.
     pub fn first_order(&self, pass: &Forward, c: &Tensor, gradients: &Store) -> Result<()> {
-        self.adjoint(&self.net.layers, self.seed(pass, c)?, pass, false, &mut |affine, delta| {
-            self.gradient(pass, affine, [delta, kept(pass, affine.slot)?], gradients)?;
-            affine.bias.map_or(Ok(()), |bias| add_channel_sum(delta, None, &gradients.get(bias)?))
-        })?;
+        let mut visit = |affine: &Affine, delta: &Tensor| {
+            stage("critic weight gradient", || {
+                self.gradient(pass, affine, [delta, kept(pass, affine.slot)?], gradients)?;
+                affine.bias.map_or(Ok(()), |bias| add_channel_sum(delta, None, &gradients.get(bias)?))
+            })
+        };
+        let seed = self.seed(pass, c)?;
+        stage("critic adjoint", || self.adjoint(&self.net.layers, seed, pass, false, &mut visit))?;
         Ok(())
     }
 
@@ -363,10 +367,11 @@ impl Critic {
     pub fn linearise(&self, pass: &Forward) -> Result<Linear> {
         let mut deltas = vec![None; self.net.slots];
         let seed = self.seed(pass, &ones(pass.scalar()?.dim(0)?, &pass.f)?)?;
-        let gradient = self.adjoint(&self.net.layers, seed, pass, true, &mut |affine, delta| {
+        let mut visit = |affine: &Affine, delta: &Tensor| {
             deltas[affine.slot] = Some(delta.clone());
             Ok(())
-        })?;
+        };
+        let gradient = stage("critic adjoint", || self.adjoint(&self.net.layers, seed, pass, true, &mut visit))?;
         match gradient {
             Some(gradient) => Ok(Linear { gradient, deltas }),
             None => bail!("the critic has no layers"),
@@ -379,7 +384,7 @@ impl Critic {
     /// When the network has more than one output.
     pub fn input_gradient(&self, pass: &Forward) -> Result<Tensor> {
         let seed = self.seed(pass, &ones(pass.scalar()?.dim(0)?, &pass.f)?)?;
-        match self.adjoint(&self.net.layers, seed, pass, true, &mut |_, _| Ok(()))? {
+        match stage("critic adjoint", || self.adjoint(&self.net.layers, seed, pass, true, &mut |_, _| Ok(())))? {
             Some(gradient) => Ok(gradient),
             None => bail!("the critic has no layers"),
         }
@@ -399,14 +404,17 @@ impl Critic {
         gradients: &Store,
     ) -> Result<()> {
         let start = combine_images(&pass.input, c, [&linear.gradient, s], t)?;
-        self.tangent(&self.net.layers, start, pass, c, &mut |affine, h| {
+        let mut visit = |affine: &Affine, h: &Tensor| {
             let Some(delta) = &linear.deltas[affine.slot] else { bail!("no adjoint was kept for this layer") };
-            self.gradient(pass, affine, [delta, h], gradients)?;
-            match (c, affine.bias) {
-                (Some(c), Some(bias)) => add_channel_sum(delta, Some(c), &gradients.get(bias)?),
-                _ => Ok(()),
-            }
-        })?;
+            stage("critic weight gradient", || {
+                self.gradient(pass, affine, [delta, h], gradients)?;
+                match (c, affine.bias) {
+                    (Some(c), Some(bias)) => add_channel_sum(delta, Some(c), &gradients.get(bias)?),
+                    _ => Ok(()),
+                }
+            })
+        };
+        stage("critic tangent", || self.tangent(&self.net.layers, start, pass, c, &mut visit))?;
         Ok(())
     }
 

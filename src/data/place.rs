@@ -82,9 +82,7 @@ pub fn place_images(bytes: &Tensor, places: &Tensor) -> Result<Tensor> {
         let made = placed(&bytes.flatten_all()?.to_vec1()?, side, &rows);
         Tensor::from_vec(made, &dims, bytes.device())?.to_dtype(places.dtype())
     };
-    either([places, bytes], cpu, |tape, [places, bytes]| {
-        tape.made("place_images", &dims, words![bytes, places, side])
-    })
+    either([places, bytes], cpu, |tape, [places, bytes]| tape.made("place_images", &dims, words![bytes, places, side]))
 }
 
 #[cfg(test)]

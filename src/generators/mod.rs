@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::critic::bytes_of;
 use crate::machine::current::is_machine;
+use crate::machine::program::stage;
 use crate::nn::activation::{add, tanh, tanh_grad};
 use crate::nn::batch_norm::{Affine, Coefficients, Statistics, batch_norm_relu, batch_norm_relu_grad};
 use crate::nn::conv::{
@@ -192,7 +193,8 @@ impl Generator {
     pub fn forward(&self, latents: &Latents, mode: Mode) -> Result<Forward> {
         let mut kept: Vec<Option<Kept>> = (0..self.slots).map(|_| None).collect();
         let weights = self.weights(mode)?;
-        let images = self.run(&self.layers, latents.z.clone(), (mode, &latents.labels, &weights), &mut kept)?;
+        let call = (mode, &latents.labels, &weights[..]);
+        let images = stage("generator forward", || self.run(&self.layers, latents.z.clone(), call, &mut kept))?;
         Ok(Forward { images, labels: latents.labels.clone(), weights, kept })
     }
 
@@ -201,7 +203,9 @@ impl Generator {
     /// # Errors
     /// As for [`Generator::forward`].
     pub fn images(&self, latents: &Latents, mode: Mode) -> Result<Tensor> {
-        self.run(&self.layers, latents.z.clone(), (mode, &latents.labels, &self.weights(mode)?), &mut [])
+        let weights = self.weights(mode)?;
+        let call = (mode, &latents.labels, &weights[..]);
+        stage("generator forward", || self.run(&self.layers, latents.z.clone(), call, &mut []))
     }
 
     fn weights(&self, mode: Mode) -> Result<Vec<Weight>> {
@@ -210,7 +214,8 @@ impl Generator {
             Mode::Batch => Power::Once,
             Mode::Running => Power::Still,
         };
-        weights(self.weights.iter(), self.spectra.as_ref(), [&self.params, &self.buffers], power)
+        let stores = [&self.params, &self.buffers];
+        stage("generator weights", || weights(self.weights.iter(), self.spectra.as_ref(), stores, power))
     }
 
     /// Numbers of a linear layer's outputs `[N, C·side·side]` as images, in the order that they are kept in.
@@ -222,13 +227,7 @@ impl Generator {
         }
     }
 
-    fn run(
-        &self,
-        layers: &[Layer],
-        mut x: Tensor,
-        call: Call,
-        kept: &mut [Option<Kept>],
-    ) -> Result<Tensor> {
+    fn run(&self, layers: &[Layer], mut x: Tensor, call: Call, kept: &mut [Option<Kept>]) -> Result<Tensor> {
         // An empty `kept` is a pass that nothing follows.
         let keep = |kept: &mut [Option<Kept>], slot: usize, value: Kept| {
             if let Some(place) = kept.get_mut(slot) {
@@ -302,7 +301,7 @@ impl Generator {
     /// # Errors
     /// When the cotangent has another shape than the images.
     pub fn backward(&self, mut pass: Forward, cotangent: &Tensor, gradients: &Store) -> Result<()> {
-        self.back(&self.layers, cotangent.clone(), &mut pass, gradients)?;
+        stage("generator backward", || self.back(&self.layers, cotangent.clone(), &mut pass, gradients))?;
         Ok(())
     }
 

@@ -16,14 +16,16 @@ pub struct Compute {
     pub device: Device,
     /// Its precision.
     pub precision: Precision,
+    /// Whether a device's training updates are recorded, and not made call by call.
+    pub graph: bool,
     /// Whether it is emulated on the CPU.
-    emulated: bool,
+    pub emulated: bool,
 }
 
 impl Compute {
     /// The CPU.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, precision: Precision::F32, emulated: false }
+        Self { device: Device::Cpu, precision: Precision::F32, graph: true, emulated: false }
     }
 
     /// Opens `cpu`, `cuda`, `cuda:N` or, in this thread, `emulated` (with the channels first in convolutions: `emulated:first`). On a
@@ -78,14 +80,14 @@ impl Compute {
 
 fn emulated(channels_last: bool, precision: Option<Precision>) -> Compute {
     current::stand_in(Some(Rc::new(Emulated::new(channels_last))));
-    Compute { device: Device::Cpu, precision: precision.unwrap_or(Precision::F32), emulated: true }
+    Compute { precision: precision.unwrap_or(Precision::F32), emulated: true, ..Compute::cpu() }
 }
 
 #[cfg(feature = "cuda")]
 fn gpu(number: usize, precision: Option<Precision>, deterministic: bool) -> Result<Compute> {
     let device = super::cuda::open(number, deterministic)
         .map_err(|e| Error::invalid(format!("--device cuda:{number}: no such GPU, or no driver for it: {e}")))?;
-    Ok(Compute { device, precision: precision.unwrap_or(Precision::Tf32), emulated: false })
+    Ok(Compute { device, precision: precision.unwrap_or(Precision::Tf32), ..Compute::cpu() })
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -210,9 +210,8 @@ fn convolve(pass: Pass, d: &Dims, [x, w, y]: [&[f64]; 3]) -> Vec<f64> {
         let from = [0, 1].map(|a| (p[a] * d.spec.stride + t[a]).wrapping_sub(d.spec.padding[a]));
         (from[0] < d.input[0] && from[1] < d.input[1]).then(|| from[0] * d.input[1] + from[1])
     };
-    let pairs: Vec<[usize; 3]> = (0..area(d.output))
-        .flat_map(|p| (0..taps).filter_map(move |t| meet(p, t).map(|from| [p, t, from])))
-        .collect();
+    let pairs: Vec<[usize; 3]> =
+        (0..area(d.output)).flat_map(|p| (0..taps).filter_map(move |t| meet(p, t).map(|from| [p, t, from]))).collect();
     let x_at = |n: usize, pixel: usize| (n * area(d.input) + pixel) * d.i;
     let y_at = |n: usize, pixel: usize| (n * area(d.output) + pixel) * d.o;
     let w_at = |o: usize, tap: usize| (o * taps + tap) * d.i;

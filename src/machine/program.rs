@@ -4,7 +4,7 @@
 //! arena, alive from the first call that touches it to the last, so that the calls need no memory of their own and no allocation
 //! when they are made again. All other memory must be named before: it stays where it is, and holds what goes in and comes out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -22,6 +22,15 @@ const ALIGNMENT: u64 = 256;
 
 thread_local! {
     static RECORDING: RefCell<Option<Recording>> = const { RefCell::new(None) };
+    static STAGE: Cell<&'static str> = const { Cell::new("") };
+}
+
+/// Runs `work` as a part of a program that is known by a name: its calls bear it.
+pub fn stage<R>(name: &'static str, work: impl FnOnce() -> R) -> R {
+    let before = STAGE.replace(name);
+    let result = work();
+    STAGE.set(before);
+    result
 }
 
 #[derive(Default)]
@@ -31,6 +40,7 @@ struct Recording {
     buffers: Vec<Buffer>,
     fixed: Vec<Memory>,
     calls: Vec<Call>,
+    stages: Vec<&'static str>,
 }
 
 #[derive(Clone, Copy)]
@@ -71,6 +81,7 @@ impl Recording {
             bail!("{}: the program that is recorded does not know an operand of {} bytes", call.name(), memory.bytes)
         })?;
         self.calls.push(placed);
+        self.stages.push(STAGE.get());
         Ok(())
     }
 }
@@ -92,6 +103,8 @@ pub(super) fn called(call: &Call) -> Result<()> {
 /// Recorded calls.
 pub struct Program {
     calls: Vec<Call>,
+    /// What each call is a part of.
+    stages: Vec<&'static str>,
     /// Where each buffer lies in the arena.
     places: Vec<u64>,
     /// Bytes of the arena.
@@ -117,11 +130,13 @@ pub fn record(device: &Device, fixed: Vec<Tensor>, work: impl FnOnce() -> Result
     let known = fixed.iter().map(memory).collect::<Result<_>>()?;
     RECORDING.set(Some(Recording { fixed: known, ..Recording::default() }));
     let done = work();
-    let Some(Recording { buffers, calls, .. }) = RECORDING.take() else { bail!("a program was recorded within another") };
+    let Some(Recording { buffers, calls, stages, .. }) = RECORDING.take() else {
+        bail!("a program was recorded within another")
+    };
     done?;
     let (places, arena_bytes) = placed(&buffers);
     let used = buffers.iter().filter(|b| b.span.is_some()).count();
-    Ok(Program { calls, places, arena_bytes, buffers: used, fixed, device: device.clone() })
+    Ok(Program { calls, stages, places, arena_bytes, buffers: used, fixed, device: device.clone() })
 }
 
 fn machine(device: &Device) -> Result<std::rc::Rc<dyn Machine>> {
@@ -143,7 +158,8 @@ fn placed(buffers: &[Buffer]) -> (Vec<u64>, u64) {
     };
     for k in order {
         let size = buffers[k].bytes.next_multiple_of(ALIGNMENT);
-        let mut taken: Vec<[u64; 2]> = done.iter().filter(|&&d| meet(d, k)).map(|&d| [places[d], buffers[d].bytes]).collect();
+        let mut taken: Vec<[u64; 2]> =
+            done.iter().filter(|&&d| meet(d, k)).map(|&d| [places[d], buffers[d].bytes]).collect();
         taken.sort_unstable();
         let mut at = 0;
         for [from, bytes] in taken {
@@ -163,6 +179,7 @@ fn placed(buffers: &[Buffer]) -> (Vec<u64>, u64) {
 pub struct Loaded {
     replay: Box<dyn Replay>,
     calls: Vec<Call>,
+    stages: Vec<&'static str>,
     machine: std::rc::Rc<dyn Machine>,
     _memory: Vec<Tensor>,
 }
@@ -197,7 +214,7 @@ impl Program {
         let calls = self.calls.iter().map(|call| call.moved(at)).collect::<Result<Vec<_>>>()?;
         let replay = machine.ready(calls.clone())?;
         let memory = self.fixed.iter().cloned().chain([arena]).collect();
-        Ok(Loaded { replay, calls, machine, _memory: memory })
+        Ok(Loaded { replay, calls, stages: self.stages.clone(), machine, _memory: memory })
     }
 }
 
@@ -210,12 +227,12 @@ impl Loaded {
         self.replay.replay()
     }
 
-    /// Each call and the seconds it takes.
+    /// Each call with what it is a part of and the seconds it takes.
     ///
     /// # Errors
     /// When the device refuses one.
-    pub fn timed(&self, rounds: usize) -> Result<Vec<(&Call, f64)>> {
+    pub fn timed(&self, rounds: usize) -> Result<Vec<(&Call, &'static str, f64)>> {
         let seconds = self.machine.timed(&self.calls, rounds)?;
-        Ok(self.calls.iter().zip(seconds).collect())
+        Ok(self.calls.iter().zip(&self.stages).zip(seconds).map(|((call, stage), s)| (call, *stage, s)).collect())
     }
 }

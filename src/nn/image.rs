@@ -212,9 +212,7 @@ pub fn add_channel_sum(x: &Tensor, s: Option<&Tensor>, into: &Tensor) -> Result<
         Some(s) => add_assign(into, &channel_sum(x, s)?),
         None => add_assign(into, &channel_sum(x, &Tensor::ones(x.dim(0)?, x.dtype(), x.device())?)?),
     };
-    either([x, into], cpu, |tape, [x, into]| {
-        channel_sum_on(tape, x, s.map(|s| tape.array(s)).transpose()?, into, true)
-    })
+    either([x, into], cpu, |tape, [x, into]| channel_sum_on(tape, x, s.map(|s| tape.array(s)).transpose()?, into, true))
 }
 
 /// `cᵢ·xᵢ + sᵢ·(gᵢ − t)` (without `c`: the second term alone): `x` and `g` `[N, …]`, `c` and `s` `[N]`.
@@ -257,11 +255,15 @@ pub fn mix_images([a, b]: [&Tensor; 2], epsilon: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When their images differ in shape.
 pub fn join(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    either([a, b], || Tensor::cat(&[a, b], 0), |tape, [a, b]| {
-        same_dims("join", &a.dims[1..], &b.dims[1..])?;
-        let dims = [&[a.dims[0] + b.dims[0]], &a.dims[1..]].concat();
-        tape.made("join", &dims, words![a, a.len(), b])
-    })
+    either(
+        [a, b],
+        || Tensor::cat(&[a, b], 0),
+        |tape, [a, b]| {
+            same_dims("join", &a.dims[1..], &b.dims[1..])?;
+            let dims = [&[a.dims[0] + b.dims[0]], &a.dims[1..]].concat();
+            tape.made("join", &dims, words![a, a.len(), b])
+        },
+    )
 }
 
 /// Of each image the value of its class, `labels` `[N, classes]` being ones among zeros: `x` `[N, 1, 1, classes]` → `[N, 1, 1, 1]`.

@@ -67,9 +67,13 @@ pub fn operand(x: &Tensor) -> Result<Tensor> {
     if x.dtype() != DType::F32 || Precision::current() != Precision::Bf16 {
         return Ok(x.clone());
     }
-    either([x], || Ok(x.clone()), |tape, [array]| {
-        let out = tape.alloc_of(array.dims, DType::BF16)?;
-        tape.each("to_bf16", array.len(), words![tape.memory(&out)?, array])?;
-        Ok(out)
-    })
+    either(
+        [x],
+        || Ok(x.clone()),
+        |tape, [array]| {
+            let out = tape.alloc_of(array.dims, DType::BF16)?;
+            tape.each("to_bf16", array.len(), words![tape.memory(&out)?, array])?;
+            Ok(out)
+        },
+    )
 }

@@ -13,12 +13,16 @@ use crate::machine::call::Product;
 pub fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let ((m, k), (rows, n)) = (a.dims2()?, b.dims2()?);
     same_dims("product", &[k], &[rows])?;
-    either([a, b], || a.matmul(b), |tape, [a, b]| {
-        let out = tape.alloc(&[m, n])?;
-        let sides = [a.memory(), b.memory(), tape.memory(&out)?];
-        tape.product(Product { size: [m, n, k], transposed: [false; 2] }, (sides, tape.element), false)?;
-        Ok(out)
-    })
+    either(
+        [a, b],
+        || a.matmul(b),
+        |tape, [a, b]| {
+            let out = tape.alloc(&[m, n])?;
+            let sides = [a.memory(), b.memory(), tape.memory(&out)?];
+            tape.product(Product { size: [m, n, k], transposed: [false; 2] }, (sides, tape.element), false)?;
+            Ok(out)
+        },
+    )
 }
 
 /// Adds `aᵀ·b` to `into`: `a` `[k, m]`, `b` `[k, n]`, `into` `[m, n]`.
@@ -29,8 +33,12 @@ pub fn add_transposed_product(a: &Tensor, b: &Tensor, into: &Tensor) -> Result<(
     let ((k, m), (rows, n)) = (a.dims2()?, b.dims2()?);
     same_dims("transposed product", &[k], &[rows])?;
     same_dims("transposed product", &[m, n], into.dims())?;
-    either([a, b, into], || add_assign(into, &a.t()?.matmul(b)?), |tape, [a, b, into]| {
-        let sides = [a.memory(), b.memory(), into.memory()];
-        tape.product(Product { size: [m, n, k], transposed: [true, false] }, (sides, tape.element), true)
-    })
+    either(
+        [a, b, into],
+        || add_assign(into, &a.t()?.matmul(b)?),
+        |tape, [a, b, into]| {
+            let sides = [a.memory(), b.memory(), into.memory()];
+            tape.product(Product { size: [m, n, k], transposed: [true, false] }, (sides, tape.element), true)
+        },
+    )
 }

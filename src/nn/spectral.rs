@@ -299,8 +299,7 @@ impl Spectra {
             tape.blocks("spectral_times", rows, words![Word::Nothing, table, n, w, of_vectors, times])?;
             let moved = (power == Power::Moving).then_some(kept);
             let inverse = tape.memory(&inverses)?;
-            let words =
-                words![Word::Nothing, table, self.epsilon, times, of_vectors, inverse, iterated, moved];
+            let words = words![Word::Nothing, table, self.epsilon, times, of_vectors, inverse, iterated, moved];
             tape.blocks("spectral_u", n, words)?;
             tape.each("spectral_divide", elements, words![table, n, w, inverse, tape.memory(&out)?])?;
             Ok((out, vectors, inverses))

@@ -226,7 +226,8 @@ impl Store {
                 bail!("tensor `{key}` has shape {:?}, expected {:?}", value.dims(), e.shape)
             }
             let value = value.to_dtype(self.flat.dtype())?.to_device(self.flat.device())?;
-            let ordered = if is_machine(self.flat.device())? { e.order.to_device(&value.contiguous()?)? } else { value };
+            let ordered =
+                if is_machine(self.flat.device())? { e.order.to_device(&value.contiguous()?)? } else { value };
             self.set(Id(i), &ordered)?;
         }
         Ok(())

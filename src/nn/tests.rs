@@ -5,8 +5,8 @@ use candle_core::{Result, Tensor};
 use super::activation::{add, leaky_relu, leaky_relu_slope, tanh, tanh_grad};
 use super::batch_norm::{Affine, Coefficients, Statistics, batch_norm_relu, batch_norm_relu_grad, channel_moments};
 use super::image::{
-    add_channel_sum, add_scaled_bias, channel_sum, clear, combine_images, join, mix_images, norm, ones, scale_images, select_class,
-    squared_distance,
+    add_channel_sum, add_scaled_bias, channel_sum, clear, combine_images, join, mix_images, norm, ones, scale_images,
+    select_class, squared_distance,
 };
 use super::matrix::{add_transposed_product, product};
 use super::pool::{max_pool3, mean_pool3};
@@ -188,7 +188,8 @@ fn batch_norm_is_its_definition() {
     tensors_close(&of_batch, &want, 1e-13);
     // Running statistics as PyTorch's: the variance is the unbiased one.
     let (running_mean, running_variance) = (random("rm", &[5]), random("rv", &[5]));
-    let moved = |old: &Tensor, new: &Tensor, scale: f64| ((old * 0.9).unwrap() + (new * (0.1 * scale)).unwrap()).unwrap();
+    let moved =
+        |old: &Tensor, new: &Tensor, scale: f64| ((old * 0.9).unwrap() + (new * (0.1 * scale)).unwrap()).unwrap();
     let rows = 72.0;
     let [to_mean, to_variance] =
         [moved(&running_mean, &mean, 1.0), moved(&running_variance, &variance, rows / (rows - 1.0))];
@@ -226,9 +227,8 @@ fn batch_norm_gradients_are_central_differences() {
 fn batch_norm_gradients(shape: &[usize]) {
     let (x, gamma, beta) = (random("x", &DIMS), random("gamma", shape), random("beta", shape));
     let dy = random("dy", &DIMS);
-    let run = |x: &Tensor, gamma: &Tensor, beta: &Tensor| {
-        batch_norm_relu(x, affine(gamma, beta), Statistics::Batch, 1e-5)
-    };
+    let run =
+        |x: &Tensor, gamma: &Tensor, beta: &Tensor| batch_norm_relu(x, affine(gamma, beta), Statistics::Batch, 1e-5);
     let coefficients = run(&x, &gamma, &beta).unwrap().1;
     let gradient = |dy: &Tensor, coefficients: &Coefficients| {
         let (dx, of_images) = batch_norm_relu_grad(dy, &x, coefficients, None).unwrap();

@@ -54,7 +54,8 @@ pub fn weights<'a>(
     [params, buffers]: [&Store; 2],
     power: Power,
 ) -> Result<Vec<Weight>> {
-    let mut together = spectra.map(|s| s.normalise(params, buffers, power)).transpose()?.unwrap_or_default().into_iter();
+    let mut together =
+        spectra.map(|s| s.normalise(params, buffers, power)).transpose()?.unwrap_or_default().into_iter();
     // On a device those that nothing is done to are cast together.
     let halves = if is_machine(params.flat().device())? { Some(operand(params.flat())?) } else { None };
     let halves = halves.filter(|h| h.dtype() == DType::BF16);
@@ -93,13 +94,7 @@ impl Weight {
     ///
     /// # Errors
     /// When shapes do not fit.
-    pub fn add_gradient(
-        &self,
-        stored: &Stored,
-        [x, dy]: [&Tensor; 2],
-        spec: ConvSpec,
-        into: &Store,
-    ) -> Result<()> {
+    pub fn add_gradient(&self, stored: &Stored, [x, dy]: [&Tensor; 2], spec: ConvSpec, into: &Store) -> Result<()> {
         let [_, _, kh, kw] = self.kernel.shape();
         let target = into.get(stored.id)?;
         match (&self.normalised, stored.fold) {

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::html::escape;
 use super::markdown::plain;
 use super::runs::{Protocol, Run, protocols, runs, series};
-use crate::machine::precision::Precision;
 use crate::error::{Error, Result};
 use crate::files::{read_yaml, write_bytes};
+use crate::machine::precision::Precision;
 use crate::results::Row;
 use crate::statistics::{mean_and_deviation, t_quantile};
 

@@ -8,10 +8,10 @@ use super::instrument::Instrument;
 use crate::config::{Cell, Metric};
 use crate::data::source::pictures;
 use crate::data::{Images, to_bytes};
-use crate::machine::compute::Compute;
 use crate::error::{Error, Result};
 use crate::generators::Generator;
 use crate::interrupt;
+use crate::machine::compute::Compute;
 use crate::metrics::collect::{Collected, Collector, KEPT, Needs, keeps};
 use crate::metrics::frechet::Reference;
 use crate::metrics::inception_score::Score;
@@ -38,8 +38,6 @@ pub struct Bench {
     pub instrument: Instrument,
     /// Where networks live.
     pub compute: Compute,
-    /// Whether a device's updates are recorded.
-    pub graph: bool,
 }
 
 /// What an evaluation measured.
@@ -103,7 +101,6 @@ impl Bench {
             reference: Reference::new(&gaussian)?,
             reference_features: of.kept,
             compute: compute.clone(),
-            graph: true,
         })
     }
 }

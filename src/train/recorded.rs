@@ -139,8 +139,7 @@ impl Recorded {
         };
         let report = state.scheduled_critic_update(choice, loss, &batch, &inputs.schedule)?;
         let norm = norm(state.gradients()[0])?;
-        let numbers =
-            [Some(report.loss), report.penalty, report.consistency, Some(norm), report.input_gradient_norm];
+        let numbers = [Some(report.loss), report.penalty, report.consistency, Some(norm), report.input_gradient_norm];
         put_row(&self.report, None, &numbers)
     }
 
@@ -150,15 +149,8 @@ impl Recorded {
         state.scheduled_average(&schedule)?;
         let norm = norm(state.gradients()[1])?;
         let of_critic = |k: usize| self.report.narrow(0, k, 1).map(Some);
-        let numbers = [
-            of_critic(0)?,
-            Some(value),
-            of_critic(1)?,
-            of_critic(2)?,
-            of_critic(3)?,
-            Some(norm),
-            of_critic(4)?,
-        ];
+        let numbers =
+            [of_critic(0)?, Some(value), of_critic(1)?, of_critic(2)?, of_critic(3)?, Some(norm), of_critic(4)?];
         put_row(&self.measured, Some(&self.feed.generator_table()?), &numbers)
     }
 }

@@ -10,10 +10,10 @@ use super::evaluate::{Bench, Scores, evaluate};
 use super::existing::{
     CONFIG, Existing, SAMPLES, differences, empty_folder, folder, refuse_without_checkpoint, settle,
 };
+use super::feed::{Draw, Feed, STRETCH, drawn_mix};
 use super::grid;
 use super::lock::Lock;
 use super::log::{self, Line, Log};
-use super::feed::{Draw, Feed, STRETCH, drawn_mix};
 use super::recorded::Recorded;
 use super::rows::{self, Origin};
 use super::step::{CriticBatch, State};
@@ -22,13 +22,13 @@ use crate::config::{Cell, Weights};
 use crate::critic::Critic;
 use crate::data::loader::{Loader, Plan};
 use crate::data::place::resident;
-use crate::machine::precision::Precision;
 use crate::error::{Error, Result};
 use crate::files::{remove_temporaries, write_bytes};
 use crate::generators::{Generator, Mode};
 use crate::interrupt;
 use crate::losses::Loss;
 use crate::machine::memory;
+use crate::machine::precision::Precision;
 use crate::methods::{self, Choice};
 use crate::nn::image::one_hot;
 use crate::results::{self, COST, PEAK, Row};
@@ -284,7 +284,7 @@ impl<'a> Run<'a> {
             resident: bytes.is_some(),
         };
         let feed = Feed::start(draw, self.state.critic.params.flat(), bytes)?;
-        Ok(Maker::Device(Box::new(Recorded::new(feed, &self.state, self.bench.graph)?)))
+        Ok(Maker::Device(Box::new(Recorded::new(feed, &self.state, self.bench.compute.graph)?)))
     }
 
     fn note_peak(&mut self) -> Result<()> {

@@ -6,6 +6,7 @@ use crate::config::Weights;
 use crate::critic::{Critic, Forward, Linear};
 use crate::generators::{Generator, Latents, Mode};
 use crate::losses::Loss;
+use crate::machine::program::stage;
 use crate::methods::{CR_WEIGHT, Choice, Method, Normalised, cotangents};
 use crate::nn::image::{clear, join, mix_images, norm, scale_images, squared_distance};
 use crate::nn::op::{either, numbers};
@@ -129,11 +130,15 @@ fn mean(t: &Tensor) -> Result<Tensor> {
 
 /// Mean of the roots of squared norms `[N]`, without dimensions.
 fn mean_norm(squared: &Tensor) -> Result<Tensor> {
-    either([squared], || mean(&squared.sqrt()?), |tape, [squared]| {
-        let out = tape.alloc(&[])?;
-        tape.blocks("mean_of_roots", 1, words![squared.len(), squared, tape.memory(&out)?])?;
-        Ok(out)
-    })
+    either(
+        [squared],
+        || mean(&squared.sqrt()?),
+        |tape, [squared]| {
+            let out = tape.alloc(&[])?;
+            tape.blocks("mean_of_roots", 1, words![squared.len(), squared, tape.memory(&out)?])?;
+            Ok(out)
+        },
+    )
 }
 
 /// λ·E(f̂(T(x)) − f̂(x))² of n augmented images and of all, the first of which they are: its value, its derivative by f̂(T(x)) `[n]`,
@@ -299,7 +304,8 @@ impl State {
     ) -> Result<CriticReport> {
         clear(self.critic_gradients.flat())?;
         let report = critic_gradients(&self.critic, choice, loss, batch, &self.critic_gradients)?;
-        self.critic_adam.step(self.critic.params.flat(), self.critic_gradients.flat(), schedule)?;
+        let (params, gradients) = (self.critic.params.flat(), self.critic_gradients.flat());
+        stage("optimiser", || self.critic_adam.step(params, gradients, schedule))?;
         if let Some(bound) = choice.method.clip() {
             clip(self.critic.params.flat(), bound)?;
         }
@@ -331,7 +337,8 @@ impl State {
         let labels = latents.labels.as_ref();
         let (value, cotangent) = generator_loss(&self.critic, choice.method.as_ref(), loss, &pass.images, labels)?;
         self.generator.backward(pass, &cotangent, &self.generator_gradients)?;
-        self.generator_adam.step(self.generator.params.flat(), self.generator_gradients.flat(), schedule)?;
+        let (params, gradients) = (self.generator.params.flat(), self.generator_gradients.flat());
+        stage("optimiser", || self.generator_adam.step(params, gradients, schedule))?;
         Ok(value)
     }
 
@@ -349,8 +356,10 @@ impl State {
     /// When the device fails.
     pub fn scheduled_average(&self, schedule: &Tensor) -> Result<()> {
         let decay = (schedule, 2);
-        moving_average(self.average.params.flat(), self.generator.params.flat(), decay)?;
-        moving_average(self.average.buffers.flat(), self.generator.buffers.flat(), decay)
+        stage("average", || {
+            moving_average(self.average.params.flat(), self.generator.params.flat(), decay)?;
+            moving_average(self.average.buffers.flat(), self.generator.buffers.flat(), decay)
+        })
     }
 
     /// What changes from one critic update to the next, after so many.

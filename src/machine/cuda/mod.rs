@@ -249,7 +249,13 @@ impl Gpu {
     }
 
     /// How cuDNN does a convolution, where it does.
-    fn plan(&self, pass: Pass, d: &Dims, element: DType, channels_last: bool) -> Result<Option<Rc<(Descriptors, Plan)>>> {
+    fn plan(
+        &self,
+        pass: Pass,
+        d: &Dims,
+        element: DType,
+        channels_last: bool,
+    ) -> Result<Option<Rc<(Descriptors, Plan)>>> {
         let key = (pass, *d, element, channels_last, Precision::current().id());
         if let Some(plan) = self.plans.borrow().get(&key) {
             return Ok(plan.clone());

@@ -3,11 +3,13 @@
 use candle_core::{DType, Tensor};
 
 use super::*;
-use crate::nn::activation::{leaky_relu, leaky_relu_slope};
 use crate::machine::precision::Precision;
+use crate::nn::activation::{leaky_relu, leaky_relu_slope};
 use crate::nn::image::add_scaled_bias;
 use crate::nn::kernel::operand;
-use crate::nn::testing::{adjoint, central_difference, close, device, dot, kernel, on_device, on_machine, random, tensors_close};
+use crate::nn::testing::{
+    adjoint, central_difference, close, device, dot, kernel, on_device, on_machine, random, tensors_close,
+};
 
 struct Case {
     n: usize,
