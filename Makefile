@@ -19,13 +19,17 @@ demo:
 test:
 	$(CARGO) test --release --locked
 
-## What CI asks of the code, cheapest first. The kernel proofs run once for each instruction set, and the device's kernels on the
-## CPU (which needs a C++ compiler).
+## What CI asks of the code, cheapest first. The kernel proofs run once for each instruction set, and the device's code on an
+## emulated device (which needs g++): operators with channels last and first, critics, generators and steps in every precision.
 check: fmt clippy
 	$(CARGO) test --release --locked
 	PGN_BENCH_ISA=avx2 $(CARGO) test --release --locked --lib nn::
 	PGN_BENCH_ISA=portable $(CARGO) test --release --locked --lib nn::
-	PGN_BENCH_EMULATE=1 $(CARGO) test --release --locked --lib
+	PGN_BENCH_DEVICE=emulated $(CARGO) test --release --locked --lib
+	PGN_BENCH_DEVICE=emulated:first $(CARGO) test --release --locked --lib nn::
+	PGN_BENCH_DEVICE=emulated $(CARGO) test --release --locked --test golden
+	for precision in f32 tf32 bf16; do env -u PGN_BENCH_GOLDEN PGN_BENCH_DEVICE=emulated PGN_BENCH_PRECISION=$$precision \
+	  $(CARGO) test --release --locked --test golden || exit; done
 
 fmt:
 	$(CARGO) fmt --check

@@ -160,6 +160,17 @@ impl Tape {
         self.made(kernel, x.dims, words![x, a, Word::Nothing, p, q, r])
     }
 
+    /// `[outer, rows, columns, inner]` as `[outer, columns, rows, inner]`.
+    ///
+    /// # Errors
+    /// As for [`Tape::each`].
+    pub fn transposed(&self, x: Array, [outer, rows, columns, inner]: [usize; 4]) -> Result<Tensor> {
+        let out = self.alloc_of(&[outer, columns, rows, inner], x.dtype)?;
+        let half = x.dtype == DType::BF16;
+        self.each("transpose", x.len(), words![self.memory(&out)?, x, rows, columns, inner, half])?;
+        Ok(out)
+    }
+
     /// A kernel of one block for each of `n` things.
     ///
     /// # Errors

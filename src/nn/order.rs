@@ -4,7 +4,6 @@
 use candle_core::{Result, Tensor};
 
 use super::op::either;
-use crate::words;
 
 /// Extents of elements of which a device keeps the two in the middle exchanged: `[outer, columns, rows, inner]` of the files'
 /// `[outer, rows, columns, inner]`.
@@ -59,8 +58,7 @@ impl Order {
         if rows == 1 || columns == 1 {
             return t.flatten_all();
         }
-        let dims = [outer * rows * columns * inner];
         let cpu = || t.transpose(1, 2)?.contiguous()?.flatten_all();
-        either([&t], cpu, |tape, [t]| tape.made("transpose", &dims, words![t, rows, columns, inner]))
+        either([&t], cpu, |tape, [t]| tape.transposed(t, [outer, rows, columns, inner])?.flatten_all())
     }
 }

@@ -80,12 +80,15 @@ KERNEL(finish)(Words words) {
     }
 }
 
-/* elements; output; [outer, rows, columns, inner] -> [outer, columns, rows, inner] */
+/* elements; output; x, of the same type: bfloat16 or not; [outer, rows, columns, inner] -> [outer, columns, rows, inner] */
 KERNEL(transpose)(Words words) {
+    const bool half = SIZE(6) != 0;
     const count rows = SIZE(3), columns = SIZE(4), inner = SIZE(5);
     EACH(i, SIZE(0)) {
         const count k = i / inner, row = k % rows, column = k / rows % columns, outer = k / rows / columns;
-        REALS(1)[i] = REALS(2)[((outer * rows + row) * columns + column) * inner + i % inner];
+        const count from = ((outer * rows + row) * columns + column) * inner + i % inner;
+        if (half) HALVES(1)[i] = HALVES(2)[from];
+        else REALS(1)[i] = REALS(2)[from];
     }
 }
 

@@ -54,7 +54,7 @@ impl<'a> Side<'a> {
         if self.channels_last || rows == 1 || columns == 1 {
             return Ok(x.memory());
         }
-        let copy = self.tape.made("transpose", &[outer, columns, rows], words![x, rows, columns, 1usize])?;
+        let copy = self.tape.transposed(x, [outer, rows, columns, 1])?;
         let memory = self.tape.memory(&copy)?;
         self.copies.push(copy);
         Ok(memory)
@@ -92,8 +92,7 @@ impl<'a> Side<'a> {
         if self.channels_last || rows == 1 || columns == 1 {
             return Ok(out);
         }
-        let words = words![self.tape.array(&out)?, rows, columns, 1usize];
-        self.tape.made("transpose", &[outer, columns, rows], words)?.reshape(dims)
+        self.tape.transposed(self.tape.array(&out)?, [outer, rows, columns, 1])?.reshape(dims)
     }
 }
 
