@@ -234,7 +234,7 @@ fn replays_are_direct_steps_and_the_cpus_biggan() {
 
 #[test]
 fn replays_are_direct_steps_in_every_precision() {
-    for (precision, tolerance) in [(Precision::F32, 2e-3), (Precision::Tf32, 2e-2), (Precision::Bf16, 2e-1)] {
+    for (precision, tolerance) in [(Precision::F32, 2e-3), (Precision::Tf32, 5e-2), (Precision::Bf16, 5e-1)] {
         precision.during(|| {
             for (arch, method) in [("cnn32", "pgn"), ("resnet32", "sn+cr"), ("biggan32", "gn")] {
                 let (difference, what) = compare(arch, method, DType::F32, true);

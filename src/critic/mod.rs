@@ -25,7 +25,7 @@ use crate::machine::program::stage;
 use crate::nn::activation::{add, leaky_relu, leaky_relu_slope};
 use crate::nn::conv::{Then, conv2d_input_grad_then, conv2d_then};
 use crate::nn::image::{add_channel_sum, add_scaled_bias, combine_images, ones, scale_images, select_class};
-use crate::nn::kernel::operand;
+use crate::nn::kernel::{Next, operand};
 use crate::nn::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad};
 use crate::nn::spectral::{Power, Spectra};
 use crate::nn::store::Store;
@@ -204,7 +204,13 @@ impl Critic {
                         Some(Layer::Leaky { alpha, .. }) => Then::Leaky(*alpha),
                         _ => Then::Nothing,
                     };
-                    let y = conv2d_then(&x, &weight.kernel, bias.as_ref(), a.spec, then)?;
+                    let y = conv2d_then(
+                        &x,
+                        &weight.kernel,
+                        bias.as_ref(),
+                        a.spec,
+                        (then, next_of(layers.peek().copied())),
+                    )?;
                     if let Some(Layer::Leaky { slot, .. }) = next {
                         pass.kept[*slot] = Some(y.clone());
                     }
@@ -258,6 +264,7 @@ impl Critic {
                         Some((_, Layer::Leaky { alpha, .. })) => Then::Slope { y: input, alpha: *alpha },
                         _ => Then::Nothing,
                     };
+                    let then = (then, next_of(layers.peek().map(|&(_, layer)| layer)));
                     conv2d_input_grad_then(&delta, &pass.weights[a.index].0.kernel, a.spec, [h, w], then)?
                 }
                 Layer::Leaky { alpha, slot } => leaky_relu_slope(&delta, kept(pass, *slot)?, *alpha)?,
@@ -312,7 +319,9 @@ impl Critic {
                         }
                         _ => Then::Nothing,
                     };
-                    let y = conv2d_then(&x, &weight.kernel, None, a.spec, then)?;
+                    let with_bias = scaled.is_some() && next.is_none();
+                    let after = if with_bias { Next::Any } else { next_of(layers.peek().copied()) };
+                    let y = conv2d_then(&x, &weight.kernel, None, a.spec, (then, after))?;
                     match scaled {
                         Some((c, bias)) if next.is_none() => add_scaled_bias(&y, c, bias)?,
                         _ => y,
@@ -440,6 +449,11 @@ impl Critic {
     pub fn flops(&self, images: [usize; 4]) -> Result<u64> {
         layer::flops(&self.net.layers, images).map(|(flops, _)| flops)
     }
+}
+
+/// What takes the output of the layer before this one.
+fn next_of(layer: Option<&Layer>) -> Next {
+    if matches!(layer, Some(Layer::Conv(_))) { Next::Operand } else { Next::Any }
 }
 
 fn kept(pass: &Forward, slot: usize) -> Result<&Tensor> {

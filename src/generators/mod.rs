@@ -19,7 +19,7 @@ use crate::nn::conv::{
     ConvSpec, conv_transpose2d, conv_transpose2d_input_grad, conv2d, conv2d_input_grad, linear, pixel,
 };
 use crate::nn::image::{add_channel_sum, channels_first, channels_last, one_hot};
-use crate::nn::kernel::operand;
+use crate::nn::kernel::{Next, operand};
 use crate::nn::matrix::{add_transposed_product, product};
 use crate::nn::resample::{upsample2, upsample2_grad};
 use crate::nn::spectral::{Power, Spectra};
@@ -306,7 +306,7 @@ impl Generator {
     }
 
     fn back(&self, layers: &[Layer], mut dy: Tensor, pass: &mut Forward, into: &Store) -> Result<Tensor> {
-        for layer in layers.iter().rev() {
+        for (i, layer) in layers.iter().enumerate().rev() {
             dy = match layer {
                 Layer::Linear { affine, .. } => {
                     let dy = match is_machine(dy.device())? {
@@ -326,7 +326,7 @@ impl Generator {
                     };
                     let [gamma, beta] = [into.get(norm.gamma)?, into.get(norm.beta)?];
                     let whole = (!norm.conditional).then_some([&gamma, &beta]);
-                    let (dx, of_images) = batch_norm_relu_grad(&dy, &x, &coefficients, whole)?;
+                    let (dx, of_images) = batch_norm_relu_grad(&dy, &x, &coefficients, whole, before(layers, i))?;
                     if let Some([of_gamma, of_beta]) = of_images {
                         let labels = classes(&pass.labels)?;
                         add_transposed_product(labels, &of_gamma, &gamma)?;
@@ -439,6 +439,14 @@ fn classes(labels: &Option<Tensor>) -> Result<&Tensor> {
     match labels {
         Some(labels) => Ok(labels),
         None => bail!("a conditional generator needs the classes of its images"),
+    }
+}
+
+/// What takes the gradient at the input of layer `i`.
+fn before(layers: &[Layer], i: usize) -> Next {
+    match i.checked_sub(1).map(|i| &layers[i]) {
+        Some(Layer::Conv { .. } | Layer::ConvTranspose { .. } | Layer::UpsampleConv { .. }) => Next::Operand,
+        _ => Next::Any,
     }
 }
 

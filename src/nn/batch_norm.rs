@@ -2,10 +2,11 @@
 //! Ioffe and Szegedy 2015; ε and running statistics as PyTorch's `BatchNorm2d` (the running variance is the unbiased one).
 //! Scale and shift are those of the channel or, in a class-conditional network, of the image and the channel.
 
-use candle_core::{Result, Shape, Tensor, bail};
+use candle_core::{DType, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::activation::add_assign;
+use super::kernel::Next;
 use super::op::{Made, Op, View, apply, either, same_dims};
 use super::store::overwrite;
 use crate::machine::call::Array;
@@ -199,7 +200,7 @@ pub enum Statistics<'a> {
     Moving([&'a Tensor; 2], f64),
 }
 
-/// `relu((γ + more)·(x − mean)/√(variance + ε) + β)`.
+/// `relu((γ + more)·(x − mean)/√(variance + ε) + β)`, for convolutions and products.
 ///
 /// # Errors
 /// As for [`channel_moments`], and when the channels do not fit.
@@ -255,12 +256,14 @@ pub fn batch_norm_relu(
             Statistics::Batch => sums(None, 0.0)?,
             Statistics::Moving(running, momentum) => sums(Some(running), momentum)?,
         }
-        let y = tape.made(Apply::NAME, x.dims, words![x, out, c, rows / groups])?;
+        let y = tape.alloc_of(x.dims, Next::Operand.element(tape.element))?;
+        let half = y.dtype() == DType::BF16;
+        tape.each(Apply::NAME, x.len(), words![tape.memory(&y)?, x, out, c, rows / groups, half])?;
         Ok((y, Coefficients(coefficients)))
     })
 }
 
-/// Gradient of [`batch_norm_relu`] in x when mean and variance are those of `x`. Those in γ and β are added to `into` or, without it,
+/// Gradient of [`batch_norm_relu`] in x, for what takes it next, when mean and variance are those of `x`. Those in γ and β are added to `into` or, without it,
 /// returned for each image, `[N, C]`.
 ///
 /// # Errors
@@ -270,6 +273,7 @@ pub fn batch_norm_relu_grad(
     x: &Tensor,
     coefficients: &Coefficients,
     into: Option<[&Tensor; 2]>,
+    next: Next,
 ) -> Result<(Tensor, Option<[Tensor; 2]>)> {
     let cpu = || {
         let sums = apply(&GradSums, [dy, x, &coefficients.0])?;
@@ -306,7 +310,10 @@ pub fn batch_norm_relu_grad(
         same_dims(GradSums::NAME, &[gamma.len(), beta.len()], &[groups * c; 2])?;
         let words = words![dy, co, gamma, beta, into.is_some(), tape.memory(&back)?];
         tape.column_sums("batch_norm_relu_grad", [groups, rows, c], x, words)?;
-        let words = words![x, co, c, rows, dy, groups, tape.memory(&back)?];
-        Ok((tape.made(InputGrad::NAME, x.dims, words)?, own))
+        let dx = tape.alloc_of(x.dims, next.element(tape.element))?;
+        let half = dx.dtype() == DType::BF16;
+        let words = words![tape.memory(&dx)?, x, co, c, rows, dy, groups, tape.memory(&back)?, half];
+        tape.each(InputGrad::NAME, x.len(), words)?;
+        Ok((dx, own))
     })
 }

@@ -59,6 +59,23 @@ impl Kernel {
     }
 }
 
+/// What takes a result next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Anything.
+    Any,
+    /// Convolutions and products alone: it may be made as their [`operand`] at once.
+    Operand,
+}
+
+impl Next {
+    /// The element type of a result, in the networks' type `element`, on a device.
+    pub fn element(self, element: DType) -> DType {
+        let half = self == Self::Operand && element == DType::F32 && Precision::current() == Precision::Bf16;
+        if half { DType::BF16 } else { element }
+    }
+}
+
 /// A tensor as convolutions and products on a device take it: in bfloat16, where that is the precision.
 ///
 /// # Errors

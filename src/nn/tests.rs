@@ -8,6 +8,7 @@ use super::image::{
     add_channel_sum, add_scaled_bias, channel_sum, clear, combine_images, join, mix_images, norm, ones, scale_images,
     select_class, squared_distance,
 };
+use super::kernel::Next;
 use super::matrix::{add_transposed_product, product};
 use super::pool::{max_pool3, mean_pool3};
 use super::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad, upsample2, upsample2_grad};
@@ -231,14 +232,14 @@ fn batch_norm_gradients(shape: &[usize]) {
         |x: &Tensor, gamma: &Tensor, beta: &Tensor| batch_norm_relu(x, affine(gamma, beta), Statistics::Batch, 1e-5);
     let coefficients = run(&x, &gamma, &beta).unwrap().1;
     let gradient = |dy: &Tensor, coefficients: &Coefficients| {
-        let (dx, of_images) = batch_norm_relu_grad(dy, &x, coefficients, None).unwrap();
+        let (dx, of_images) = batch_norm_relu_grad(dy, &x, coefficients, None, Next::Any).unwrap();
         let [dgamma, dbeta] = of_images.unwrap().map(|t| t.reshape(shape).unwrap());
         (dx, dgamma, dbeta)
     };
     let (dx, dgamma, dbeta) = gradient(&dy, &coefficients);
     let into = [random("into", shape), random("other into", shape)];
     let before = into.clone().map(|t| t.copy().unwrap());
-    let (again, none) = batch_norm_relu_grad(&dy, &x, &coefficients, Some([&into[0], &into[1]])).unwrap();
+    let (again, none) = batch_norm_relu_grad(&dy, &x, &coefficients, Some([&into[0], &into[1]]), Next::Any).unwrap();
     assert!(none.is_none());
     tensors_close(&again, &dx, 1e-14);
     for ((into, before), of) in into.iter().zip(&before).zip([&dgamma, &dbeta]) {

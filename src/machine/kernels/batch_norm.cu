@@ -54,14 +54,16 @@ COLUMN_SUMS(channel_moments,
     },
     )
 
-/* elements; output; x, coefficients, channels, rows a group */
+/* elements; output; x, coefficients, channels, rows a group; whether the output is in bfloat16 */
 KERNEL(batch_norm_relu)(Words words) {
+    const bool to_halves = SIZE(6) != 0;
     const real *x = REALS(2);
     const count c = SIZE(4), rows = SIZE(5);
     EACH(i, SIZE(0)) {
         const real *co = REALS(3) + 2 * (i / c / rows) * c + i % c;
-        const real y = x[i] * co[0] + co[c];
-        REALS(1)[i] = y > 0 ? y : 0 * y;
+        const real y = x[i] * co[0] + co[c], positive = y > 0 ? y : 0 * y;
+        if (to_halves) HALVES(1)[i] = to_half(positive);
+        else REALS(1)[i] = positive;
     }
 }
 
@@ -91,14 +93,18 @@ COLUMN_SUMS(batch_norm_relu_grad,
         REALS(10)[columns + column] = (real)(by_deviation / all);
     })
 
-/* elements; output; x, coefficients, channels, rows a group; dy, groups; what mean and deviation pass back */
+/* elements; output; x, coefficients, channels, rows a group; dy, groups; what mean and deviation pass back; whether the output is in
+   bfloat16 */
 KERNEL(batch_norm_relu_input_grad)(Words words) {
+    const bool to_halves = SIZE(9) != 0;
     const real *x = REALS(2), *dy = REALS(6);
     const count c = SIZE(4), rows = SIZE(5), groups = SIZE(7);
     EACH(i, SIZE(0)) {
         const real *co = REALS(3) + 2 * (i / c / rows) * c + i % c;
         const real *of_all = REALS(3) + 2 * groups * c + i % c, *back = REALS(8) + i % c;
         const real d = x[i] * co[0] + co[c] > 0 ? dy[i] : (real)0;
-        REALS(1)[i] = co[0] * d - back[0] - (x[i] - of_all[0]) * of_all[c] * back[c];
+        const real dx = co[0] * d - back[0] - (x[i] - of_all[0]) * of_all[c] * back[c];
+        if (to_halves) HALVES(1)[i] = to_half(dx);
+        else REALS(1)[i] = dx;
     }
 }

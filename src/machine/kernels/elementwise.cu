@@ -65,10 +65,10 @@ KERNEL(moving_average)(Words words) {
 }
 
 /* elements; output; x, in bfloat16 or not; bias or null, channels; c or null, elements an image; y or null (x itself); alpha: 1
-   is no slope; whether y is in bfloat16. x + c*bias, times the slope of a leaky ReLU where its output was y */
+   is no slope; whether y, and whether the output is in bfloat16. x + c*bias, times the slope of a leaky ReLU where its output was y */
 KERNEL(finish)(Words words) {
     real *out = REALS(1);
-    const bool half = SIZE(3) != 0, y_is_half = SIZE(10) != 0;
+    const bool half = SIZE(3) != 0, y_is_half = SIZE(10) != 0, to_halves = SIZE(11) != 0;
     const real *bias = REALS(4), *c = REALS(6), *y = REALS(8);
     const count channels = SIZE(5), image = SIZE(7);
     const real alpha = (real)VALUE(9);
@@ -76,7 +76,9 @@ KERNEL(finish)(Words words) {
         real v = half ? of_half(HALVES(2)[i]) : REALS(2)[i];
         if (bias) v += c ? c[i / image] * bias[i % channels] : bias[i % channels];
         const real sign = !y ? v : y_is_half ? of_half(HALVES(8)[i]) : y[i];
-        out[i] = sign > 0 ? v : alpha * v;
+        v = sign > 0 ? v : alpha * v;
+        if (to_halves) HALVES(1)[i] = to_half(v);
+        else out[i] = v;
     }
 }
 

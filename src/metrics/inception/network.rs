@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::nn::conv::{ConvSpec, Then, conv2d_then};
-use crate::nn::kernel::Kernel;
+use crate::nn::kernel::{Kernel, Next};
 use crate::nn::pool::{max_pool3, mean_pool3};
 use crate::nn::resample::global_pool;
 
@@ -24,7 +24,7 @@ struct Unit {
 
 impl Unit {
     fn run(&self, x: &Tensor) -> Result<Tensor> {
-        conv2d_then(x, &self.weight, Some(&self.bias), self.spec, Then::Leaky(0.0))
+        conv2d_then(x, &self.weight, Some(&self.bias), self.spec, (Then::Leaky(0.0), Next::Any))
     }
 }
 

@@ -8,6 +8,7 @@ use super::Then;
 use crate::machine::call::{Array, Memory, Product, Word};
 use crate::machine::convolution::{Dims, Pass};
 use crate::machine::tape::Tape;
+use crate::nn::kernel::Next;
 use crate::words;
 
 /// Rows of images and length of a row, both of input and of weight, where the convolution is their product.
@@ -96,7 +97,13 @@ impl<'a> Side<'a> {
     }
 }
 
-pub(super) fn forward(tape: &Tape, d: &Dims, [x, w]: [Array; 2], bias: Option<Array>, then: &Then) -> Result<Tensor> {
+pub(super) fn forward(
+    tape: &Tape,
+    d: &Dims,
+    [x, w]: [Array; 2],
+    bias: Option<Array>,
+    then: (&Then, Next),
+) -> Result<Tensor> {
     let mut side = Side::new(tape, Pass::Forward, d, [x, w])?;
     let (input, weight) = (side.images(x, d.input, d.i)?, side.weight(w)?);
     let dims = d.output_dims();
@@ -111,7 +118,7 @@ pub(super) fn input_grad(
     d: &Dims,
     [dy, w]: [Array; 2],
     bias: Option<Array>,
-    then: &Then,
+    then: (&Then, Next),
 ) -> Result<Tensor> {
     let mut side = Side::new(tape, Pass::InputGrad, d, [dy, w])?;
     let (delta, weight) = (side.images(dy, d.output, d.o)?, side.weight(w)?);
@@ -141,8 +148,8 @@ pub(super) fn weight_grad(tape: &Tape, d: &Dims, [x, dy]: [Array; 2], into: Arra
     }
 }
 
-/// Adds the bias of a convolution and does what follows it: in place, unless the convolution was one in bfloat16.
-fn finish(tape: &Tape, name: &str, out: Tensor, bias: Option<Array>, then: &Then) -> Result<Tensor> {
+/// Adds the bias of a convolution and does what follows it: in place, unless the result is of another type than the convolution's.
+fn finish(tape: &Tape, name: &str, out: Tensor, bias: Option<Array>, (then, next): (&Then, Next)) -> Result<Tensor> {
     let (n, h, w, channels) = out.dims4()?;
     let image = h * w * channels;
     let read = |t: &Tensor, len: usize| -> Result<Memory> {
@@ -152,10 +159,10 @@ fn finish(tape: &Tape, name: &str, out: Tensor, bias: Option<Array>, then: &Then
         tape.memory(t)
     };
     let is_half = |t: &Tensor| t.dtype() == DType::BF16;
-    let half = is_half(&out);
+    let (half, element) = (is_half(&out), next.element(tape.element));
     let bias = bias.map_or(Memory::NONE, |b| b.memory());
     let (bias, c, y, y_is_half, alpha) = match *then {
-        Then::Nothing if bias == Memory::NONE && !half => return Ok(out),
+        Then::Nothing if bias == Memory::NONE && out.dtype() == element => return Ok(out),
         Then::Nothing => (bias, Memory::NONE, Memory::NONE, false, 1.0),
         Then::Leaky(alpha) => (bias, Memory::NONE, Memory::NONE, false, alpha),
         Then::Slope { y, alpha } => (bias, Memory::NONE, read(y, n * image)?, is_half(y), alpha),
@@ -164,10 +171,12 @@ fn finish(tape: &Tape, name: &str, out: Tensor, bias: Option<Array>, then: &Then
             (read(bias, channels)?, read(c, n)?, read(y, n * image)?, is_half(y), alpha)
         }
     };
-    let made = if half { tape.alloc(&[n, h, w, channels])? } else { out.clone() };
+    let made = if out.dtype() == element { out.clone() } else { tape.alloc_of(&[n, h, w, channels], element)? };
     let (from, into) = (tape.array(&out)?, tape.array(&made)?);
     let absent = |memory: Memory| if memory == Memory::NONE { Word::Nothing } else { memory.into() };
-    let words = words![into, from, half, absent(bias), channels, absent(c), image, absent(y), alpha, y_is_half];
+    let to_halves = is_half(&made);
+    let words =
+        words![into, from, half, absent(bias), channels, absent(c), image, absent(y), alpha, y_is_half, to_halves];
     tape.each("finish", n * image, words)?;
     Ok(made)
 }

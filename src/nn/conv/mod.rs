@@ -14,7 +14,7 @@ mod tests;
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::activation::add_assign;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Next};
 use super::op::{Made, Op, View, apply, either, elements};
 use crate::machine::call::Array;
 pub use crate::machine::convolution::ConvSpec;
@@ -97,6 +97,7 @@ struct Forward<'a> {
     spec: ConvSpec,
     weight: [usize; 4],
     then: Then<'a>,
+    next: Next,
 }
 
 impl Op<2> for Forward<'_> {
@@ -105,7 +106,7 @@ impl Op<2> for Forward<'_> {
         self.run(x, w, None)
     }
     fn device(&self, tape: &Tape, [x, w]: [Array; 2]) -> Result<Tensor> {
-        device::forward(tape, &self.dims(x.dims)?, [x, w], None, &self.then)
+        device::forward(tape, &self.dims(x.dims)?, [x, w], None, (&self.then, self.next))
     }
 }
 
@@ -117,7 +118,7 @@ impl Op<3> for Forward<'_> {
     fn device(&self, tape: &Tape, [x, w, b]: [Array; 3]) -> Result<Tensor> {
         let d = self.dims(x.dims)?;
         check_bias("conv2d", b.dims, d.o)?;
-        device::forward(tape, &d, [x, w], Some(b), &self.then)
+        device::forward(tape, &d, [x, w], Some(b), (&self.then, self.next))
     }
 }
 
@@ -159,6 +160,7 @@ struct InputGrad<'a> {
     weight: [usize; 4],
     input: [usize; 2],
     then: Then<'a>,
+    next: Next,
 }
 
 impl Op<2> for InputGrad<'_> {
@@ -167,7 +169,7 @@ impl Op<2> for InputGrad<'_> {
         self.run(dy, w, None)
     }
     fn device(&self, tape: &Tape, [dy, w]: [Array; 2]) -> Result<Tensor> {
-        device::input_grad(tape, &self.dims(dy.dims)?, [dy, w], None, &self.then)
+        device::input_grad(tape, &self.dims(dy.dims)?, [dy, w], None, (&self.then, self.next))
     }
 }
 
@@ -179,7 +181,7 @@ impl Op<3> for InputGrad<'_> {
     fn device(&self, tape: &Tape, [dy, w, b]: [Array; 3]) -> Result<Tensor> {
         let d = self.dims(dy.dims)?;
         check_bias("conv_transpose2d", b.dims, d.i)?;
-        device::input_grad(tape, &d, [dy, w], Some(b), &self.then)
+        device::input_grad(tape, &d, [dy, w], Some(b), (&self.then, self.next))
     }
 }
 
@@ -238,15 +240,21 @@ impl WeightGrad {
 /// # Errors
 /// On shapes that do not fit, non-contiguous tensors, or a dtype other than F32 and F64.
 pub fn conv2d(x: &Tensor, w: &Kernel, bias: Option<&Tensor>, spec: ConvSpec) -> Result<Tensor> {
-    conv2d_then(x, w, bias, spec, Then::Nothing)
+    conv2d_then(x, w, bias, spec, (Then::Nothing, Next::Any))
 }
 
-/// [`conv2d`], then something done to its output.
+/// [`conv2d`], then something done to its output, which is made for what takes it next.
 ///
 /// # Errors
 /// As for [`conv2d`], and when what `then` reads has another size than the output.
-pub fn conv2d_then(x: &Tensor, w: &Kernel, bias: Option<&Tensor>, spec: ConvSpec, then: Then<'_>) -> Result<Tensor> {
-    let op = Forward { spec, weight: w.shape(), then };
+pub fn conv2d_then(
+    x: &Tensor,
+    w: &Kernel,
+    bias: Option<&Tensor>,
+    spec: ConvSpec,
+    (then, next): (Then<'_>, Next),
+) -> Result<Tensor> {
+    let op = Forward { spec, weight: w.shape(), then, next };
     match bias {
         Some(b) => apply(&op, [x, w.data(), b]),
         None => apply(&op, [x, w.data()]),
@@ -258,10 +266,10 @@ pub fn conv2d_then(x: &Tensor, w: &Kernel, bias: Option<&Tensor>, spec: ConvSpec
 /// # Errors
 /// As for [`conv2d`].
 pub fn conv2d_input_grad(dy: &Tensor, w: &Kernel, spec: ConvSpec, input: [usize; 2]) -> Result<Tensor> {
-    conv2d_input_grad_then(dy, w, spec, input, Then::Nothing)
+    conv2d_input_grad_then(dy, w, spec, input, (Then::Nothing, Next::Any))
 }
 
-/// [`conv2d_input_grad`], then something done to its output.
+/// [`conv2d_input_grad`], then something done to its output, which is made for what takes it next.
 ///
 /// # Errors
 /// As for [`conv2d_then`].
@@ -270,9 +278,9 @@ pub fn conv2d_input_grad_then(
     w: &Kernel,
     spec: ConvSpec,
     input: [usize; 2],
-    then: Then<'_>,
+    (then, next): (Then<'_>, Next),
 ) -> Result<Tensor> {
-    apply(&InputGrad { spec, weight: w.shape(), input, then }, [dy, w.data()])
+    apply(&InputGrad { spec, weight: w.shape(), input, then, next }, [dy, w.data()])
 }
 
 /// Gradient of [`conv2d`] in its weight of `kernel` rows × columns: `x` `[N, H, W, I]`, `dy` `[N, H', W', O]` →
@@ -322,7 +330,7 @@ pub fn conv_transpose2d(x: &Tensor, w: &Kernel, bias: Option<&Tensor>, spec: Con
     let (_, h, wd, _) = x.dims4()?;
     let [_, _, kh, kw] = w.shape();
     let input = transposed_size([h, wd], [kh, kw], spec);
-    let op = InputGrad { spec, weight: w.shape(), input, then: Then::Nothing };
+    let op = InputGrad { spec, weight: w.shape(), input, then: Then::Nothing, next: Next::Any };
     match bias {
         Some(b) => apply(&op, [x, w.data(), b]),
         None => apply(&op, [x, w.data()]),

@@ -154,7 +154,12 @@ fn bfloat16_rounds_operands_and_results() {
             let (xr, wr, dyr) = (double(&xh), Kernel::of(&double(wh.data()), w.shape()).unwrap(), double(&dyh));
             let y = conv2d(&xh, &wh, None, c.spec).unwrap();
             assert_eq!(y.dtype(), DType::F32);
-            tensors_close(&double(&y), &conv2d(&xr, &wr, None, c.spec).unwrap(), 3e-3);
+            let want = conv2d(&xr, &wr, None, c.spec).unwrap();
+            tensors_close(&double(&y), &want, 3e-3);
+            let then = (Then::Leaky(0.1), Next::Operand);
+            let leaky = conv2d_then(&xh, &wh, None, c.spec, then).unwrap();
+            assert_eq!(leaky.dtype(), DType::BF16);
+            tensors_close(&double(&leaky), &leaky_relu(&want, 0.1).unwrap(), 6e-3);
             let dx = conv2d_input_grad(&dyh, &wh, c.spec, c.size).unwrap();
             tensors_close(&double(&dx), &conv2d_input_grad(&dyr, &wr, c.spec, c.size).unwrap(), 3e-3);
             let into = Tensor::zeros(w.data().elem_count(), DType::F32, device()).unwrap();
@@ -232,18 +237,18 @@ fn what_follows_a_convolution_is_done_to_its_output() {
     let spec = ConvSpec::new(2, 1);
     let (x, w, b) = (random("x", &[3, 7, 9, 4]), kernel("w", [5, 4, 3, 3]), random("b", &[5]));
     let plain = conv2d(&x, &w, Some(&b), spec).unwrap();
-    let leaky = conv2d_then(&x, &w, Some(&b), spec, Then::Leaky(0.1)).unwrap();
+    let leaky = conv2d_then(&x, &w, Some(&b), spec, (Then::Leaky(0.1), Next::Any)).unwrap();
     tensors_close(&leaky, &leaky_relu(&plain, 0.1).unwrap(), 1e-15);
 
     let (c, y) = (random("c", &[3]), random("y", plain.dims()));
     let bare = conv2d(&x, &w, None, spec).unwrap();
     let then = Then::ScaledBiasSlope { c: &c, bias: &b, y: &y, alpha: 0.1 };
-    let got = conv2d_then(&x, &w, None, spec, then).unwrap();
+    let got = conv2d_then(&x, &w, None, spec, (then, Next::Any)).unwrap();
     tensors_close(&got, &leaky_relu_slope(&add_scaled_bias(&bare, &c, &b).unwrap(), &y, 0.1).unwrap(), 1e-14);
 
     let dy = random("dy", plain.dims());
     let back = conv2d_input_grad(&dy, &w, spec, [7, 9]).unwrap();
-    let got = conv2d_input_grad_then(&dy, &w, spec, [7, 9], Then::Slope { y: &x, alpha: 0.0 }).unwrap();
+    let got = conv2d_input_grad_then(&dy, &w, spec, [7, 9], (Then::Slope { y: &x, alpha: 0.0 }, Next::Any)).unwrap();
     tensors_close(&got, &leaky_relu_slope(&back, &x, 0.0).unwrap(), 1e-15);
-    assert!(conv2d_input_grad_then(&dy, &w, spec, [7, 9], Then::Slope { y: &dy, alpha: 0.0 }).is_err());
+    assert!(conv2d_input_grad_then(&dy, &w, spec, [7, 9], (Then::Slope { y: &dy, alpha: 0.0 }, Next::Any)).is_err());
 }
