@@ -10,6 +10,7 @@ mod locate;
 mod pickle;
 pub mod place;
 pub mod resize;
+pub mod rounded;
 mod shapes;
 pub mod source;
 pub mod stl10;

@@ -11,6 +11,7 @@ use crate::data::source::Picture;
 use crate::data::{Images, to_tensor};
 use crate::error::{Error, Result};
 use crate::files::{Turn, cache_folder, sha256, write_bytes};
+use crate::machine::compute::Compute;
 use crate::nn::op::numbers;
 use crate::optim::{Adam, linear_decay};
 use crate::rng::Stream;
@@ -22,7 +23,8 @@ const SIZE: usize = 64;
 const JUDGED: usize = 3000;
 const RATE: f64 = 2e-3;
 
-/// A trained classifier; its features are the pooled activations before the last layer.
+/// A trained classifier; its features are the pooled activations before the last layer. It is on the CPU wherever the networks are:
+/// what it measures is the same everywhere.
 pub struct Classifier {
     net: Critic,
     id: String,
@@ -36,7 +38,8 @@ impl Classifier {
     /// # Errors
     /// When the cache cannot be written, or holds a damaged file.
     pub fn cached(train: &Images, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
-        Self::in_folder(&cache_folder()?.join("extractors"), train, progress)
+        let folder = cache_folder()?.join("extractors");
+        Compute::cpu().run(|| Self::in_folder(&folder, train, progress))
     }
 
     fn in_folder(folder: &Path, train: &Images, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
@@ -70,11 +73,19 @@ impl Classifier {
         let (n, mut right) = (images.len().min(JUDGED), 0);
         let batches = images.pixels.chunks(BATCH * images.stride()).zip(images.labels[..n].chunks(BATCH));
         for (pixels, labels) in batches {
-            let pass = self.net.forward(&to_tensor(pixels, images.side, &Device::Cpu)?, None, false)?;
-            let guesses: Vec<u32> = pass.f.argmax(D::Minus1)?.to_vec1()?;
+            let (_, f) = self.passed(pixels, images.side)?;
+            let guesses: Vec<u32> = f.argmax(D::Minus1)?.to_vec1()?;
             right += guesses.iter().zip(labels).filter(|(g, l)| **g == u32::from(**l)).count();
         }
         Ok(right as f64 / n.max(1) as f64)
+    }
+
+    /// Features and logits.
+    fn passed(&self, pixels: &[u8], side: usize) -> Result<(Tensor, Tensor)> {
+        Compute::cpu().run(|| {
+            let pass = self.net.forward(&to_tensor(pixels, side, &Device::Cpu)?, None, false)?;
+            Ok((pass.features(&self.net)?, pass.f))
+        })
     }
 }
 
@@ -134,8 +145,8 @@ impl Extractor for Classifier {
             return Err(Error::invalid(format!("{} takes square images of one size, not {height}×{width}", self.id)));
         }
         let pixels: Vec<u8> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
-        let pass = self.net.forward(&to_tensor(&pixels, height, &Device::Cpu)?, None, false)?;
-        Ok(Features { features: pass.features(&self.net)?, logits: Some(pass.f) })
+        let (features, logits) = self.passed(&pixels, height)?;
+        Ok(Features { features, logits: Some(logits) })
     }
 }
 

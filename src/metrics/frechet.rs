@@ -1,12 +1,15 @@
 //! Fréchet distance between Gaussians of features (Heusel et al. 2017): ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·√(Σ₁Σ₂)).
 //!
-//! Statistics are accumulated in f64 as a stream, covariances with N − 1. The trace of the root is that of the symmetric
+//! Statistics are accumulated in f64 as a stream, covariances with N − 1, where the features are: a GPU makes the products of 10,000
+//! of 2,048 dimensions (84 GFLOP) in the time that the copy to the host would take to begin, and nothing has to be overlapped. The trace of the root is that of the symmetric
 //! √Σ₁·Σ₂·√Σ₁, by a self-adjoint eigen-solver, so that no complex part and no regulariser is ever needed.
 
 use candle_core::{DType, Device, Tensor};
 use faer::{Mat, Par, Side, set_global_parallelism};
 
 use crate::error::{Error, Result};
+use crate::nn::image::add_channel_sum;
+use crate::nn::matrix::{add_transposed_product, centred};
 use crate::rng::Stream;
 use crate::statistics::mean_and_deviation;
 
@@ -44,20 +47,25 @@ impl FeatureSums {
         Ok(Self { n: 0, origin: None, sum: zeros(&[dim])?, outer: zeros(&[dim, dim])? })
     }
 
-    /// Adds features `[N, dim]`.
+    /// Adds features `[N, dim]` of f32 or f64; the sums are where the first of them were.
     ///
     /// # Errors
     /// When their width differs.
     pub fn add(&mut self, features: &Tensor) -> Result<()> {
-        let x = features.to_dtype(DType::F64)?.to_device(&Device::Cpu)?;
         let origin = match &self.origin {
             Some(origin) => origin.clone(),
-            None => self.origin.insert(x.mean(0)?).clone(),
+            None => {
+                let device = features.device();
+                self.sum = self.sum.to_device(device)?;
+                self.outer = self.outer.to_device(device)?;
+                let first = features.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+                self.origin.insert(first.mean(0)?.to_device(device)?).clone()
+            }
         };
-        let x = x.broadcast_sub(&origin)?;
+        let x = centred(features, &origin)?;
         self.n += x.dim(0)?;
-        self.sum = (&self.sum + x.sum(0)?)?;
-        self.outer = (&self.outer + x.t()?.matmul(&x)?)?;
+        add_channel_sum(&x, None, &self.sum)?;
+        add_transposed_product(&x, &x, &self.outer)?;
         Ok(())
     }
 
@@ -69,7 +77,9 @@ impl FeatureSums {
         let Some(origin) = self.origin.as_ref().filter(|_| self.n > 1) else {
             return Err(Error::invalid(format!("a covariance needs at least two images, got {}", self.n)));
         };
-        let (origin, sum, outer) = (origin.to_vec1::<f64>()?, self.sum.to_vec1::<f64>()?, self.outer.to_vec2::<f64>()?);
+        let row = |t: &Tensor| t.to_device(&Device::Cpu)?.to_vec1::<f64>();
+        let (origin, sum) = (row(origin)?, row(&self.sum)?);
+        let outer = self.outer.to_device(&Device::Cpu)?.to_vec2::<f64>()?;
         let n = self.n as f64;
         let mean: Vec<f64> = origin.iter().zip(&sum).map(|(o, s)| o + s / n).collect();
         let covariance = Mat::from_fn(sum.len(), sum.len(), |i, j| {
@@ -173,6 +183,7 @@ pub fn distance(a: &Gaussian, b: &Gaussian) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::compute::Compute;
     use crate::nn::testing::random;
 
     fn gaussian(name: &str, n: usize, dim: usize, batches: usize) -> Gaussian {
@@ -192,6 +203,21 @@ mod tests {
         let got = gaussian("a", 50, 4, 7);
         let worst = (0..16).map(|k| (got.covariance[(k / 4, k % 4)] - want[k / 4][k % 4]).abs()).fold(0.0, f64::max);
         assert!(worst < 1e-12, "{worst}");
+    }
+
+    #[test]
+    fn devices_sum_as_the_cpu_does() {
+        let x = (random("x", &[90, 70]) + 3.0).unwrap().to_dtype(DType::F32).unwrap();
+        let sums = |x: &Tensor| {
+            let mut sums = FeatureSums::new(70).unwrap();
+            x.chunk(4, 0).unwrap().iter().for_each(|part| sums.add(part).unwrap());
+            assert!(sums.outer.device().same_device(x.device()));
+            sums.finish().unwrap()
+        };
+        let (got, want) = (sums(&x), Compute::cpu().run(|| sums(&x.to_device(&Device::Cpu).unwrap())));
+        let means = got.mean.iter().zip(&want.mean).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let covariances = (&got.covariance - &want.covariance).norm_max();
+        assert!(means < 1e-12 && covariances < 1e-12, "{means}, {covariances}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Inception Score (Salimans et al. 2016): exp E KL(p(y|x) ‖ p(y)) over consecutive splits, mean and deviation (ddof 0).
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 
@@ -43,7 +43,8 @@ impl ProbabilitySums {
     /// # Errors
     /// When there are more images than announced.
     pub fn add(&mut self, logits: &Tensor) -> Result<()> {
-        let log_p = candle_nn::ops::log_softmax(&logits.to_dtype(DType::F64)?, D::Minus1)?.to_vec2::<f64>()?;
+        let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+        let log_p = candle_nn::ops::log_softmax(&logits, D::Minus1)?.to_vec2::<f64>()?;
         for row in log_p {
             if self.seen >= self.total {
                 return Err(Error::invalid(format!("more than the {} announced images", self.total)));

@@ -10,9 +10,9 @@ pub mod manifold;
 pub mod npz;
 pub mod reference;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
-use crate::data::source::Picture;
+use crate::data::source::{Picture, pictures};
 use crate::error::Result;
 
 /// Images an extractor sees at a time.
@@ -30,11 +30,21 @@ pub trait Extractor: Send + Sync {
     fn dim(&self) -> usize;
     /// Number of classes; `None` where there is no last layer, and so no Inception Score.
     fn classes(&self) -> Option<usize>;
-    /// Features `[N, dim]` and, with a last layer, logits `[N, classes]` of 8-bit images.
+    /// Features `[N, dim]` and, with a last layer, logits `[N, classes]` of 8-bit images, on the CPU.
     ///
     /// # Errors
     /// When the images do not fit.
     fn extract(&self, pictures: &[Picture]) -> Result<Features>;
+
+    /// The same of bytes `[N, side, side, 3]`, wherever they are; the features are where the extractor computes.
+    ///
+    /// # Errors
+    /// As for [`Extractor::extract`].
+    fn extract_bytes(&self, images: &Tensor) -> Result<Features> {
+        let (_, side, _, _) = images.dims4()?;
+        let pixels: Vec<u8> = images.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()?;
+        self.extract(&pictures(&pixels, side))
+    }
 }
 
 /// What an extractor makes of a batch.

@@ -3,10 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::{Device, Tensor};
+
 use super::collect::{Collected, Collector, Needs};
 use super::{BATCH, Extractor, npz};
 use crate::data::Images;
-use crate::data::source::pictures;
 use crate::error::{Error, Result};
 use crate::files::{Turn, cache_folder};
 
@@ -34,9 +35,9 @@ pub fn statistics(
     let mut collector = Collector::new(n, extractor.dim(), Needs { gaussian: true, classes: None, keep })?;
     let mut done = 0;
     for pixels in images.pixels[..n * images.stride()].chunks(BATCH * images.stride()) {
-        let pictures = pictures(pixels, images.side);
-        collector.add(&extractor.extract(&pictures)?)?;
-        done += pictures.len();
+        let dims = (pixels.len() / images.stride(), images.side, images.side, 3);
+        collector.add(&extractor.extract_bytes(&Tensor::from_slice(pixels, dims, &Device::Cpu)?)?)?;
+        done += dims.0;
         progress(done);
     }
     let collected = collector.finish()?;

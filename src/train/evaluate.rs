@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::instrument::Instrument;
 use crate::config::{Cell, Metric};
-use crate::data::source::pictures;
-use crate::data::{Images, to_bytes};
+use crate::data::Images;
+use crate::data::rounded::rounded;
 use crate::error::{Error, Result};
 use crate::generators::Generator;
 use crate::interrupt;
@@ -111,19 +111,35 @@ impl Bench {
 /// # Errors
 /// When the generator or `each` fails.
 pub fn generate(generator: &Generator, cell: &Cell, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let on_host = |bytes: &Tensor| bytes.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u8>();
+    generated(generator, cell, 1, |bytes| each(&on_host(bytes)?))
+}
+
+/// As [`generate`]; the bytes stay where the generator is, batch by batch until there are `enough` of them.
+fn generated(
+    generator: &Generator,
+    cell: &Cell,
+    enough: usize,
+    mut each: impl FnMut(&Tensor) -> Result<()>,
+) -> Result<()> {
     let eval = &cell.eval;
-    let stride = generator.side * generator.side * 3;
-    let mut left = eval.images;
+    let (mut left, mut waiting, mut images) = (eval.images, Vec::new(), 0);
     for batch in 0.. {
         if left == 0 {
             break;
         }
         let latents = generator.latents(cell.seed, "evaluation/latents", batch, eval.batch)?;
-        let mut pixels = to_bytes(&generator.images(&latents, eval.batch_norm)?)?;
+        let bytes = rounded(&generator.images(&latents, eval.batch_norm)?)?;
         // The last batch is generated whole, so that batch statistics are always those of a full batch.
-        pixels.truncate(left.min(eval.batch) * stride);
-        each(&pixels)?;
-        left -= pixels.len() / stride;
+        let n = left.min(eval.batch);
+        waiting.push(bytes.narrow(0, 0, n)?);
+        left -= n;
+        images += n;
+        if images >= enough || left == 0 {
+            each(&Tensor::cat(&waiting, 0)?)?;
+            waiting.clear();
+            images = 0;
+        }
     }
     Ok(())
 }
@@ -146,13 +162,15 @@ pub fn evaluate(
     let classes = bench.extractor.classes().filter(|_| metrics.contains(&Metric::Is));
     let needs = Needs { gaussian: true, classes, keep };
     let mut collector = Collector::new(cell.eval.images, bench.extractor.dim(), needs)?;
-    let side = generator.side;
+    // A device takes large batches; the CPU's are as they come, for they decide the last bits of sums.
+    let [enough, most] = if bench.compute.is_machine() { [BATCH, 2 * BATCH] } else { [1, BATCH] };
     let mut done = 0;
-    generate(generator, cell, |pixels| {
-        for part in pixels.chunks(BATCH * side * side * 3) {
-            let pictures = pictures(part, side);
-            collector.add(&bench.extractor.extract(&pictures)?)?;
-            done += pictures.len();
+    generated(generator, cell, enough, |bytes| {
+        let n = bytes.dim(0)?;
+        for first in (0..n).step_by(most) {
+            let part = bytes.narrow(0, first, most.min(n - first))?;
+            collector.add(&bench.extractor.extract_bytes(&part)?)?;
+            done += part.dim(0)?;
             progress(done);
             if interrupt::requested().is_some() {
                 return Err(Error::Interrupted);

@@ -121,6 +121,15 @@ KERNEL(mix_images)(Words words) {
     }
 }
 
+/* elements; output; rows x, whether in single precision; what is taken off each row, its length */
+KERNEL(centre_rows)(Words words) {
+    const count columns = SIZE(5);
+    EACH(i, SIZE(0)) {
+        const double x = SIZE(3) ? (double)((const float *)words.word[2])[i] : DOUBLES(2)[i];
+        DOUBLES(1)[i] = x - DOUBLES(4)[i % columns];
+    }
+}
+
 /* elements [N]; output; x [N, classes]; labels, ones among zeros; classes */
 KERNEL(select_class)(Words words) {
     const count classes = SIZE(4);

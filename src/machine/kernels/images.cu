@@ -14,6 +14,40 @@ KERNEL(place_images)(Words words) {
     }
 }
 
+/* Numbers in [-1, 1] to the nearest of 256 levels. elements; bytes; x; a number that becomes one if any x is not finite */
+KERNEL(to_bytes)(Words words) {
+    unsigned char *bytes = (unsigned char *)words.word[1];
+    EACH(i, SIZE(0)) {
+        const float x = (float)REALS(2)[i], level = roundf((x + 1.0f) * 127.5f);
+        if (x - x != 0.0f) REALS(3)[0] = 1;
+        bytes[i] = level > 0.0f ? (unsigned char)(level < 255.0f ? level : 255.0f) : 0;
+    }
+}
+
+/* A weighted sum of source pixels over columns, then rows. elements [N, side, side, 3]; output; bytes [N, h, w, 3], h, w; side; for rows
+   and columns: a table of each output pixel's first source pixel, their number, their weights, and the length of its rows; whether
+   sums are clipped to 0..255; values p, q, r, s: (sum - p) / q * r - s */
+KERNEL(resize_images)(Words words) {
+    const unsigned char *bytes = (const unsigned char *)words.word[2];
+    const count h = SIZE(3), w = SIZE(4), side = SIZE(5);
+    const real p = (real)VALUE(11), q = (real)VALUE(12), r = (real)VALUE(13), s = (real)VALUE(14);
+    EACH(i, SIZE(0)) {
+        const count pixel = i / 3;
+        const real *rows = REALS(6) + pixel / side % side * SIZE(7), *columns = REALS(8) + pixel % side * SIZE(9);
+        const unsigned long long image = pixel / side / side;
+        const unsigned char *from = bytes + ((image * h + (count)rows[0]) * w + (count)columns[0]) * 3 + i % 3;
+        const count down = (count)rows[1], across = (count)columns[1];
+        real sum = 0;
+        for (count y = 0; y < down; y++) {
+            real line = 0;
+            for (count x = 0; x < across; x++) line += columns[2 + x] * (real)from[(y * w + x) * 3];
+            sum += rows[2 + y] * line;
+        }
+        if (SIZE(10)) sum = sum < 0 ? (real)0 : sum > 255 ? (real)255 : sum;
+        REALS(1)[i] = (sum - p) / q * r - s;
+    }
+}
+
 /* The next row of a table that is taken row by row: its first number is that of the row, and one more afterwards. elements of a row;
    output; table, whose rows begin after `header` numbers; counters; header */
 BLOCK_KERNEL(take_row)(Words words) {

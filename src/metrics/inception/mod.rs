@@ -4,6 +4,7 @@
 pub mod network;
 pub mod resize;
 
+use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -16,6 +17,7 @@ use crate::data::source::Picture;
 use crate::error::{Error, Result};
 use crate::files::{file_digest, sha256};
 use crate::machine::compute::Compute;
+use crate::nn::matrix::product_with_transposed;
 use crate::weights;
 use network::{FEATURES, Network, Weights};
 use resize::{Resize, SIDE};
@@ -30,8 +32,12 @@ pub const OFFICIAL: Pinned = Pinned {
     sha256: "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
 };
 
-/// Images in the network at a time, which bounds its memory: on the CPU, on a GPU.
-const BATCH: [usize; 2] = [10, 125];
+/// Images in the network at a time, which bounds its memory: on the CPU, on a GPU, where an image takes 8.3 MB at most (output and
+/// input of the third convolution, f32).
+const BATCH: [usize; 2] = [10, 256];
+
+/// What is shown the output of each stage of the network.
+type See<'a> = &'a mut dyn FnMut(&str, &Tensor) -> candle_core::Result<()>;
 
 /// The network with its weights and the resize protocol.
 pub struct Inception {
@@ -48,7 +54,7 @@ pub struct Inception {
 impl Inception {
     /// Reads the network from a file with pytorch-fid's names (see [`crate::weights`]).
     ///
-    /// It computes where and as precisely as `compute` says; features are on the CPU.
+    /// It computes where and as precisely as `compute` says.
     /// The last layer may come from a file of its own (`head`: `fc.weight` `[classes, 2048]`), when `weights` has none. The hash
     /// of the weights is then that of both files' hashes.
     ///
@@ -71,8 +77,9 @@ impl Inception {
         }
         let bad = |e: candle_core::Error| Error::content(path, e.to_string());
         let mut tensors = Weights::new(tensors, &compute.device);
-        let network = Network::new(&mut tensors).map_err(bad)?;
+        let network = compute.run(|| Network::new(&mut tensors)).map_err(bad)?;
         let head = tensors.take_rows("fc.weight", FEATURES).map_err(bad)?;
+        let head = head.map(|head| head.to_device(&compute.device)).transpose()?;
         if let Some(head) = &head {
             tensors.take_optional("fc.bias", head.dim(0)?).map_err(bad)?;
         }
@@ -81,23 +88,42 @@ impl Inception {
         Ok(Self { network, head, resize, id: format!("inception-{stem}"), sha256: hash, compute })
     }
 
-    /// Features `[N, 2048]` of images, `see` as for [`Network::forward`].
+    /// Features `[N, 2048]` of images, where the network is; `see` as for [`Network::forward`].
     ///
     /// # Errors
     /// When the network fails.
-    pub fn features(
+    pub fn features(&self, images: &[Picture], see: See) -> Result<Tensor> {
+        self.in_batches(images.len(), |of| self.inputs(&images[of]), see)
+    }
+
+    /// Features of `n` images, of which `inputs` makes some such as the network takes them.
+    fn in_batches(
         &self,
-        images: &[Picture],
-        see: &mut dyn FnMut(&str, &Tensor) -> candle_core::Result<()>,
+        n: usize,
+        inputs: impl Fn(Range<usize>) -> candle_core::Result<Tensor>,
+        see: See,
     ) -> Result<Tensor> {
-        let mut parts = Vec::new();
-        let device = &self.compute.device;
-        for batch in images.chunks(BATCH[usize::from(!device.is_cpu())]) {
-            let inputs: Vec<Vec<f32>> = batch.par_iter().map(|p| self.resize.apply(&p.pixels, p.size)).collect();
-            let inputs = Tensor::from_vec(inputs.concat(), (batch.len(), SIDE, SIDE, 3), device)?;
-            parts.push(self.compute.run(|| self.network.forward(&inputs, see))?);
+        let batch = BATCH[usize::from(!self.compute.device.is_cpu())];
+        let some = |first| self.network.forward(&inputs(first..n.min(first + batch))?, see);
+        let parts = self.compute.run(|| (0..n).step_by(batch).map(some).collect::<candle_core::Result<Vec<_>>>())?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    /// Images `[N, 299, 299, 3]`, resized where the network is if they are of one size.
+    fn inputs(&self, pictures: &[Picture]) -> candle_core::Result<Tensor> {
+        let (n, device) = (pictures.len(), &self.compute.device);
+        let [height, width] = pictures.first().map_or([0; 2], |p| p.size);
+        if pictures.iter().all(|p| p.size == [height, width]) {
+            let bytes: Vec<u8> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
+            return self.resize.images(&Tensor::from_vec(bytes, (n, height, width, 3), device)?);
         }
-        Ok(Tensor::cat(&parts, 0)?.to_device(&Device::Cpu)?)
+        let inputs: Vec<Vec<f32>> = pictures.par_iter().map(|p| self.resize.apply(&p.pixels, p.size)).collect();
+        Tensor::from_vec(inputs.concat(), (n, SIDE, SIDE, 3), device)
+    }
+
+    fn with_logits(&self, features: Tensor) -> Result<Features> {
+        let of = |head| self.compute.run(|| product_with_transposed(&features, head));
+        Ok(Features { logits: self.head.as_ref().map(of).transpose()?, features })
     }
 }
 
@@ -123,11 +149,14 @@ impl Extractor for Inception {
     }
 
     fn extract(&self, pictures: &[Picture]) -> Result<Features> {
-        let features = self.features(pictures, &mut |_, _| Ok(()))?;
-        let logits = match &self.head {
-            Some(head) => Some(features.matmul(&head.t()?)?),
-            None => None,
-        };
-        Ok(Features { features, logits })
+        let of = self.with_logits(self.features(pictures, &mut |_, _| Ok(()))?)?;
+        let on_cpu = |t: Tensor| t.to_device(&Device::Cpu);
+        Ok(Features { features: on_cpu(of.features)?, logits: of.logits.map(on_cpu).transpose()? })
+    }
+
+    fn extract_bytes(&self, images: &Tensor) -> Result<Features> {
+        let images = images.to_device(&self.compute.device)?;
+        let inputs = |of: Range<usize>| self.resize.images(&images.narrow(0, of.start, of.len())?);
+        self.with_logits(self.in_batches(images.dim(0)?, inputs, &mut |_, _| Ok(()))?)
     }
 }

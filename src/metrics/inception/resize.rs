@@ -5,11 +5,16 @@
 //! * `torch`: bilinear with half-pixel centres, then 2x/255 − 1: pytorch-fid.
 //! * `clean`: bicubic with antialiasing as PIL does it, clipped to 0..255, then (x − 128)/128 (Parmar et al. 2022).
 //!
-//! Each is two passes of weighted sums, columns first.
+//! Each is two passes of weighted sums, columns first, in single precision; nothing is rounded to bytes between them. A device makes
+//! both passes in one kernel, where the bytes are.
 
+use candle_core::{Device, Result, Tensor, bail};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::data::resize::{Taps, antialiased};
+use crate::nn::op::either;
+use crate::words;
 
 /// Side of the network's input.
 pub const SIDE: usize = 299;
@@ -77,16 +82,65 @@ impl Resize {
         }
     }
 
+    /// Whether sums are clipped to 0..255; and p, q, r, s, so that (sum − p)/q·r − s is what the network gets.
+    fn levels(self) -> (bool, [f32; 4]) {
+        match self {
+            Self::Tf => (false, [128.0, 128.0, 1.0, 0.0]),
+            Self::Torch => (false, [0.0, 255.0, 2.0, 1.0]),
+            Self::Clean => (true, [128.0, 128.0, 1.0, 0.0]),
+        }
+    }
+
     /// `[height, width, 3]` bytes to `[299, 299, 3]` as the network gets them.
     pub fn apply(self, pixels: &[u8], [height, width]: [usize; 2]) -> Vec<f32> {
         let source: Vec<f32> = pixels.iter().map(|&b| f32::from(b)).collect();
-        let resized = resample(&source, [height, width], &self.taps(height), &self.taps(width));
-        match self {
-            Self::Tf => resized.iter().map(|x| (x - 128.0) / 128.0).collect(),
-            Self::Torch => resized.iter().map(|x| x / 255.0 * 2.0 - 1.0).collect(),
-            Self::Clean => resized.iter().map(|x| (x.clamp(0.0, 255.0) - 128.0) / 128.0).collect(),
+        let mut resized = resample(&source, [height, width], &self.taps(height), &self.taps(width));
+        let (clip, [p, q, r, s]) = self.levels();
+        for x in &mut resized {
+            let sum = if clip { x.clamp(0.0, 255.0) } else { *x };
+            *x = (sum - p) / q * r - s;
         }
+        resized
     }
+
+    /// Bytes `[N, height, width, 3]` to `[N, 299, 299, 3]` as the network gets them, where the bytes are.
+    ///
+    /// # Errors
+    /// On tensors of another shape or type, or when the device fails.
+    pub fn images(self, bytes: &Tensor) -> Result<Tensor> {
+        let (n, height, width, channels) = bytes.dims4()?;
+        if channels != 3 || height * width == 0 {
+            bail!("expected images [N, height, width, 3], got {:?}", bytes.dims())
+        }
+        let dims = [n, SIDE, SIDE, 3];
+        let cpu = || {
+            let pixels = bytes.flatten_all()?.to_vec1::<u8>()?;
+            let images = pixels.par_chunks(height * width * 3).map(|image| self.apply(image, [height, width]));
+            Tensor::from_vec(images.collect::<Vec<_>>().concat(), &dims, bytes.device())
+        };
+        // A few kilobytes, made and sent in some microseconds: no cache is worth its keeping.
+        let [rows, columns] = [height, width].map(|extent| table(&self.taps(extent), bytes.device()));
+        let (clip, [p, q, r, s]) = self.levels();
+        either([&rows?, &columns?, bytes], cpu, |tape, [rows, columns, bytes]| {
+            let [p, q, r, s] = [p, q, r, s].map(f64::from);
+            let [of_rows, of_columns] = [rows.dims[1], columns.dims[1]];
+            let words = words![bytes, height, width, SIDE, rows, of_rows, columns, of_columns, clip, p, q, r, s];
+            tape.made("resize_images", &dims, words)
+        })
+    }
+}
+
+/// For each pixel the first of its source pixels, how many they are, and their weights, filled up with zeros.
+fn table(taps: &[Taps], device: &Device) -> Result<Tensor> {
+    let longest = taps.iter().map(|t| t.weights.len()).max().unwrap_or(0);
+    let mut rows = Vec::with_capacity(taps.len() * (2 + longest));
+    for Taps { first, weights } in taps {
+        let end = rows.len() + 2 + longest;
+        rows.extend([*first as f32, weights.len() as f32]);
+        rows.extend(weights.iter().map(|&w| w as f32));
+        rows.resize(end, 0.0);
+    }
+    Tensor::from_vec(rows, (taps.len(), 2 + longest), device)
 }
 
 /// Columns, then rows, of `[height, width, 3]`.
@@ -115,4 +169,34 @@ fn resample(source: &[f32], [height, width]: [usize; 2], rows: &[Taps], columns:
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::device;
+    use crate::rng::Stream;
+
+    #[test]
+    fn devices_resize_as_the_cpu_does() {
+        let mut stream = Stream::new(0, "bytes", 0);
+        // Enlarged, shrunk, as they are, a single pixel wide.
+        for [height, width] in [[32, 32], [48, 20], [320, 400], [SIDE, 7], [5, 1]] {
+            let pixels: Vec<u8> = (0..2 * height * width * 3).map(|_| stream.below(256) as u8).collect();
+            let bytes = Tensor::from_vec(pixels.clone(), (2, height, width, 3), device()).unwrap();
+            for (name, resize) in Resize::ALL {
+                let made = resize.images(&bytes).unwrap();
+                assert!(made.device().same_device(device()));
+                assert_eq!(made.dims(), [2, SIDE, SIDE, 3]);
+                let made: Vec<f32> = made.flatten_all().unwrap().to_vec1().unwrap();
+                let want = pixels.chunks(height * width * 3).flat_map(|image| resize.apply(image, [height, width]));
+                let worst = made.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                // A GPU rounds products and sums together, an emulated one as the CPU does.
+                let tolerance = if device().is_cpu() { 0.0 } else { 1e-6 };
+                assert!(worst <= tolerance, "{name}, {height}×{width}: {worst}");
+            }
+        }
+        let planes = Tensor::zeros((1, 3, 8, 8), candle_core::DType::U8, device()).unwrap();
+        assert!(Resize::Tf.images(&planes).is_err());
+    }
 }
