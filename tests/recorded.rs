@@ -129,7 +129,7 @@ impl Run {
     }
 
     /// Every number of the state, in the files' order.
-    fn numbers(&self) -> Vec<(String, Vec<f64>)> {
+    fn numbers(&self) -> Vec<Named> {
         let s = &self.state;
         let stores = [
             ("critic", &s.critic.params),
@@ -157,6 +157,9 @@ impl Run {
     }
 }
 
+/// A tensor's name and numbers.
+type Named = (String, Vec<f64>);
+
 fn values(t: &Tensor) -> Vec<f64> {
     t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -167,9 +170,9 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 
 /// Largest difference of two states' tensors, each relative to its norm, or to `least`: biases before batch norm have gradients that are
 /// zero but for rounding, which Adam makes steps of the learning rate.
-fn differ(a: &[(String, Vec<f64>)], b: &[(String, Vec<f64>)], least: f64) -> (f64, String) {
+fn differ(a: &[Named], b: &[Named], least: f64) -> (f64, String) {
     let zero = |v: &[f64]| vec![0.0; v.len()];
-    let relative = |((name, a), (_, b)): (&(String, Vec<f64>), &(String, Vec<f64>))| {
+    let relative = |((name, a), (_, b)): (&Named, &Named)| {
         (distance(a, b) / distance(b, &zero(b)).max(least), name.clone())
     };
     a.iter().zip(b).map(relative).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap()

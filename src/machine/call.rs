@@ -109,6 +109,8 @@ pub struct Product {
 }
 
 /// What a call does.
+// Calls are few, and most of them are launches.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Copy, Debug)]
 pub enum Work {
     /// Runs a kernel over a grid of blocks of threads.

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::LazyLock;
 
-use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
@@ -69,7 +68,7 @@ fn library(element: DType) -> Result<&'static Library> {
     static SINGLE: Compiled = LazyLock::new(|| Library::new("float"));
     static DOUBLE: Compiled = LazyLock::new(|| Library::new("double"));
     let compiled = if element == DType::F64 { &DOUBLE } else { &SINGLE };
-    compiled.as_ref().map_err(|e| candle_core::Error::msg(e))
+    compiled.as_ref().map_err(candle_core::Error::msg)
 }
 
 /// The device.
@@ -123,26 +122,6 @@ pub(super) fn address(t: &Tensor) -> Result<u64> {
         _ => bail!("no machine takes elements of {:?}", t.dtype()),
     };
     Ok(at + bytes)
-}
-
-/// A tensor on the CPU whose elements nobody has written.
-pub(super) fn uninitialised(dims: &[usize], dtype: DType) -> Result<Tensor> {
-    fn any<T>(n: usize) -> Vec<T> {
-        let mut v = Vec::with_capacity(n);
-        // SAFETY: called for numbers alone, of which any bits are one.
-        unsafe { v.set_len(n) };
-        v
-    }
-    let n = dims.iter().product();
-    let storage = match dtype {
-        DType::U8 => CpuStorage::U8(any(n)),
-        DType::I64 => CpuStorage::I64(any(n)),
-        DType::BF16 => CpuStorage::BF16(any(n)),
-        DType::F32 => CpuStorage::F32(any(n)),
-        DType::F64 => CpuStorage::F64(any(n)),
-        other => bail!("no machine takes elements of {other:?}"),
-    };
-    Ok(Tensor::from_storage(Storage::Cpu(storage), dims, BackpropOp::none(), false))
 }
 
 /// Elements at an address.
@@ -287,7 +266,7 @@ impl Machine for Emulated {
         match dtype {
             DType::F32 | DType::F64 | DType::BF16 => Tensor::full(f32::NAN, dims, &Device::Cpu)?.to_dtype(dtype),
             DType::U8 => Tensor::full(255u8, dims, &Device::Cpu),
-            _ => uninitialised(dims, dtype),
+            _ => Tensor::zeros(dims, dtype, &Device::Cpu),
         }
     }
 
