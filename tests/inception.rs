@@ -84,6 +84,20 @@ fn stages(folder: &Path, inception: &Inception, checks: &mut Checks) {
     }
 }
 
+/// Images `[N, 32, 32, 3]`.
+fn images(pixels: &[u8]) -> Tensor {
+    Tensor::from_slice(pixels, (pixels.len() / (32 * 32 * 3), 32, 32, 3), &Device::Cpu).unwrap()
+}
+
+/// An image on the emulated device, too slow for more, against the CPU.
+fn emulated(folder: &Path, [cpu, device]: [&Inception; 2], checks: &mut Checks) {
+    let golden = candle_core::safetensors::load(folder.join("inception_cifar10.safetensors"), &Device::Cpu).unwrap();
+    let (pixels, _) = bytes(&golden["test_u8"].narrow(0, 0, 1).unwrap());
+    let [want, got] = [cpu, device].map(|inception| inception.extract_bytes(&images(&pixels)).unwrap());
+    checks.at_most("features of an image", relative(&got.features, &want.features), 1e-5);
+    checks.at_most("its logits", relative(&got.logits.unwrap(), &want.logits.unwrap()), 1e-5);
+}
+
 fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
     let golden = candle_core::safetensors::load(folder.join("inception_cifar10.safetensors"), &Device::Cpu).unwrap();
     let metrics: HashMap<String, serde_json::Value> =
@@ -97,15 +111,18 @@ fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
         let (mut sums, mut probabilities) =
             (FeatureSums::new(inception.dim()).unwrap(), ProbabilitySums::new(n, inception.classes().unwrap()));
         for (k, part) in pixels.chunks(100 * 32 * 32 * 3).enumerate() {
-            let of = inception.extract(&pictures(part, 32)).unwrap();
+            let of = inception.extract_bytes(&images(part)).unwrap();
             if k == 0 {
+                let some = inception.extract(&pictures(&part[..4 * 32 * 32 * 3], 32)).unwrap().features;
+                let error = relative(&of.features.narrow(0, 0, 4).unwrap(), &some);
+                checks.at_most(&format!("cifar10 {split} features of files"), error, 1e-5);
                 let want = &golden[&format!("{split}_pool3")];
                 let got = of.features.narrow(0, 0, want.dim(0).unwrap()).unwrap();
                 checks.at_most(&format!("cifar10 {split} features"), relative(&got, want), 1e-3);
             }
             sums.add(&of.features).unwrap();
             probabilities.add(&of.logits.unwrap()).unwrap();
-            features.push(of.features);
+            features.push(of.features.to_device(&Device::Cpu).unwrap());
         }
         let score = probabilities.finish().unwrap();
         let want = metrics[&format!("is_{split}")].as_array().unwrap().clone();
@@ -140,12 +157,17 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let device = std::env::var("PGN_BENCH_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
-    println!("inception: on {device}; PGN_BENCH_DEVICE names another device");
+    println!("inception: on {device}; PGN_BENCH_DEVICE names another device, or `emulated`");
     let compute = Compute::open(&device, Some(Precision::F32), false).unwrap();
-    let inception = Inception::from_file(&network, Some(&probe), Resize::Tf, compute).unwrap();
+    let open = |compute| Inception::from_file(&network, Some(&probe), Resize::Tf, compute).unwrap();
+    let inception = open(compute);
     let mut checks = Checks { failed: 0, passed: 0 };
-    stages(&folder, &inception, &mut checks);
-    cifar10(&folder, &inception, &mut checks);
+    if device.starts_with("emulated") {
+        emulated(&folder, [&open(Compute::cpu()), &inception], &mut checks);
+    } else {
+        stages(&folder, &inception, &mut checks);
+        cifar10(&folder, &inception, &mut checks);
+    }
     println!("inception: {} passed, {} failed", checks.passed, checks.failed);
     if checks.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
