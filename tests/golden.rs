@@ -409,8 +409,8 @@ fn check_train(file: &mut File) -> candle_core::Result<()> {
                 augmented: Some(file.images(&at("x_aug"))),
             };
             let report = state.critic_update(&choice, loss, &batch, file.number("lr_d") * factor)?;
-            let more = [report.penalty, report.consistency].into_iter().flatten();
-            losses_d.push(more.fold(Ok(report.loss), |sum: candle_core::Result<Tensor>, more| sum? + more)?);
+            let mut more = [report.penalty, report.consistency].into_iter().flatten();
+            losses_d.push(more.try_fold(report.loss, |sum, more| sum + more)?);
         }
         let latents = file.latents(&format!("step{step}.g.z"), &format!("step{step}.g.y"));
         losses_g.push(state.generator_update(&choice, loss, &latents, file.number("lr_g") * factor)?);

@@ -172,9 +172,8 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 /// zero but for rounding, which Adam makes steps of the learning rate.
 fn differ(a: &[Named], b: &[Named], least: f64) -> (f64, String) {
     let zero = |v: &[f64]| vec![0.0; v.len()];
-    let relative = |((name, a), (_, b)): (&Named, &Named)| {
-        (distance(a, b) / distance(b, &zero(b)).max(least), name.clone())
-    };
+    let relative =
+        |((name, a), (_, b)): (&Named, &Named)| (distance(a, b) / distance(b, &zero(b)).max(least), name.clone());
     a.iter().zip(b).map(relative).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
 }
 
