@@ -112,7 +112,7 @@ proofs() { part proofs "$BIN/proofs" nn:: --test-threads=1; }
 
 golden() {
     local precision
-    for precision in f64 f32 tf32; do
+    for precision in f64 f32 tf32 bf16; do
         part "golden-$precision" env PGN_BENCH_PRECISION="$precision" "$BIN/golden" || return 1
     done
 }
