@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::setup::Place;
-use crate::files::write_bytes;
+use crate::files::{create_folder, write_bytes};
 use crate::machine::memory;
 use crate::report::markdown::aligned;
 use crate::train::profile::{Peak, Recording, median, peak, profile, timed};
@@ -63,6 +63,11 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     let compute = args.place.open()?;
     if !(args.width > 0.0 && args.width.is_finite()) {
         anyhow::bail!("--width {}: expected a positive number", args.width);
+    }
+    if let Some(folder) =
+        args.json.as_ref().and_then(|path| path.parent()).filter(|folder| !folder.as_os_str().is_empty())
+    {
+        create_folder(folder)?;
     }
     let is_machine = compute.is_machine();
     let burst = if is_machine { usize::from(args.burst) } else { 1 };
