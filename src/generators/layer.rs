@@ -36,11 +36,9 @@ pub struct BatchNorm {
 /// Weight and bias of an affine layer.
 #[derive(Clone, Debug)]
 pub struct Affine {
-    /// Weight.
-    pub weight: Stored,
     /// Bias.
     pub bias: Id,
-    /// Position among the affine layers.
+    /// Position of its weight among those of the generator.
     pub index: usize,
     /// Position among everything a forward pass keeps.
     pub slot: usize,
@@ -108,9 +106,8 @@ impl NetBuilder {
         let bias = self.params.add_ordered(format!("{name}.bias"), &[outputs], Init::Constant(0.0), bias);
         let declare = || Spectral::declare(&mut self.buffers, name, stored, SPECTRAL_EPSILON, [rows, columns]);
         let spectral = self.spectral.then(declare);
-        let weight = Stored { id, shape, spectral, fold: None };
-        self.weights.push(weight.clone());
-        Affine { weight, bias, index: self.weights.len() - 1, slot: self.slot() }
+        self.weights.push(Stored { id, shape, spectral, fold: None });
+        Affine { bias, index: self.weights.len() - 1, slot: self.slot() }
     }
 
     fn convolution(&mut self, name: &str, shape: [usize; 4], outputs: usize, init: Init) -> Affine {
@@ -155,9 +152,8 @@ impl NetBuilder {
 
     /// Nearest ×2, then a 3×3 convolution that keeps the size.
     pub fn upsample_conv(&mut self, name: &str, [i, o]: [usize; 2], init: Init) -> Layer {
-        let mut affine = self.convolution(name, [o, i, 3, 3], o, init);
-        affine.weight.fold = Some(Fold::Upsample);
-        self.weights[affine.index].fold = affine.weight.fold;
+        let affine = self.convolution(name, [o, i, 3, 3], o, init);
+        self.weights[affine.index].fold = Some(Fold::Upsample);
         Layer::UpsampleConv { affine }
     }
 

@@ -315,7 +315,12 @@ impl Generator {
                     };
                     let (dy, x) = (operand(&dy)?, kept(pass, affine.slot)?);
                     let sides = [&pixel(&x)?, &pixel(&dy)?];
-                    pass.weights[affine.index].add_gradient(&affine.weight, sides, ConvSpec::new(1, 0), into)?;
+                    pass.weights[affine.index].add_gradient(
+                        &self.weights[affine.index],
+                        sides,
+                        ConvSpec::new(1, 0),
+                        into,
+                    )?;
                     add_channel_sum(&dy, None, &into.get(affine.bias)?)?;
                     // The latents need no gradient.
                     return Ok(dy);
@@ -338,7 +343,7 @@ impl Generator {
                     let (dy, x) = (operand(&dy)?, kept(pass, affine.slot)?);
                     let (_, h, wd, _) = x.dims4()?;
                     let weight = &pass.weights[affine.index];
-                    weight.add_gradient(&affine.weight, [&x, &dy], *spec, into)?;
+                    weight.add_gradient(&self.weights[affine.index], [&x, &dy], *spec, into)?;
                     drop(x);
                     add_channel_sum(&dy, None, &into.get(affine.bias)?)?;
                     conv2d_input_grad(&dy, &weight.kernel, *spec, [h, wd])?
@@ -346,7 +351,7 @@ impl Generator {
                 Layer::ConvTranspose { affine, .. } | Layer::UpsampleConv { affine } => {
                     let (dy, x) = (operand(&dy)?, kept(pass, affine.slot)?);
                     let (weight, spec) = (&pass.weights[affine.index], transposed_spec(layer));
-                    weight.add_gradient(&affine.weight, [&dy, &x], spec, into)?;
+                    weight.add_gradient(&self.weights[affine.index], [&dy, &x], spec, into)?;
                     drop(x);
                     add_channel_sum(&dy, None, &into.get(affine.bias)?)?;
                     conv_transpose2d_input_grad(&dy, &weight.kernel, spec)?
@@ -376,20 +381,20 @@ impl Generator {
         for layer in layers {
             match layer {
                 Layer::Linear { affine, side: bottom } => {
-                    total += 2 * affine.weight.shape.iter().product::<usize>();
+                    total += 2 * self.weights[affine.index].shape.iter().product::<usize>();
                     side = *bottom;
                 }
                 Layer::Conv { affine, .. } => {
-                    total += 2 * affine.weight.shape.iter().product::<usize>() * side * side;
+                    total += 2 * self.weights[affine.index].shape.iter().product::<usize>() * side * side;
                 }
                 Layer::ConvTranspose { affine, spec } => {
                     // Each input pixel meets every weight once.
-                    total += 2 * affine.weight.shape.iter().product::<usize>() * side * side;
+                    total += 2 * self.weights[affine.index].shape.iter().product::<usize>() * side * side;
                     side *= spec.stride;
                 }
                 Layer::UpsampleConv { affine } => {
                     // 16 taps in place of 9, each at an input pixel.
-                    total += 2 * affine.weight.shape.iter().product::<usize>() / 9 * 16 * side * side;
+                    total += 2 * self.weights[affine.index].shape.iter().product::<usize>() / 9 * 16 * side * side;
                     side *= 2;
                 }
                 Layer::Upsample2 => side *= 2,

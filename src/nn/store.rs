@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::activation::add_assign;
 use super::init::Init;
 use super::kernel::Kernel;
 use super::op::{InPlace, update};
@@ -189,14 +188,6 @@ impl Store {
     /// When the number of elements differs.
     pub fn set(&self, id: Id, value: &Tensor) -> Result<()> {
         overwrite(&self.get(id)?, &value.contiguous()?)
-    }
-
-    /// Adds to one tensor.
-    ///
-    /// # Errors
-    /// When the number of elements differs.
-    pub fn accumulate(&self, id: Id, value: &Tensor) -> Result<()> {
-        add_assign(&self.get(id)?, value)
     }
 
     /// Names and shapes, in order of declaration.

@@ -127,13 +127,14 @@ pub fn peak(compute: &Compute, side: usize) -> Result<Peak> {
     };
     let [a, b, out] = [memory(element)?, memory(element)?, memory(element)?];
     let [from, to] = [memory(DType::F32)?, memory(DType::F32)?];
-    let fill = |memory: Memory, dtype: DType| {
+    // Halves are cleared as the reals that lie there.
+    let clear = |memory: Memory| {
+        let reals = memory.bytes as usize / 4;
         let mut words = [Word::Nothing; WORDS];
-        // Halves are cleared as the reals that lie there.
-        words[..3].copy_from_slice(&[Word::from(memory.bytes as usize / 4), memory.into(), Word::from(0.0)]);
-        let grid = [(memory.bytes as usize / 4).div_ceil(THREADS).clamp(1, 1 << 20), 1, 1];
+        words[..3].copy_from_slice(&[Word::from(reals), memory.into(), Word::from(0.0)]);
+        let grid = [reals.div_ceil(THREADS).clamp(1, 1 << 20), 1, 1];
         let work = Work::Launch { kernel: "fill", grid, block: [THREADS, 1], words };
-        Call { work, element: if dtype == DType::F64 { dtype } else { DType::F32 }, add: false }
+        Call { work, element: DType::F32, add: false }
     };
     let product = Product { size: [side; 3], transposed: [false; 2] };
     let product = Call { work: Work::Product { product, sides: [a.1, b.1, out.1] }, element, add: false };
@@ -142,8 +143,7 @@ pub fn peak(compute: &Compute, side: usize) -> Result<Peak> {
     let grid = [(side * side).div_ceil(THREADS).clamp(1, 1 << 20), 1, 1];
     let work = Work::Launch { kernel: "copy", grid, block: [THREADS, 1], words };
     let copy = Call { work, element: DType::F32, add: false };
-    let calls =
-        [fill(a.1, element), fill(b.1, element), fill(from.1, DType::F32), fill(to.1, DType::F32), product, copy];
+    let calls = [clear(a.1), clear(b.1), clear(from.1), clear(to.1), product, copy];
     let seconds = machine.timed(&calls, 5)?;
     Ok(Peak { flops: product.flops() as f64 / seconds[4], bytes: 2.0 * from.1.bytes as f64 / seconds[5] })
 }

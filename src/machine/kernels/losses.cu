@@ -52,11 +52,6 @@ KERNEL(cotangents)(Words words) {
     }
 }
 
-/* elements [N]; output: product; a, b */
-KERNEL(multiply)(Words words) {
-    EACH(i, SIZE(0)) REALS(1)[i] = REALS(2)[i] * REALS(3)[i];
-}
-
 /* One block. images; squared norms; output [1]: mean of their roots */
 BLOCK_KERNEL(mean_of_roots)(Words words) {
     const count n = SIZE(0);
