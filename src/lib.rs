@@ -15,6 +15,7 @@ pub mod machine;
 pub mod methods;
 pub mod metrics;
 pub mod nn;
+pub mod npy;
 pub mod optim;
 pub mod report;
 pub mod results;
