@@ -141,7 +141,7 @@ impl File {
     fn labels(&self, key: &str) -> Option<Tensor> {
         (self.meta("arch") == "biggan32").then(|| {
             let labels = self.tensors.get(key).unwrap_or_else(|| panic!("no tensor `{key}`")).to_vec1::<i64>().unwrap();
-            let labels: Vec<u8> = labels.into_iter().map(|y| y as u8).collect();
+            let labels: Vec<u16> = labels.into_iter().map(|y| y as u16).collect();
             one_hot(&labels, CLASSES, SETUP.dtype, SETUP.device()).unwrap()
         })
     }

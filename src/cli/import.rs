@@ -6,10 +6,9 @@ use anyhow::{Result, bail};
 use candle_core::Device;
 
 use super::cells::Cells;
-use crate::data;
 use crate::train::existing::{Existing, empty_folder, folder, settle};
 use crate::train::lock::Lock;
-use crate::train::{checkpoint, import};
+use crate::train::{checkpoint, import, run};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -34,7 +33,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         );
     };
     settle(&args.output, cell, if args.overwrite { Existing::Overwrite } else { Existing::Refuse }, &[])?;
-    let classes = data::classes(&cell.dataset, cell.split)?;
+    let classes = run::classes(cell)?;
     let (state, progress) = import::read(&args.checkpoint, cell, classes, &Device::Cpu)?;
     let folder = folder(&args.output, cell);
     let _lock = Lock::acquire(&folder)?;

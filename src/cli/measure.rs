@@ -62,7 +62,7 @@ impl<'a> Measure<'a> {
 
     /// Opens a collection and checks that it has as many images as asked for.
     fn open(&self, name: &str) -> Result<Collection> {
-        let images = followed(name, "images decoded", |progress| Ok(source::open(name, progress)?))?;
+        let images = followed(name, "images decoded", |progress| Ok(source::open(name.as_ref(), progress)?))?;
         let len = images.source().len();
         let n = self.options.n.unwrap_or(len);
         if n > len {
@@ -75,8 +75,8 @@ impl<'a> Measure<'a> {
         let progress = bar(&of.name, of.n as u64, "images");
         let mut collector = Collector::new(of.n, self.inception.dim(), needs)?;
         let mut left = of.n;
-        for batch in of.images.source().batches(BATCH) {
-            let mut pictures: Vec<Picture> = batch?.into_iter().map(|(picture, _)| picture).collect();
+        for batch in of.images.source().batches((0..of.n).collect(), BATCH) {
+            let mut pictures: Vec<Picture> = batch?;
             pictures.truncate(left);
             if pictures.is_empty() {
                 break;

@@ -12,7 +12,6 @@ use super::report::{last_grid, rows};
 use super::setup::{Place, Weights, bench};
 use super::slurm::quoted;
 use crate::config::Cell;
-use crate::data;
 use crate::files::{create_folder, write_bytes};
 use crate::interrupt;
 use crate::report::markdown::aligned;
@@ -20,7 +19,7 @@ use crate::report::table::comparison as compare;
 use crate::train::cost::{Cost, measure};
 use crate::train::existing::{Existing, folder, settle};
 use crate::train::rows::loss;
-use crate::train::run::{Outcome, run};
+use crate::train::run::{Outcome, classes, run};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -136,7 +135,7 @@ fn plan(cells: &[Cell], device: &Device) -> Result<String> {
         // Seeds cost the same.
         let cost = match known.iter().find(|(k, _)| k.arch == cell.arch && k.method == cell.method) {
             Some((_, cost)) => *cost,
-            None => measure(cell, data::classes(&cell.dataset, cell.split)?, device)?,
+            None => measure(cell, classes(cell)?, device)?,
         };
         known.push((cell, cost));
         let hours = t.steps as f64 * cost.step_s / 3600.0;

@@ -99,7 +99,7 @@ pub(super) fn bench(cell: &Cell, weights: &Weights, compute: &Compute) -> Result
     let extractor: Box<dyn Extractor> = match inception {
         Some(inception) => Box::new(inception),
         None => {
-            if train.classes < 2 {
+            if train.labelled()? < 2 {
                 bail!(
                     "{} has no labels, which `extractor: classifier` is trained on: use `extractor: inception`",
                     train.name

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::step::State;
 use crate::config::Cell;
 use crate::critic::Critic;
+use crate::data::source::Labels;
 use crate::error::{AtPath, Error, Result};
 use crate::files::write_bytes;
 use crate::generators::Generator;
@@ -20,8 +21,6 @@ use crate::nn::store::{Store, overwrite};
 pub const FILE: &str = "checkpoint.safetensors";
 
 const KEY: &str = "pgn-bench";
-/// Labels are bytes.
-const CLASSES: usize = 256;
 
 /// The scalars of a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -103,7 +102,7 @@ impl Stored {
             header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad(format!("no `{KEY}` metadata")))?;
         let progress: Progress = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
         progress.cell.check(path)?;
-        if !(1..=CLASSES).contains(&progress.classes) {
+        if !(1..=Labels::MOST).contains(&progress.classes) {
             return Err(bad(format!("{} classes", progress.classes)));
         }
         // Before networks are built of a size that the file does not have.
