@@ -9,6 +9,7 @@ use candle_core::Device;
 use super::choice;
 use super::progress::{bar, followed};
 use super::setup::{self, Place, Weights, bench};
+use super::terminal::{say, show};
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
 use crate::data::{Split, nearest, to_bytes};
 use crate::error::AtPath;
@@ -189,12 +190,12 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
     }
     if args.json {
         for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
+            say(serde_json::to_string(row)?);
         }
     } else {
-        print!("{}", shown(&rows));
+        show(shown(&rows));
         if let Some(row) = rows.first() {
-            println!(
+            say(format_args!(
                 "{} at step {}, over {} ({}…), resize {}, batch norm: {}",
                 cell.name(),
                 row.step,
@@ -202,7 +203,7 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
                 &row.extractor_sha256[..8],
                 row.resize,
                 row.batch_norm
-            );
+            ));
         }
     }
     Ok(())
@@ -231,7 +232,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
     }
     if args.json {
         for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
+            say(serde_json::to_string(row)?);
         }
         return Ok(());
     }
@@ -241,14 +242,14 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
         let names = [s.quantity.to_owned(), s.on.clone(), s.values.len().to_string()];
         names.into_iter().chain(numbers).collect()
     });
-    print!("{}", aligned(&head, lines.collect()));
-    println!(
+    show(aligned(&head, lines.collect()));
+    say(format_args!(
         "{} at step {}, {} images of {}: norm of the gradient of f̂ (exact), and |f̂(a) − f̂(b)|/‖a − b‖ of pairs",
         cell.name(),
         progress.step,
         n,
         images.name
-    );
+    ));
     Ok(())
 }
 
@@ -291,7 +292,12 @@ pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
         }
     }
     write_bytes(&output, &grid::tile(&tiles, generator.side, args.k + 1, grid::ZOOM)?)?;
-    println!("{}: in each row a generated image, then the {} nearest of {}", output.display(), args.k, images.name);
+    say(format_args!(
+        "{}: in each row a generated image, then the {} nearest of {}",
+        output.display(),
+        args.k,
+        images.name
+    ));
     Ok(())
 }
 
@@ -340,6 +346,6 @@ pub(super) fn sample(args: &SampleArgs) -> Result<()> {
     })?;
     std::fs::rename(&part, &args.output).at("rename into place", &args.output)?;
     progress.finish_and_clear();
-    println!("{} images of the {} generator in {}", args.n, weights.id(), args.output.display());
+    say(format_args!("{} images of the {} generator in {}", args.n, weights.id(), args.output.display()));
     Ok(())
 }

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use candle_core::Device;
 
 use super::cells::Cells;
+use super::terminal::say;
 use crate::data;
 use crate::train::existing::{Existing, empty_folder, folder, settle};
 use crate::train::lock::Lock;
@@ -40,7 +41,10 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     let _lock = Lock::acquire(&folder)?;
     empty_folder(&folder, cell)?;
     checkpoint::save(&folder.join(checkpoint::FILE), &state, &progress)?;
-    println!("step {} of {} in {}", progress.step, cell.name(), folder.display());
-    println!("`pgn-bench eval {0}`, `sample {0} -o grid.png`; `run … --resume` trains it on", folder.display());
+    say(format_args!("step {} of {} in {}", progress.step, cell.name(), folder.display()));
+    say(format_args!(
+        "`pgn-bench eval {0}`, `sample {0} -o grid.png`; `run … --resume` trains it on",
+        folder.display()
+    ));
     Ok(())
 }

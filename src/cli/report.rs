@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use super::progress::followed;
+use super::terminal::{say, show};
 use crate::config::Cell;
 use crate::error::AtPath;
 use crate::files::{create_folder, named, write_bytes};
@@ -145,11 +146,11 @@ pub(super) fn report(args: &ReportArgs) -> Result<()> {
     write_bytes(&out.join("report.md"), markdown::render(document).as_bytes())?;
     write_bytes(&out.join("report.tex"), latex::render(document).as_bytes())?;
     write_bytes(&out.join("report.html"), html::render(document, &figures).as_bytes())?;
-    println!(
+    say(format_args!(
         "{} rows: {} (also .md, .tex; tables and figures beside it)",
         rows.len(),
         out.join("report.html").display()
-    );
+    ));
     Ok(())
 }
 
@@ -164,7 +165,7 @@ pub(super) fn gate(args: &GateArgs) -> Result<ExitCode> {
     if args.update {
         for g in gates.gates.iter_mut().filter(|g| wanted(g)) {
             *g = gate::updated(g, &rows)?;
-            println!("{}: baseline from {} runs", g.name, g.baseline.as_ref().map_or(0, |b| b.values.len()));
+            say(format_args!("{}: baseline from {} runs", g.name, g.baseline.as_ref().map_or(0, |b| b.values.len())));
         }
         gate::write(&args.file, &gates)?;
         return Ok(ExitCode::SUCCESS);
@@ -177,7 +178,7 @@ pub(super) fn gate(args: &GateArgs) -> Result<ExitCode> {
         vec![f.name.clone(), outcome, shown(f.value), shown(f.limit), f.runs.to_string(), f.message.clone()]
     });
     let head = ["gate", "outcome", "FID", "limit", "runs", "why"].map(str::to_owned);
-    print!("{}", aligned(&head, lines.collect()));
+    show(aligned(&head, lines.collect()));
     if let Some(path) = &args.junit {
         write_bytes(path, gate::junit(&findings).as_bytes())?;
     }
@@ -185,7 +186,7 @@ pub(super) fn gate(args: &GateArgs) -> Result<ExitCode> {
         write_bytes(path, &serde_json::to_vec_pretty(&findings)?)?;
     }
     if std::env::var_os("GITHUB_ACTIONS").is_some() {
-        print!("{}", gate::annotations(&findings, &file));
+        show(gate::annotations(&findings, &file));
     }
     Ok(match gate::overall(&findings) {
         Outcome::Passed => ExitCode::SUCCESS,
