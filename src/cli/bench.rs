@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::setup::Place;
 use super::terminal::{say, show};
-use crate::files::{create_folder, write_bytes};
+use crate::files::{check_output, create_folder, write_bytes};
 use crate::machine::memory;
 use crate::report::markdown::aligned;
 use crate::train::profile::{Peak, Recording, median, peak, profile, timed};
@@ -65,10 +65,11 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     if !(args.width > 0.0 && args.width.is_finite()) {
         anyhow::bail!("--width {}: expected a positive number", args.width);
     }
-    if let Some(folder) =
-        args.json.as_ref().and_then(|path| path.parent()).filter(|folder| !folder.as_os_str().is_empty())
-    {
-        create_folder(folder)?;
+    if let Some(path) = &args.json {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            create_folder(folder)?;
+        }
+        check_output(path, None)?;
     }
     let is_machine = compute.is_machine();
     let burst = if is_machine { usize::from(args.burst) } else { 1 };

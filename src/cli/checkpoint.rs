@@ -13,7 +13,7 @@ use super::terminal::{say, show};
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
 use crate::data::{Split, nearest, to_bytes};
 use crate::error::AtPath;
-use crate::files::{create_folder, write_bytes};
+use crate::files::{check_output, create_folder, has_extension, names_folder, write_bytes};
 use crate::generators::Mode;
 use crate::methods;
 use crate::metrics::inception::resize::Resize;
@@ -76,7 +76,7 @@ pub(super) struct EvalArgs {
 pub(super) struct SampleArgs {
     /// A run's checkpoint.safetensors, or its folder
     checkpoint: PathBuf,
-    /// A grid (a name in .png), a new folder with one PNG file an image, or tensors with the latents (a name in .safetensors)
+    /// A grid (a name in .png), tensors with the latents (a name in .safetensors), or a new folder with one PNG file an image
     #[arg(short, long)]
     output: PathBuf,
     /// Images; a grid is filled to whole rows
@@ -168,6 +168,9 @@ fn asked(args: &EvalArgs, own: &Eval) -> Result<Eval> {
 }
 
 pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
+    if let Some(path) = &args.output {
+        check_output(path, Some("parquet"))?;
+    }
     let stored = open(&args.checkpoint)?;
     let own = stored.progress.cell.clone();
     let cell = Cell { eval: asked(args, &own.eval)?, ..own };
@@ -210,6 +213,10 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
 }
 
 pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
+    let output = args.checkpoint.is_dir().then(|| args.checkpoint.join(results::PROBE));
+    if let Some(path) = &output {
+        check_output(path, None)?;
+    }
     let compute = args.place.open()?;
     let stored = open(&args.checkpoint)?;
     let cell = stored.progress.cell.clone();
@@ -227,8 +234,8 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
     let origin = Origin::new(&progress, &cell, &instrument)?;
     let mut rows = origin.probe_rows(&samples)?;
     rows.iter_mut().for_each(|row| "evaluated".clone_into(&mut row.status));
-    if args.checkpoint.is_dir() {
-        results::write(&args.checkpoint.join(results::PROBE), &rows)?;
+    if let Some(path) = &output {
+        results::write(path, &rows)?;
     }
     if args.json {
         for row in &rows {
@@ -269,14 +276,15 @@ fn shown(rows: &[Row]) -> String {
 }
 
 pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
-    let compute = args.place.open()?;
-    let (state, progress) = restore(open(&args.checkpoint)?, &compute.device)?;
-    let cell = progress.cell;
     let Some(output) =
         args.output.clone().or_else(|| args.checkpoint.is_dir().then(|| args.checkpoint.join(NEIGHBOURS)))
     else {
         bail!("name the picture as -o FILE.png, or give the run's folder");
     };
+    check_output(&output, Some("png"))?;
+    let compute = args.place.open()?;
+    let (state, progress) = restore(open(&args.checkpoint)?, &compute.device)?;
+    let cell = progress.cell;
     let images = setup::loaded(&cell, cell.split)?;
     if args.n < 2 || args.k == 0 || args.k > images.len() {
         bail!("-n {} -k {}: at least two images, and one to {} neighbours", args.n, args.k, images.len());
@@ -301,7 +309,39 @@ pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
     Ok(())
 }
 
+/// What `sample` draws.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drawing {
+    Grid,
+    Tensors,
+    Folder,
+}
+
+impl Drawing {
+    /// What a name asks for.
+    fn of(output: &Path) -> Result<Self> {
+        let drawing = match output.extension() {
+            _ if names_folder(output) => Self::Folder,
+            _ if has_extension(output, "png") => Self::Grid,
+            _ if has_extension(output, "safetensors") => Self::Tensors,
+            // A number, as in `width-0.5`, is no type of file.
+            Some(e) if e.as_encoded_bytes().iter().any(u8::is_ascii_alphabetic) => bail!(
+                "{}: images go into a grid (.png), tensors (.safetensors) or a folder, whose name ends in / when it has a dot",
+                output.display()
+            ),
+            _ => Self::Folder,
+        };
+        match drawing {
+            Self::Folder if output.exists() => bail!("{} is there already: name a new folder", output.display()),
+            Self::Folder => {}
+            Self::Grid | Self::Tensors => check_output(output, None)?,
+        }
+        Ok(drawing)
+    }
+}
+
 pub(super) fn sample(args: &SampleArgs) -> Result<()> {
+    let drawing = Drawing::of(&args.output)?;
     let compute = args.place.open()?;
     let (state, progress) = restore(open(&args.checkpoint)?, &compute.device)?;
     let own = progress.cell;
@@ -312,19 +352,16 @@ pub(super) fn sample(args: &SampleArgs) -> Result<()> {
     if args.n < 2 || args.columns == 0 {
         bail!("-n {} --columns {}: at least two images and one column", args.n, args.columns);
     }
-    if args.output.extension().is_some_and(|e| e == "png") {
+    if drawing == Drawing::Grid {
         let grid = grid::draw(generator, seed, [args.n.div_ceil(args.columns), args.columns], mode)?;
         return Ok(write_bytes(&args.output, &grid)?);
     }
-    if args.output.extension().is_some_and(|e| e == "safetensors") {
+    if drawing == Drawing::Tensors {
         let latents = generator.latents(seed, "samples/latents", 0, args.n)?;
         let images = channels_first(&generator.images(&latents, mode)?)?;
         let labels = latents.labels.map(|l| ("labels", l));
         let tensors = [("z", latents.z), ("images", images)].into_iter().chain(labels);
         return Ok(write_bytes(&args.output, &safetensors::serialize(tensors, None)?)?);
-    }
-    if args.output.exists() {
-        bail!("{} is there already: name a new folder", args.output.display());
     }
     // The folder gets its name when it is whole.
     let name = args.output.file_name().unwrap_or_default().to_string_lossy();

@@ -8,6 +8,7 @@ use candle_core::Device;
 use super::cells::Cells;
 use super::terminal::say;
 use crate::data;
+use crate::files::create_folder;
 use crate::train::existing::{Existing, empty_folder, folder, settle};
 use crate::train::lock::Lock;
 use crate::train::{checkpoint, import};
@@ -34,6 +35,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
             cells.len()
         );
     };
+    create_folder(&args.output)?;
     settle(&args.output, cell, if args.overwrite { Existing::Overwrite } else { Existing::Refuse }, &[])?;
     let classes = data::classes(&cell.dataset, cell.split)?;
     let (state, progress) = import::read(&args.checkpoint, cell, classes, &Device::Cpu)?;

@@ -10,7 +10,7 @@ use super::progress::followed;
 use super::terminal::{say, show};
 use crate::config::Cell;
 use crate::error::AtPath;
-use crate::files::{create_folder, named, write_bytes};
+use crate::files::{check_output, create_folder, named, write_bytes};
 use crate::report::content::{Picture, Sources, build};
 use crate::report::gate::{self, Outcome};
 use crate::report::markdown::aligned;
@@ -110,6 +110,8 @@ fn pictures(folder: &Path) -> Result<Vec<Picture>> {
 
 pub(super) fn report(args: &ReportArgs) -> Result<()> {
     let rows = rows(&args.results)?;
+    create_folder(&args.output)?;
+    check_output(&args.output.join("report.md"), None)?;
     let baselines = baselines::embedded()?;
     let pictures = pictures(&args.results)?;
     let out = &args.output;
@@ -155,6 +157,7 @@ pub(super) fn report(args: &ReportArgs) -> Result<()> {
 }
 
 pub(super) fn gate(args: &GateArgs) -> Result<ExitCode> {
+    [&args.junit, &args.json].into_iter().flatten().try_for_each(|path| check_output(path, None))?;
     let mut gates = gate::read(&args.file)?;
     let wanted = |g: &gate::Gate| args.only.is_empty() || args.only.contains(&g.name);
     if let Some(name) = args.only.iter().find(|n| gates.gates.iter().all(|g| g.name != **n)) {
