@@ -20,7 +20,7 @@ use crate::metrics::inception::resize::Resize;
 use crate::nn::image::channels_first;
 use crate::report::markdown::aligned;
 use crate::results::{self, Row};
-use crate::train::checkpoint::{self, Progress, Stored};
+use crate::train::checkpoint::{self, Part, Progress, Stored};
 use crate::train::evaluate::{evaluate as score, generate};
 use crate::train::grid;
 use crate::train::instrument::Instrument;
@@ -143,12 +143,14 @@ fn restore(stored: Stored, device: &Device) -> Result<(State, Progress)> {
 }
 
 /// The evaluation asked for: the run's own, with what the arguments replace.
-fn asked(args: &EvalArgs, own: &Eval) -> Result<Eval> {
+fn asked(args: &EvalArgs, of: &Progress) -> Result<Eval> {
+    let own = &of.cell.eval;
     let mut metrics = args.metrics.clone();
     if metrics.is_empty() {
         metrics.clone_from(&own.metrics);
     }
-    let weights = if args.generator.is_empty() { own.weights.clone() } else { args.generator.clone() };
+    let weights = if args.generator.is_empty() { of.generators() } else { args.generator.clone() };
+    of.require(&args.checkpoint, &weights.iter().map(|w| Part::of(*w)).collect::<Vec<_>>())?;
     let images = args.n.unwrap_or(own.images);
     let batch = args.batch.unwrap_or(own.batch);
     if images < 100 || batch < 2 {
@@ -172,8 +174,7 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
         check_output(path, Some("parquet"))?;
     }
     let stored = open(&args.checkpoint)?;
-    let own = stored.progress.cell.clone();
-    let cell = Cell { eval: asked(args, &own.eval)?, ..own };
+    let cell = Cell { eval: asked(args, &stored.progress)?, ..stored.progress.cell.clone() };
     let compute = args.place.open()?;
     let (state, progress) = restore(stored, &compute.device)?;
     let bench = bench(&cell, &args.weights, &compute)?;
@@ -219,6 +220,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
     }
     let compute = args.place.open()?;
     let stored = open(&args.checkpoint)?;
+    stored.progress.require(&args.checkpoint, &[Part::Critic, Part::Generator])?;
     let cell = stored.progress.cell.clone();
     let split = args.split.unwrap_or(cell.split);
     let images = setup::loaded(&cell, split)?;
@@ -284,12 +286,12 @@ pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
     check_output(&output, Some("png"))?;
     let compute = args.place.open()?;
     let (state, progress) = restore(open(&args.checkpoint)?, &compute.device)?;
+    let generator = state.generator(progress.generators()[0]);
     let cell = progress.cell;
     let images = setup::loaded(&cell, cell.split)?;
     if args.n < 2 || args.k == 0 || args.k > images.len() {
         bail!("-n {} -k {}: at least two images, and one to {} neighbours", args.n, args.k, images.len());
     }
-    let generator = state.generator(cell.eval.weights[0]);
     let latents = generator.latents(cell.seed, "samples/latents", 0, args.n)?;
     let generated = to_bytes(&generator.images(&latents, Mode::Batch)?)?;
     let mut tiles = Vec::new();
@@ -344,8 +346,9 @@ pub(super) fn sample(args: &SampleArgs) -> Result<()> {
     let drawing = Drawing::of(&args.output)?;
     let compute = args.place.open()?;
     let (state, progress) = restore(open(&args.checkpoint)?, &compute.device)?;
+    let weights = args.generator.unwrap_or(progress.generators()[0]);
+    progress.require(&args.checkpoint, &[Part::of(weights)])?;
     let own = progress.cell;
-    let weights = args.generator.unwrap_or(own.eval.weights[0]);
     let generator = state.generator(weights);
     let mode = args.batch_norm.unwrap_or(own.eval.batch_norm);
     let seed = args.seed.unwrap_or(own.seed);

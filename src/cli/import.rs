@@ -9,9 +9,10 @@ use super::cells::Cells;
 use super::terminal::say;
 use crate::data;
 use crate::files::create_folder;
+use crate::train::checkpoint::{self, Part};
 use crate::train::existing::{Existing, empty_folder, folder, settle};
+use crate::train::import;
 use crate::train::lock::Lock;
-use crate::train::{checkpoint, import};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -44,9 +45,12 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     empty_folder(&folder, cell)?;
     checkpoint::save(&folder.join(checkpoint::FILE), &state, &progress)?;
     say(format_args!("step {} of {} in {}", progress.step, cell.name(), folder.display()));
-    say(format_args!(
-        "`pgn-bench eval {0}`, `sample {0} -o grid.png`; `run … --resume` trains it on",
-        folder.display()
-    ));
+    say(format_args!("`pgn-bench eval {0}`, `sample {0} -o grid.png` measure and draw it", folder.display()));
+    if progress.lacking.is_empty() {
+        say("`run … --resume` trains it on");
+    } else {
+        let parts = Part::list(&progress.lacking);
+        say(format_args!("{} has no {parts}: training cannot go on from it", args.checkpoint.display()));
+    }
     Ok(())
 }

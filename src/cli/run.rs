@@ -19,7 +19,7 @@ use crate::interrupt;
 use crate::report::markdown::aligned;
 use crate::report::table::comparison as compare;
 use crate::train::cost::{Cost, measure};
-use crate::train::existing::{Existing, folder, settle};
+use crate::train::existing::{Existing, folder, refuse_partial, settle};
 use crate::train::rows::loss;
 use crate::train::run::{Outcome, run};
 
@@ -74,6 +74,9 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     };
     for cell in &mut cells {
         *cell = settle(&args.output, cell, existing, &args.allow)?;
+        if args.resume {
+            refuse_partial(&args.output, cell)?;
+        }
     }
     create_folder(&args.output)?;
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };

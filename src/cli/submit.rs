@@ -18,7 +18,7 @@ use crate::error::{AtPath, Error};
 use crate::files::write_bytes;
 use crate::machine::compute::Compute;
 use crate::results;
-use crate::train::existing::{Existing, folder, settle};
+use crate::train::existing::{Existing, folder, refuse_partial, settle};
 use crate::train::lock::Lock;
 
 #[derive(clap::Args)]
@@ -55,6 +55,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };
     for cell in &cells {
         settle(&args.output, cell, Existing::Resume, &[])?;
+        refuse_partial(&args.output, cell)?;
     }
     // What a task would stumble over is found before any is submitted.
     [first.split, first.eval.reference].iter().try_for_each(|&s| data::check(&first.dataset, s, first.image_size))?;
