@@ -12,7 +12,7 @@
 //! In f32 and TF32 (`PGN_BENCH_PRECISION`) a relative error of 3e-4 and of 3e-2 passes, and beyond it the second rule holds for
 //! inputs moved by 4 units in their last place, and by one of TF32's.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

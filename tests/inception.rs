@@ -2,7 +2,7 @@
 //! by PIL, PyTorch and scipy: `inception_*.safetensors` and `metrics.json` in `PGN_BENCH_GOLDEN`, weights from the folder
 //! `weights` beside it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Training steps on a device, proven on the emulated one: the second and later updates are replays of what the first one recorded, and
 //! must be what direct updates and the CPU's are, for every method; and what a step asks of a device, counted at the paper's sizes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::choice;
 use super::progress::{bar, followed};
 use super::setup::{Place, Weights};
+use super::terminal::{remark, say};
 use crate::data::source::{self, Named, Picture};
 use crate::metrics::collect::{Collected, Collector, Needs};
 use crate::metrics::frechet::{Gaussian, Reference};
@@ -122,7 +123,7 @@ impl<'a> Measure<'a> {
 
     fn print(&self, metric: &str, of: &[&str], values: serde_json::Value, text: &str, warning: Option<&str>) {
         if let Some(warning) = warning {
-            eprintln!("warning: {warning}");
+            remark(format_args!("warning: {warning}"));
         }
         if self.options.json {
             let line = json!({
@@ -130,11 +131,11 @@ impl<'a> Measure<'a> {
                 "extractor_sha256": self.inception.weights_sha256(), "resize": self.inception.resize(),
                 "warning": warning,
             });
-            println!("{line}");
+            say(line);
         } else {
-            println!("{text}");
+            say(text);
             let (id, sha) = (self.inception.id(), &self.inception.weights_sha256()[..8]);
-            println!("over {id} ({sha}…), resize {}", self.inception.resize());
+            say(format_args!("over {id} ({sha}…), resize {}", self.inception.resize()));
         }
     }
 }
@@ -242,6 +243,6 @@ pub(super) fn statistics(options: &Options, a: &str, output: &Path) -> Result<()
     let of = m.gaussian(m.open_statistics(a)?)?;
     npz::write(output, &of, None)?;
     let text = format!("{} images: mean and covariance in {}", of.n, output.display());
-    m.print("stats", &[a], json!({"n": of.n, "file": output}), &text, None);
+    m.print("stats", &[a], json!({"n": of.n, "file": output.to_string_lossy()}), &text, None);
     Ok(())
 }

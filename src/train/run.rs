@@ -1,5 +1,6 @@
 //! One cell from its first step to its last: train, evaluate, checkpoint, go on after a crash, stop when it diverges.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -156,10 +157,12 @@ impl<'a> Run<'a> {
             untimed: 0,
             peak_bytes: 0,
             diverged: None,
+            lacking: BTreeSet::new(),
         };
         let mut rows = Vec::new();
         if existing == Existing::Resume && checkpoint.is_file() {
             progress = Stored::open(&checkpoint)?.restore(&mut state)?;
+            progress.refuse_partial(&checkpoint)?;
             let of = |cell: &Cell| {
                 serde_json::to_value(cell).map_err(|e| Error::content(&checkpoint, format!("cannot compare: {e}")))
             };
