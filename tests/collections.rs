@@ -125,11 +125,12 @@ fn labels_are_asked_for_by_conditional_networks_alone() {
         assert_eq!(code, 0, "{stderr}");
         stdout
             .lines()
-            .find(|l| l.starts_with("biggan32"))
+            .find(|l| l.contains("biggan32-"))
             .unwrap()
-            .split_whitespace()
-            .nth(5)
+            .split('|')
+            .nth(6)
             .unwrap()
+            .trim()
             .parse::<usize>()
             .unwrap()
     };

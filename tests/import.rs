@@ -43,9 +43,12 @@ fn edited(home: &Folder, name: &str, edit: impl Fn(&str, Vec<u8>) -> Vec<u8>) ->
         let mut member = from.by_index(i).unwrap();
         let mut bytes = Vec::new();
         member.read_to_end(&mut bytes).unwrap();
-        to.start_file(member.name(), SimpleFileOptions::default().compression_method(CompressionMethod::Stored))
-            .unwrap();
-        to.write_all(&edit(member.name(), bytes)).unwrap();
+        to.start_file(
+            member.name().unwrap(),
+            SimpleFileOptions::default().compression_method(CompressionMethod::Stored),
+        )
+        .unwrap();
+        to.write_all(&edit(&member.name().unwrap().into_owned(), bytes)).unwrap();
     }
     to.finish().unwrap();
     path
