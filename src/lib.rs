@@ -22,3 +22,4 @@ pub mod rng;
 pub mod statistics;
 pub mod train;
 pub mod weights;
+pub mod yaml;
