@@ -90,19 +90,14 @@ impl Progress {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Part {
     /// The generator.
-    #[serde(rename = "net_G")]
     Generator,
     /// Its moving average.
-    #[serde(rename = "ema_G")]
     Average,
     /// The critic.
-    #[serde(rename = "net_D")]
     Critic,
     /// The generator's optimiser.
-    #[serde(rename = "optim_G")]
     GeneratorAdam,
     /// The critic's optimiser.
-    #[serde(rename = "optim_D")]
     CriticAdam,
 }
 
