@@ -47,7 +47,7 @@ pub struct Progress {
     /// Why the run ended early, when it diverged after this checkpoint.
     pub diverged: Option<String>,
     /// What the file that it was imported from lacked: training cannot go on from it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub lacking: BTreeSet<Part>,
 }
 
