@@ -32,8 +32,12 @@ number!(f32, f64);
 
 /// Rows (pixels or input channels) of a register tile.
 pub const ROWS: usize = 6;
-/// Most vectors of output channels in a register tile.
-pub const VECTORS: usize = 4;
+
+/// Most vectors of output channels in a tile of [`ROWS`] rows, of so many registers: a vector of weights each and one of input beside
+/// them.
+pub const fn vectors(registers: usize) -> usize {
+    (registers - 1) / (ROWS + 1)
+}
 
 /// A run of consecutive input channels, at an offset from a pixel's base.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +73,7 @@ pub struct Gather<'a, T> {
     pub panel: *const T,
     /// Rows of the panel.
     pub panel_rows: usize,
-    /// Vectors in a panel row, 1 to [`VECTORS`].
+    /// Vectors in a panel row, 1 to [`vectors`].
     pub vectors: usize,
     /// Channels to write.
     pub columns: usize,
@@ -114,6 +118,8 @@ pub unsafe trait Simd<T: Copy> {
     type V: Copy;
     /// Elements in it.
     const LANES: usize;
+    /// How many of them there are: a tile that needs more of them lies in memory.
+    const REGISTERS: usize;
     /// All lanes `x`.
     unsafe fn splat(x: T) -> Self::V;
     /// Unaligned load.
@@ -201,7 +207,8 @@ unsafe fn gather_body<T: Number, S: Simd<T>>(args: &Gather<T>) {
         unsafe {
             match args.vectors {
                 1 => gather_tile::<T, S, 1>(args, pixels),
-                2 => gather_tile::<T, S, 2>(args, pixels),
+                // The compiler drops what no register would hold.
+                n if n == 2 || vectors(S::REGISTERS) == 2 => gather_tile::<T, S, 2>(args, pixels),
                 3 => gather_tile::<T, S, 3>(args, pixels),
                 _ => gather_tile::<T, S, 4>(args, pixels),
             }
@@ -213,18 +220,18 @@ unsafe fn gather_body<T: Number, S: Simd<T>>(args: &Gather<T>) {
 pub const NARROW: usize = 4;
 
 #[inline(always)]
-unsafe fn narrow_tile<T: Number, S: Simd<T>, const N: usize>(args: &Gather<T>, pixels: &[Pixel]) {
+unsafe fn narrow_tile<T: Number, S: Simd<T>, const N: usize, const R: usize>(args: &Gather<T>, pixels: &[Pixel]) {
     unsafe {
         let last = pixels.len() - 1;
-        let base: [*const T; ROWS] = std::array::from_fn(|i| args.input.add(pixels[i.min(last)].input));
-        let mut acc = [[S::splat(T::ZERO); N]; ROWS];
+        let base: [*const T; R] = std::array::from_fn(|i| args.input.add(pixels[i.min(last)].input));
+        let mut acc = [[S::splat(T::ZERO); N]; R];
         for segment in args.segments {
             let panel = args.panel.add(segment.row);
-            let rows: [*const T; ROWS] = std::array::from_fn(|i| base[i].add(segment.offset));
+            let rows: [*const T; R] = std::array::from_fn(|i| base[i].add(segment.offset));
             let mut k = 0;
             while k < segment.len {
                 let w: [S::V; N] = std::array::from_fn(|j| S::load(panel.add(j * args.panel_rows + k)));
-                for i in 0..ROWS {
+                for i in 0..R {
                     let x = S::load(rows[i].add(k));
                     for j in 0..N {
                         acc[i][j] = S::fma(x, w[j], acc[i][j]);
@@ -233,7 +240,7 @@ unsafe fn narrow_tile<T: Number, S: Simd<T>, const N: usize>(args: &Gather<T>, p
                 k += S::LANES;
             }
         }
-        for i in 0..ROWS {
+        for i in 0..R {
             if i > last {
                 break;
             }
@@ -250,13 +257,22 @@ unsafe fn narrow_tile<T: Number, S: Simd<T>, const N: usize>(args: &Gather<T>, p
 
 #[inline(always)]
 unsafe fn narrow_body<T: Number, S: Simd<T>>(args: &Gather<T>) {
-    for pixels in args.pixels.chunks(ROWS) {
+    if vectors(S::REGISTERS) >= NARROW {
+        unsafe { narrow_rows::<T, S, ROWS>(args) }
+    } else {
+        unsafe { narrow_rows::<T, S, 3>(args) }
+    }
+}
+
+#[inline(always)]
+unsafe fn narrow_rows<T: Number, S: Simd<T>, const R: usize>(args: &Gather<T>) {
+    for pixels in args.pixels.chunks(R) {
         unsafe {
             match args.columns {
-                1 => narrow_tile::<T, S, 1>(args, pixels),
-                2 => narrow_tile::<T, S, 2>(args, pixels),
-                3 => narrow_tile::<T, S, 3>(args, pixels),
-                _ => narrow_tile::<T, S, NARROW>(args, pixels),
+                1 => narrow_tile::<T, S, 1, R>(args, pixels),
+                2 => narrow_tile::<T, S, 2, R>(args, pixels),
+                3 => narrow_tile::<T, S, 3, R>(args, pixels),
+                _ => narrow_tile::<T, S, NARROW, R>(args, pixels),
             }
         }
     }
@@ -293,7 +309,7 @@ unsafe fn outer_rows<T: Number, S: Simd<T>, const NV: usize>(args: &Outer<T>) {
     let mut row = 0;
     while row < args.rows {
         // Fewer vectors leave registers for more rows: nine are a 3×3 kernel's row over three channels.
-        let left = (args.rows - row).min(if NV <= 2 { 9 } else { ROWS });
+        let left = (args.rows - row).min(((S::REGISTERS - 1) / NV - 1).clamp(ROWS, 9));
         unsafe {
             match left {
                 1 => outer_tile::<T, S, 1, NV>(args, row),
@@ -316,7 +332,7 @@ unsafe fn outer_body<T: Number, S: Simd<T>>(args: &Outer<T>) {
     unsafe {
         match args.vectors {
             1 => outer_rows::<T, S, 1>(args),
-            2 => outer_rows::<T, S, 2>(args),
+            n if n == 2 || vectors(S::REGISTERS) == 2 => outer_rows::<T, S, 2>(args),
             3 => outer_rows::<T, S, 3>(args),
             _ => outer_rows::<T, S, 4>(args),
         }
@@ -334,6 +350,7 @@ impl<T> Portable<T> {
 unsafe impl<T: Number> Simd<T> for Portable<T> {
     type V = [T; 8];
     const LANES: usize = 8;
+    const REGISTERS: usize = 32;
     #[inline(always)]
     unsafe fn splat(x: T) -> [T; 8] {
         [x; 8]
@@ -403,10 +420,11 @@ mod x86 {
     }
 
     macro_rules! simd {
-        ($isa:ident, $t:ty, $v:ty, $lanes:expr, $set:ident, $load:ident, $store:ident, $fma:ident, $sum:expr) => {
+        ($isa:ident, $registers:expr, $t:ty, $v:ty, $lanes:expr, $set:ident, $load:ident, $store:ident, $fma:ident, $sum:expr) => {
             unsafe impl Simd<$t> for $isa {
                 type V = $v;
                 const LANES: usize = $lanes;
+                const REGISTERS: usize = $registers;
                 #[inline(always)]
                 unsafe fn splat(x: $t) -> $v {
                     unsafe { $set(x) }
@@ -432,6 +450,7 @@ mod x86 {
     }
     simd!(
         Avx512,
+        32,
         f32,
         __m512,
         16,
@@ -443,6 +462,7 @@ mod x86 {
     );
     simd!(
         Avx512,
+        32,
         f64,
         __m512d,
         8,
@@ -454,6 +474,7 @@ mod x86 {
     );
     simd!(
         Avx2,
+        16,
         f32,
         __m256,
         8,
@@ -465,6 +486,7 @@ mod x86 {
     );
     simd!(
         Avx2,
+        16,
         f64,
         __m256d,
         4,

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use candle_core::{CpuStorage, DType, Result, bail};
 
-use super::kernel::{Gather, Number, Outer, Portable, gather_portable, narrow_portable, outer_portable};
+use super::kernel::{Gather, Number, Outer, Portable, gather_portable, narrow_portable, outer_portable, vectors};
 #[cfg(target_arch = "x86_64")]
 use super::kernel::{gather_avx2, gather_avx512, narrow_avx2, narrow_avx512, outer_avx2, outer_avx512};
 
@@ -12,6 +12,10 @@ use super::kernel::{gather_avx2, gather_avx512, narrow_avx2, narrow_avx512, oute
 pub trait Real: Number {
     /// Elements of one vector register on this machine, which fixes the width of a packed weight panel.
     fn lanes() -> usize;
+    /// Most vectors of a packed weight panel.
+    fn vectors() -> usize {
+        vectors(if isa() == Isa::Avx2 { 16 } else { 32 })
+    }
     /// Runs the gather kernel on the widest vector unit of this machine.
     ///
     /// # Safety

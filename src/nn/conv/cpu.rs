@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::machine::convolution::Dims;
-use crate::machine::cpu::kernel::{Gather, NARROW, Outer, Pixel, ROWS, Segment, Start, VECTORS};
+use crate::machine::cpu::kernel::{Gather, NARROW, Outer, Pixel, ROWS, Segment, Start};
 use crate::machine::cpu::parallel::fill;
 use crate::machine::cpu::real::Real;
 
@@ -198,9 +198,9 @@ impl Plan {
     /// The weights as `[panel][tap][k][panel width]`, zero in the last panel's unused columns.
     fn pack<T: Real>(&self, weights: &[T]) -> Vec<T> {
         let rows = self.rows();
-        let panels = panels::<T>(self.n, VECTORS);
+        let panels = panels::<T>(self.n, T::vectors());
         let mut packed = vec![T::ZERO; panels.iter().map(|p| rows * p.2 * T::lanes()).sum()];
-        let most = (rows * VECTORS * T::lanes()).max(1);
+        let most = (rows * T::vectors() * T::lanes()).max(1);
         packed.par_chunks_mut(most).zip(&panels).for_each(|(out, &(first, columns, vectors))| {
             let width = vectors * T::lanes();
             // The taps of a channel lie side by side: they are read together.
@@ -250,7 +250,7 @@ impl Plan {
             .map(|p| (self.segments(p), repeat(&p.pixels, group.min(n_images), self.in_len, self.out_len)))
             .collect();
         let packed = if self.is_narrow::<T>() { self.pack_narrow(weights) } else { self.pack(weights) };
-        let panels = panels::<T>(self.n, VECTORS);
+        let panels = panels::<T>(self.n, T::vectors());
         fill(n_images * self.out_len, group * self.out_len, |at, out| {
             let (image, count) = (at / self.out_len.max(1), out.len() / self.out_len.max(1));
             let input = &images[image * self.in_len..][..count * self.in_len];
@@ -345,7 +345,7 @@ struct WeightBlock {
 pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     // With few input channels the output gradient is what must be read once, and narrower panels keep the threads busy.
     let few = d.i * d.kernel[0] * d.kernel[1] <= ROW_BLOCK;
-    let vectors = if few { 2 } else { VECTORS };
+    let vectors = if few { 2 } else { T::vectors() };
     let panel_width = vectors * T::lanes();
     let rows = d.i.div_ceil(d.i.div_ceil(ROW_BLOCK).max(1)).max(1);
     let panels = panels::<T>(d.o, vectors);
