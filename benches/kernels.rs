@@ -3,6 +3,8 @@
 //!
 //! `cargo bench --bench kernels [-- FILTER]`
 
+#![allow(clippy::print_stdout)]
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 

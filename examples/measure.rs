@@ -3,6 +3,8 @@
 //! `measure --what inception --weights FILE --repeat 3 [--device cuda] [--precision f32|tf32] [--images 50]` or
 //! `measure --what fid --repeat 3`
 
+#![allow(clippy::print_stdout)]
+
 use std::path::PathBuf;
 use std::time::Instant;
 

@@ -3,6 +3,8 @@
 //! `step --arch cnn32 --method pgn --what critic|generator|whole --repeat 5 [--width 1] [--batch 64] [--device cuda]
 //! [--precision f32|tf32|bf16] [--burst 1] [--no-graph]`
 
+#![allow(clippy::print_stdout)]
+
 use clap::Parser;
 use pgn_bench::error::Result;
 use pgn_bench::machine::compute::Compute;

@@ -22,22 +22,61 @@ const LONGEST_YAML: u64 = 1 << 16;
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     // Two processes that write the same file do not meet before the last of them renames its own.
     remove_abandoned(path);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!("{name}.{}.tmp", std::process::id()));
-    // What has that name is of a process that is gone, or a link to something else.
-    let _ = std::fs::remove_file(&temporary);
-    let mut file = File::create_new(&temporary).at("create", &temporary)?;
-    let written = write(&mut file).and_then(|()| file.sync_all().at("sync", &temporary));
+    let (temporary, mut file) = temporary(path)?;
+    let written = write(&mut file)
+        .and_then(|()| file.sync_all().at("sync", &temporary))
+        .and_then(|()| std::fs::rename(&temporary, path).at("rename into place", path));
     if let Err(error) = written {
         // What could not be written whole is not worth keeping; the first error is the one to report.
         let _ = std::fs::remove_file(&temporary);
         return Err(error);
     }
-    std::fs::rename(&temporary, path).at("rename into place", path)?;
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         File::open(folder).and_then(|f| f.sync_all()).at("sync", folder)?;
     }
     Ok(())
+}
+
+/// The file beside `path` that is to become it, empty.
+fn temporary(path: &Path) -> Result<(PathBuf, File)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!("{name}.{}.tmp", std::process::id()));
+    // What has that name is of a process that is gone, or a link to something else.
+    let _ = std::fs::remove_file(&temporary);
+    let file = File::create_new(&temporary).at("create", &temporary)?;
+    Ok((temporary, file))
+}
+
+/// Checks a name for an output before the work that fills it starts: it has the extension that its readers go by, where they go by
+/// one, it is not the name of a folder or device, and its folder takes files.
+///
+/// # Errors
+/// When [`write_atomic`] could not write there, or should not.
+pub fn check_output(path: &Path, extension: Option<&str>) -> Result<()> {
+    if let Some(wanted) = extension
+        && !has_extension(path, wanted)
+    {
+        return Err(Error::content(path, format!("the output is a .{wanted} file: give it a name that ends so")));
+    }
+    // Whatever is there would be replaced, a device of /dev too.
+    if path.file_name().is_none() || names_folder(path) || path.metadata().is_ok_and(|m| !m.is_file()) {
+        return Err(Error::content(path, "the output is a file, and this is the name of something else"));
+    }
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+        return Err(Error::content(path, format!("there is no folder {}: create it first", folder.display())));
+    }
+    let (temporary, _) = temporary(path)?;
+    std::fs::remove_file(&temporary).at("remove", &temporary)
+}
+
+/// Whether a path has this extension, in small letters or capitals.
+pub fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
+}
+
+/// Whether a path ends in a slash, which only folders do.
+pub fn names_folder(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
 
 /// The file that a temporary one was to become.
@@ -205,6 +244,32 @@ pub fn file_digest<D: Digest>(path: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn outputs_are_checked_and_nothing_is_left_of_those_that_fail() {
+        let folder = std::env::temp_dir().join(format!("pgn-bench-outputs-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(folder.join("taken.npz")).unwrap();
+        check_output(&folder.join("new.NPZ"), Some("npz")).unwrap();
+        std::fs::write(folder.join("old.npz"), "kept").unwrap();
+        check_output(&folder.join("old.npz"), Some("npz")).unwrap();
+        for (name, expected) in [
+            ("new.txt", "is a .npz file"),
+            ("new", "is a .npz file"),
+            ("taken.npz", "the name of something else"),
+            ("new.npz/", "the name of something else"),
+            ("nowhere/new.npz", "create it first"),
+        ] {
+            let error = check_output(&folder.join(name), Some("npz")).unwrap_err().to_string();
+            assert!(error.contains(expected), "{name}: {error}");
+        }
+        assert!(check_output(Path::new("/dev/null"), None).is_err(), "it would be replaced");
+        assert!(check_output(Path::new(""), None).is_err());
+        assert!(write_bytes(&folder.join("taken.npz"), b"text").is_err());
+        let left = walk(&folder, |_| true).unwrap();
+        assert_eq!((left.len(), std::fs::read(&left[0]).unwrap()), (1, b"kept".into()));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 
     #[test]
     fn links_are_neither_followed_nor_written_through() {

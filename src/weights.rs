@@ -9,26 +9,94 @@ use candle_core::{DType, Device, Tensor};
 use pytorch_reader::{DType as Stored, PytorchReader};
 
 use crate::error::{AtPath, Error, Result};
+use crate::files::has_extension;
 
 /// Tensors that may share their bytes in a `.pth` file.
 const SHARED: u64 = 4;
 
-/// Every tensor of a file by name.
+/// Words that (Distributed)DataParallel and torch.compile put before the names of a network's tensors.
+pub const WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
+/// Keys under which files hold a network, and [`WRAPPERS`].
+const KEYS: [&str; 6] = ["state_dict", "model_state_dict", "model", "ema", WRAPPERS[0], WRAPPERS[1]];
+
+/// Every tensor of a file by name, without the words that wrap all of them ([`unwrap`]).
 ///
 /// # Errors
-/// When the file cannot be read, or is not what its extension says.
+/// When the file cannot be read, is not what its extension says, or has a number that is not finite.
 pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     File::open(path).at("open", path)?;
-    let is = |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
-    if is("pth") || is("pt") {
-        pickled(path)
-    } else if is("safetensors") {
+    let mut tensors: BTreeMap<_, _> = if has_extension(path, "pth") || has_extension(path, "pt") {
+        pickled(path)?
+    } else if has_extension(path, "safetensors") {
         let bytes = std::fs::read(path).at("read", path)?;
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
             .map_err(|e| Error::content(path, format!("not a safetensors file: {e}")))?;
-        Ok(tensors.into_iter().collect())
+        tensors.into_iter().collect()
     } else {
-        Err(Error::content(path, "weights are a .safetensors, .pth or .pt file"))
+        return Err(Error::content(path, "weights are a .safetensors, .pth or .pt file"));
+    };
+    for (name, tensor) in &tensors {
+        if !is_finite(tensor)? {
+            return Err(Error::content(path, format!("tensor `{name}` has numbers that are not finite")));
+        }
+    }
+    if unwrap(&mut tensors, "", &KEYS) {
+        tensors.retain(|name, _| !is_of_optimiser(name));
+    }
+    Ok(tensors)
+}
+
+/// Whether all of a tensor is finite in f32, which networks take it in.
+fn is_finite(tensor: &Tensor) -> Result<bool> {
+    if !tensor.dtype().is_float() {
+        return Ok(true);
+    }
+    let values = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+    Ok(values.iter().all(|v| v.is_finite()))
+}
+
+fn is_of_optimiser(name: &str) -> bool {
+    name.starts_with("optim")
+}
+
+/// Takes words off that wrap the tensors whose names begin with `prefix`: one of `words` that is the next word of all these names is
+/// left out, and so on for the rest of the names. Two kinds of tensors need not share it: whole numbers, which count batches or averages, and
+/// what an optimiser keeps beside the network (`optim…`). Whether there was such a word.
+pub fn unwrap(tensors: &mut BTreeMap<String, Tensor>, prefix: &str, words: &[&str]) -> bool {
+    let mut found = false;
+    // No file wraps a network more than once in each.
+    for _ in words {
+        let shares = |wrapped: &String| {
+            let mut names = tensors
+                .iter()
+                .filter(|(name, t)| name.starts_with(prefix) && t.dtype().is_float() && !is_of_optimiser(name))
+                .map(|(name, _)| name)
+                .peekable();
+            names.peek().is_some() && names.all(|name| name.starts_with(wrapped))
+        };
+        let Some(wrapped) = words.iter().map(|word| format!("{prefix}{word}.")).find(shares) else { break };
+        let bare = |name: String| name.strip_prefix(&wrapped).map(|rest| format!("{prefix}{rest}")).unwrap_or(name);
+        *tensors = std::mem::take(tensors).into_iter().map(|(name, tensor)| (bare(name), tensor)).collect();
+        found = true;
+    }
+    found
+}
+
+/// Says that a tensor is missing, and which of those that are there have names like its own: they differ in one place, which is short.
+pub fn missing<'a>(name: &str, there: impl Iterator<Item = &'a str>) -> String {
+    let likeness = |other: &str| {
+        let same = |pairs: &mut dyn Iterator<Item = (u8, u8)>| pairs.take_while(|(a, b)| a == b).count();
+        let ahead = same(&mut name.bytes().zip(other.bytes()));
+        let behind = same(&mut name.bytes().rev().zip(other.bytes().rev()));
+        (ahead + behind).min(name.len()).min(other.len())
+    };
+    let near = |other: &&str| 3 * likeness(other) >= 2 * name.len() && other.len() < name.len() + 32;
+    let mut names: Vec<&str> = there.filter(near).collect();
+    names.sort_by_key(|other| (std::cmp::Reverse(likeness(other)), other.len()));
+    match names[..] {
+        [] => format!("tensor `{name}` is missing"),
+        [one] => format!("tensor `{name}` is missing; there is `{one}`"),
+        [one, two, ..] => format!("tensor `{name}` is missing; there are `{one}` and `{two}`"),
     }
 }
 
@@ -62,4 +130,45 @@ fn pickled(path: &Path) -> Result<BTreeMap<String, Tensor>> {
         tensors.insert(name.clone(), Tensor::from_raw_buffer(&bytes, dtype, stored.shape(), &Device::Cpu)?);
     }
     Ok(tensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(names: &[&str]) -> BTreeMap<String, Tensor> {
+        let tensor = |name: &str| {
+            let dtype = if name.ends_with('#') { DType::I64 } else { DType::F32 };
+            Tensor::zeros(2, dtype, &Device::Cpu).unwrap()
+        };
+        names.iter().map(|name| ((*name).to_owned(), tensor(name))).collect()
+    }
+
+    #[test]
+    fn words_are_taken_off_that_all_tensors_share() {
+        for (names, prefix, expected) in [
+            (&["module.a.w", "module.b.w"][..], "", Some(&["a.w", "b.w"][..])),
+            (&["g._orig_mod.module.a", "h.b"], "g.", Some(&["g.a", "h.b"])),
+            (&["g.module._orig_mod.a"], "g.", Some(&["g.a"])),
+            (&["model.a", "linear"], "", None),
+            (&["module.a", "n#", "module.m#"], "", Some(&["a", "m#", "n#"])),
+            (&["state_dict.module.a", "optimizer.state.0.m"], "", Some(&["a", "optimizer.state.0.m"])),
+            (&["ema.a", "state_dict.a"], "", None),
+            (&["n#"], "", None),
+            (&["module.module.module.module.module.module.module.a"], "", Some(&["module.a"])),
+        ] {
+            let mut tensors = named(names);
+            assert_eq!(unwrap(&mut tensors, prefix, &KEYS), expected.is_some(), "{names:?}");
+            assert_eq!(tensors.keys().collect::<Vec<_>>(), expected.unwrap_or(names));
+        }
+    }
+
+    #[test]
+    fn a_missing_tensor_has_its_like_beside_it() {
+        let there = ["g.module.linear.weight", "g.linear.bias", "g.blocks.0.weight", "h.x"];
+        let said = |name| missing(name, there.into_iter());
+        assert_eq!(said("g.linear.weight"), "tensor `g.linear.weight` is missing; there is `g.module.linear.weight`");
+        assert_eq!(said("g.linaer.bias"), "tensor `g.linaer.bias` is missing; there is `g.linear.bias`");
+        assert_eq!(said("Conv2d_1a.weight"), "tensor `Conv2d_1a.weight` is missing");
+    }
 }

@@ -188,6 +188,26 @@ fn a_checkpoint_is_measured_and_drawn() {
     assert_eq!(std::fs::read_dir(&images).unwrap().count(), 7);
     let (code, _, stderr) = run(&home.0, &sample);
     assert!(code == 2 && stderr.contains("name a new folder"), "{stderr}");
+
+    // What cannot be written is found before the work starts, and leaves nothing.
+    let before = std::fs::read_dir(&home.0).unwrap().count();
+    for (command, name, expected) in [
+        ("sample", "x.jpg", "a grid (.png), tensors (.safetensors) or a folder"),
+        ("sample", "nowhere/x.png", "create it first"),
+        ("sample", "images/", "name a new folder"),
+        ("neighbours", "x.jpg", "is a .png file"),
+        ("neighbours", "images", "is a .png file"),
+        ("eval", "x.csv", "is a .parquet file"),
+        ("eval", "nowhere/x.parquet", "create it first"),
+    ] {
+        let output = format!("{}/{name}", home.0.display());
+        let (code, _, stderr) = run(&home.0, &[command, folder, "-o", &output]);
+        assert!(code == 2 && stderr.contains(name) && stderr.contains(expected), "{command} -o {name}: {stderr}");
+    }
+    assert_eq!(std::fs::read_dir(&home.0).unwrap().count(), before);
+    let dotted = format!("{}/images.v2/", home.0.display());
+    assert_eq!(run(&home.0, &["sample", folder, "-n", "2", "-o", &dotted]).0, 0);
+    assert!(home.join("images.v2/000001.png").is_file());
 }
 
 #[test]

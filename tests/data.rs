@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Folder, TINY, command, experiment};
-use pgn_bench::data::source::{Labelled, Source, elsewhere};
+use pgn_bench::data::source::{Picture, Source, all as indices, elsewhere};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-fn all(source: &dyn Source) -> Vec<Labelled> {
-    source.batches(7).flat_map(Result::unwrap).collect()
+fn all(source: &dyn Source) -> Vec<Picture> {
+    source.batches(indices(source), 7).flat_map(Result::unwrap).collect()
 }
 
 fn error(source: &dyn Source) -> String {
-    source.batches(7).find_map(Result::err).unwrap().to_string()
+    source.batches(indices(source), 7).find_map(Result::err).unwrap().to_string()
 }
 
 /// Red is the number of the image, green grows with the column.
-fn is_image(picture: &pgn_bench::data::source::Picture, number: usize, side: usize, tolerance: u8) {
+fn is_image(picture: &Picture, number: usize, side: usize, tolerance: u8) {
     assert_eq!(picture.size, [side, side]);
     let at = (3 * side + side / 2) * 3;
     let want = [number, side / 2 * 255 / side, 3 * 255 / side];
@@ -37,7 +37,7 @@ fn lmdb_environments_of_all_layouts_are_read_in_order() {
     for (name, n, side, tolerance) in [("lmdb-index", 120, 16, 0), ("lmdb-side", 20, 16, 12), ("lmdb-raw", 12, 48, 0)] {
         let images = all(elsewhere(&file(name)).unwrap().as_ref());
         assert_eq!(images.len(), n, "{name}");
-        images.iter().enumerate().for_each(|(i, (picture, _))| is_image(picture, i, side, tolerance));
+        images.iter().enumerate().for_each(|(i, picture)| is_image(picture, i, side, tolerance));
     }
     let sizes = elsewhere(&file("lmdb-sizes")).err().unwrap().to_string();
     assert!(sizes.contains("images of several sizes"), "{sizes}");
@@ -69,10 +69,11 @@ fn broken_environments_are_errors_that_name_the_file() {
 #[test]
 fn parquet_tables_have_labels_if_there_is_a_column() {
     let source = elsewhere(&file("faces.parquet")).unwrap();
-    assert_eq!((source.len(), source.classes()), (30, 2));
-    for (i, (picture, label)) in all(source.as_ref()).iter().enumerate() {
+    let labels = source.labels().unwrap().unwrap();
+    assert_eq!((source.len(), labels.classes), (30, 2));
+    for (i, picture) in all(source.as_ref()).iter().enumerate() {
         is_image(picture, i, 16, 0);
-        assert_eq!(usize::from(*label), i % 2);
+        assert_eq!(usize::from(labels.of[i]), i % 2);
     }
     let home = Folder::new("parquet");
     let path = home.join("cut.parquet");
@@ -135,7 +136,10 @@ fn folders_are_data_sets_with_classes_and_splits() {
 
     // Its own results are a Parquet file without images.
     let other = elsewhere(&home.join("out/tiny-smoke/biggan32-pgn+cr-s0/rows.parquet")).err().unwrap().to_string();
-    assert!(other.contains("rows.parquet: has no column `img` or `image`, only experiment, scale"), "{other}");
+    assert!(
+        other.contains("rows.parquet: has no column of images, such as `img` or `image`, only experiment, scale"),
+        "{other}"
+    );
 
     write("train/light/99.png", 41, 0);
     let (code, stderr) = run(&home, &home.0, &yaml, &[]);

@@ -1,6 +1,6 @@
 //! What happens to a run when the system fails it: no space, no permission, files that vanish, settings that change.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 mod common;
 

@@ -12,7 +12,7 @@
 //! In f32 and TF32 (`PGN_BENCH_PRECISION`) a relative error of 3e-4 and of 3e-2 passes, and beyond it the second rule holds for
 //! inputs moved by 4 units in their last place, and by one of TF32's.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -141,7 +141,7 @@ impl File {
     fn labels(&self, key: &str) -> Option<Tensor> {
         (self.meta("arch") == "biggan32").then(|| {
             let labels = self.tensors.get(key).unwrap_or_else(|| panic!("no tensor `{key}`")).to_vec1::<i64>().unwrap();
-            let labels: Vec<u8> = labels.into_iter().map(|y| y as u8).collect();
+            let labels: Vec<u16> = labels.into_iter().map(|y| y as u16).collect();
             one_hot(&labels, CLASSES, SETUP.dtype, SETUP.device()).unwrap()
         })
     }

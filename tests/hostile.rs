@@ -12,7 +12,7 @@ use common::{Folder, TINY, experiment, run};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use pgn_bench::config::Experiment;
-use pgn_bench::data::source::{Labelled, Source, elsewhere};
+use pgn_bench::data::source::{Picture, Source, all, elsewhere};
 use pgn_bench::data::{Split, cifar10, stl10};
 use pgn_bench::error::Error;
 use pgn_bench::methods;
@@ -31,8 +31,9 @@ fn refused<T>(result: Result<T, Error>) -> String {
 
 /// The first error of a source, in opening or in reading.
 fn first(source: Result<Box<dyn Source>, Error>) -> String {
-    let read: Result<Vec<Vec<Labelled>>, Error> = source.and_then(|source| source.batches(7).collect());
-    refused(read)
+    let read =
+        |source: Box<dyn Source>| source.batches(all(source.as_ref()), 7).collect::<Result<Vec<Vec<Picture>>, _>>();
+    refused(source.and_then(read))
 }
 
 /// A `.tar.gz` of members: name, kind, size that is claimed, content that is there.
@@ -182,7 +183,7 @@ fn images_that_claim_too_many_pixels_are_not_decoded() {
     std::fs::write(home.join("a.png"), png(1, 68_000_000)).unwrap();
     assert!(first(elsewhere(&home.0)).contains("it has 1×68000000 pixels"));
     std::fs::write(home.join("a.png"), png(3, 2)).unwrap();
-    assert_eq!(elsewhere(&home.0).unwrap().batches(7).next().unwrap().unwrap()[0].0.size, [2, 3]);
+    assert_eq!(elsewhere(&home.0).unwrap().batches(vec![0], 7).next().unwrap().unwrap()[0].size, [2, 3]);
 
     std::fs::remove_file(home.join("a.png")).unwrap();
     let mut jpeg = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/small.jpg")).unwrap();
@@ -243,6 +244,7 @@ fn a_checkpoint_has_the_settings_of_an_experiment_and_the_networks_it_says() {
         ("/cell/arch", json!("biggan32"), "but biggan32 of width 0.05 has"),
         ("/classes", json!(10u64.pow(13)), "10000000000000 classes"),
         ("/classes", json!(0), "0 classes"),
+        ("/lacking", json!(["net_G", "ema_G"]), "it has no generator"),
     ] {
         let error = refused(with(at, value));
         assert!(error.contains("checkpoint.safetensors") && error.contains(expected), "{at}: {error}");

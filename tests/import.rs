@@ -1,17 +1,23 @@
 //! A checkpoint laid out as the released code's (written by PyTorch, `tests/data/make.py`): imported, it makes the same
-//! images, and training goes on from it.
+//! images, and training goes on from it. Files of other scripts of that code, and in parts, are made of it here.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use common::{Folder, TINY, experiment, run};
-use pgn_bench::config::Experiment;
+use npyz::zip::write::FileOptions;
+use npyz::zip::{CompressionMethod, ZipArchive, ZipWriter};
+use pgn_bench::config::{Cell, Experiment};
 use pgn_bench::generators::{Latents, Mode};
 use pgn_bench::nn::image::channels_first;
+use pgn_bench::train::checkpoint::{self, Part};
 use pgn_bench::train::import::read;
 use pgn_bench::train::lock::Lock;
 
@@ -24,9 +30,167 @@ fn yaml() -> String {
     settings.replace("steps: 12", "steps: 4")
 }
 
+fn cell() -> Cell {
+    Experiment::parse("t", &yaml(), &[]).unwrap().resolve("smoke").unwrap().remove(0)
+}
+
+/// A copy of the checkpoint, a zip archive, each of its members as `edit` leaves it.
+fn edited(home: &Folder, name: &str, edit: impl Fn(&str, Vec<u8>) -> Vec<u8>) -> PathBuf {
+    let mut from = ZipArchive::new(File::open(file("released.pt")).unwrap()).unwrap();
+    let path = home.join(name);
+    let mut to = ZipWriter::new(File::create(&path).unwrap());
+    for i in 0..from.len() {
+        let mut member = from.by_index(i).unwrap();
+        let mut bytes = Vec::new();
+        member.read_to_end(&mut bytes).unwrap();
+        to.start_file(member.name(), FileOptions::default().compression_method(CompressionMethod::Stored)).unwrap();
+        to.write_all(&edit(member.name(), bytes)).unwrap();
+    }
+    to.finish().unwrap();
+    path
+}
+
+/// The same with other strings in its pickle: each is an `X`, the length as four bytes, the text.
+fn renamed(home: &Folder, name: &str, new: impl Fn(&str) -> String) -> PathBuf {
+    edited(home, name, |member, bytes| {
+        if !member.ends_with("data.pkl") {
+            return bytes;
+        }
+        let (mut out, mut at) = (Vec::new(), 0);
+        while at < bytes.len() {
+            let text = (bytes[at] == b'X').then(|| bytes.get(at + 1..at + 5)).flatten().and_then(|length| {
+                let length = u32::from_le_bytes(length.try_into().unwrap()) as usize;
+                std::str::from_utf8(bytes.get(at + 5..(at + 5).checked_add(length)?)?).ok()
+            });
+            match text {
+                Some(text) => {
+                    let new = new(text);
+                    out.extend([b"X", &(new.len() as u32).to_le_bytes()[..], new.as_bytes()].concat());
+                    at += 5 + text.len();
+                }
+                None => {
+                    out.push(bytes[at]);
+                    at += 1;
+                }
+            }
+        }
+        out
+    })
+}
+
+/// The same without these parts.
+fn without(home: &Folder, name: &str, parts: &[&str]) -> PathBuf {
+    renamed(home, name, |text| if parts.contains(&text) { format!("no {text}") } else { text.to_owned() })
+}
+
+fn refusal(path: &Path) -> String {
+    match read(path, &cell(), 10, &Device::Cpu) {
+        Ok(_) => panic!("{} was accepted", path.display()),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn wrapped_networks_are_the_same() {
+    let home = Folder::new("import-wrapped");
+    let saved = |from: &Path| {
+        let (state, progress) = read(from, &cell(), 10, &Device::Cpu).unwrap();
+        let path = home.join("saved.safetensors");
+        checkpoint::save(&path, &state, &progress).unwrap();
+        std::fs::read(path).unwrap()
+    };
+    let plain = saved(&file("released.pt"));
+    for words in ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."] {
+        let new = |text: &str| if text.contains('.') { format!("{words}{text}") } else { text.to_owned() };
+        assert!(saved(&renamed(&home, "wrapped.pt", new)) == plain, "{words}");
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_named() {
+    let home = Folder::new("import-wrong");
+    let typo = |text: &str| if text == "linear.weight" { "linaer.weight".to_owned() } else { text.to_owned() };
+    let error = refusal(&renamed(&home, "typo.pt", typo));
+    assert!(error.contains("`net_G.linear.weight` is missing; there is `net_G.linaer.weight`"), "{error}");
+    let nan = edited(&home, "nan.pt", |member, mut bytes| {
+        if member.ends_with("/data/0") {
+            bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+        bytes
+    });
+    let error = refusal(&nan);
+    assert!(error.contains("nan.pt: tensor `net_G.linear.weight` has numbers that are not finite"), "{error}");
+    let error = refusal(&without(&home, "critic.pt", &["net_G", "ema_G"]));
+    assert!(error.contains("it has neither `net_G` nor `ema_G`"), "{error}");
+}
+
+#[test]
+fn a_generator_alone_draws_its_images() {
+    let home = Folder::new("import-alone");
+    let (state, _) = read(&file("released.pt"), &cell(), 10, &Device::Cpu).unwrap();
+    let named = [&state.average.params, &state.average.buffers].map(|store| store.named().unwrap());
+    let path = home.join("generator.safetensors");
+    for word in ["", "module.", "ema.", "state_dict.module."] {
+        let tensors: HashMap<_, _> =
+            named.iter().flatten().map(|(name, t)| (format!("{word}{name}"), t.clone())).collect();
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        let (alone, progress) = read(&path, &cell(), 10, &Device::Cpu).unwrap();
+        assert_eq!(progress.step, 0);
+        assert_eq!(Part::list(&progress.lacking), "net_G, net_D, optim_G, optim_D");
+        let tensors = [&alone.average.params, &alone.average.buffers].map(|store| store.named().unwrap());
+        let values = |of: &[BTreeMap<String, Tensor>; 2]| -> Vec<Vec<f32>> {
+            of.iter().flat_map(|t| t.values().map(|t| t.flatten_all().unwrap().to_vec1().unwrap())).collect()
+        };
+        assert_eq!(values(&named), values(&tensors), "{word}");
+    }
+}
+
+#[test]
+fn a_checkpoint_in_part_is_measured_and_not_trained_on() {
+    let home = Folder::new("import-part");
+    let yaml = home.write("tiny.yaml", &yaml());
+    let import = |from: &Path, output: &Path| {
+        let [from, yaml, output] = [from, &yaml, output].map(|p| p.to_str().unwrap());
+        run(&home.0, &["import", from, yaml, "--scale", "smoke", "-o", output])
+    };
+    let output = home.join("untrained");
+    let (code, stdout, stderr) = import(&without(&home, "no-optim.pt", &["optim_G", "optim_D"]), &output);
+    assert!(
+        code == 0 && stdout.contains("no-optim.pt has no optim_G, optim_D: training cannot go on"),
+        "{stdout}{stderr}"
+    );
+    for command in ["run", "submit"] {
+        let mut args = experiment(&yaml, &output, if command == "run" { &["--resume"] } else { &["--jobs", "1"] });
+        args[0] = command;
+        let (code, _, stderr) = run(&home.0, &args);
+        assert!(code == 2 && stderr.contains("without optim_G, optim_D, so training cannot go on from it"), "{stderr}");
+    }
+    let folder = output.join("tiny-smoke/resnet32-gn-s0");
+    assert_eq!(run(&home.0, &["probe", folder.to_str().unwrap(), "-n", "10"]).0, 0);
+
+    let output = home.join("average");
+    let (code, _, stderr) = import(&without(&home, "ema.pt", &["net_G", "net_D", "optim_G", "optim_D"]), &output);
+    assert_eq!(code, 0, "{stderr}");
+    let folder = output.join("tiny-smoke/resnet32-gn-s0");
+    let folder = folder.to_str().unwrap();
+    let (code, stdout, stderr) = run(&home.0, &["eval", folder, "--json"]);
+    assert!(code == 0 && stdout.contains("\"ema\"") && !stdout.contains("\"raw\""), "{stdout}{stderr}");
+    let picture = home.join("grid.png");
+    let sample = ["sample", folder, "-n", "4", "-o", picture.to_str().unwrap()];
+    assert_eq!(run(&home.0, &sample).0, 0);
+    for (args, part) in [
+        (vec!["eval", folder, "--generator", "raw"], "net_G"),
+        ([&sample[..], &["--generator", "raw"]].concat(), "net_G"),
+        (vec!["probe", folder], "net_D"),
+    ] {
+        let (code, _, stderr) = run(&home.0, &args);
+        assert!(code == 2 && stderr.contains(&format!("imported from a file without {part}")), "{args:?}: {stderr}");
+    }
+}
+
 #[test]
 fn imported_networks_make_the_same_images() {
-    let cell = Experiment::parse("t", &yaml(), &[]).unwrap().resolve("smoke").unwrap().remove(0);
+    let cell = cell();
     let (state, progress) = read(&file("released.pt"), &cell, 10, &Device::Cpu).unwrap();
     assert_eq!((progress.step, progress.updates), (2, [4, 2]));
     let want = candle_core::safetensors::load(file("released.safetensors"), &Device::Cpu).unwrap();

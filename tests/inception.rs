@@ -2,7 +2,7 @@
 //! by PIL, PyTorch and scipy: `inception_*.safetensors` and `metrics.json` in `PGN_BENCH_GOLDEN`, weights from the folder
 //! `weights` beside it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ fn stages(folder: &Path, inception: &Inception, checks: &mut Checks) {
             }
             Ok(())
         };
-        let pool3 = inception.features(&[Picture { pixels: image, size: [h, w] }], &mut see).unwrap();
+        let pool3 = inception.features(&[Picture::rgb(image, [h, w])], &mut see).unwrap();
         assert_eq!(pool3.dtype(), DType::F32);
         checks.at_most(&format!("{name}.pool3_tf"), relative(&pool3, &golden[&format!("{name}.pool3_tf")]), 1e-4);
     }

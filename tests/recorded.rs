@@ -1,7 +1,7 @@
 //! Training steps on a device, proven on the emulated one: the second and later updates are replays of what the first one recorded, and
 //! must be what direct updates and the CPU's are, for every method; and what a step asks of a device, counted at the paper's sizes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ fn train(critic_steps: u64, batches: [usize; 2], width: f64) -> Train {
 fn plan(size: usize, augment: bool) -> Plan {
     let mut stream = Stream::new(0, "images", 0);
     let pixels = (0..IMAGES * SIDE * SIDE * 3).map(|_| stream.below(256) as u8).collect();
-    let labels = (0..IMAGES).map(|i| (i % CLASSES) as u8).collect();
+    let labels = (0..IMAGES).map(|i| (i % CLASSES) as u16).collect();
     let images = Arc::new(Images::new("test", SIDE, Pixels::Memory(pixels), labels, CLASSES));
     Plan { images, size, seed: 1, augment }
 }

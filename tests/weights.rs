@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
@@ -36,6 +37,27 @@ fn both_containers_hold_the_same() {
     let weight = &zip["Conv2d_1a_3x3.conv.weight"];
     assert_eq!((weight.dims(), weight.dtype()), (&[32, 3, 3, 3][..], DType::F32));
     assert_eq!(values(weight)[863], f64::from(863.0f32 / 864.0));
+}
+
+#[test]
+fn wrapped_weights_are_the_same_and_have_finite_numbers() {
+    let home = Folder::new("wrapped-weights");
+    let bare = read(&file("zip.pth")).unwrap();
+    let path = home.join("wrapped.safetensors");
+    let save = |tensors: HashMap<String, Tensor>| candle_core::safetensors::save(&tensors, &path).unwrap();
+    for word in ["state_dict.", "model.", "module.", "_orig_mod.module.", "model_state_dict.module._orig_mod."] {
+        let wrapped = bare.iter().map(|(name, t)| (format!("{word}{name}"), t.clone()));
+        let beside = ("optimizer.state.0.exp_avg".to_owned(), bare["Conv2d_1a_3x3.conv.weight"].clone());
+        save(wrapped.chain([beside]).collect());
+        assert_eq!(read(&path).unwrap().keys().collect::<Vec<_>>(), bare.keys().collect::<Vec<_>>(), "{word}");
+    }
+    for (value, fits) in [(1.0, true), (f64::INFINITY, false), (f64::NAN, false), (1e300, false)] {
+        save(HashMap::from([("a".to_owned(), Tensor::new(&[0.0, value], &candle_core::Device::Cpu).unwrap())]));
+        match read(&path) {
+            Ok(_) => assert!(fits, "{value}"),
+            Err(e) => assert!(!fits && e.to_string().contains("tensor `a` has numbers that are not finite"), "{e}"),
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use pgn_bench::data::Split;
+use pgn_bench::data::source::all;
 use pgn_bench::data::cifar10::archive;
 
 fuzz_target!(|data: &[u8]| {
@@ -22,6 +23,6 @@ fuzz_target!(|data: &[u8]| {
     if whole.and_then(|bytes| std::fs::write(&path, bytes)).is_ok()
         && let Ok(source) = archive(&path, Split::Test)
     {
-        let _ = source.batches(8).all(|batch| batch.is_ok());
+        let _ = source.batches(all(source.as_ref()), 8).all(|batch| batch.is_ok());
     }
 });

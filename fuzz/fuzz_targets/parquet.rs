@@ -2,13 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgn_bench::data::source::elsewhere;
+use pgn_bench::data::source::{all, elsewhere};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(file) = tempfile::Builder::new().suffix(".parquet").tempfile() else { return };
     if std::fs::write(file.path(), data).is_ok()
         && let Ok(source) = elsewhere(file.path())
     {
-        let _ = source.batches(8).take(8).all(|batch| batch.is_ok());
+        let _ = source.batches(all(source.as_ref()), 8).take(8).all(|batch| batch.is_ok());
     }
 });

@@ -7,6 +7,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use pgn_bench::data::Split;
+use pgn_bench::data::source::all;
 use pgn_bench::data::stl10::archive;
 
 fuzz_target!(|data: &[u8]| {
@@ -17,6 +18,6 @@ fuzz_target!(|data: &[u8]| {
     if whole.and_then(|bytes| std::fs::write(&path, bytes)).is_ok()
         && let Ok(source) = archive(&path, Split::Train)
     {
-        let _ = source.batches(2).all(|batch| batch.is_ok());
+        let _ = source.batches(all(source.as_ref()), 2).all(|batch| batch.is_ok());
     }
 });

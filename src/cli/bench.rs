@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::setup::Place;
-use crate::files::{create_folder, write_bytes};
+use super::terminal::{say, show};
+use crate::files::{check_output, create_folder, write_bytes};
 use crate::machine::memory;
 use crate::report::markdown::aligned;
 use crate::train::profile::{Peak, Recording, median, peak, profile, timed};
@@ -64,10 +65,11 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     if !(args.width > 0.0 && args.width.is_finite()) {
         anyhow::bail!("--width {}: expected a positive number", args.width);
     }
-    if let Some(folder) =
-        args.json.as_ref().and_then(|path| path.parent()).filter(|folder| !folder.as_os_str().is_empty())
-    {
-        create_folder(folder)?;
+    if let Some(path) = &args.json {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            create_folder(folder)?;
+        }
+        check_output(path, None)?;
     }
     let is_machine = compute.is_machine();
     let burst = if is_machine { usize::from(args.burst) } else { 1 };
@@ -88,12 +90,23 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         }
     };
     let bytes = memory::peak_bytes(&compute.device)?;
-    println!("{} {} of width {} and {} images on {}", args.arch, args.method, args.width, args.batch, compute.id());
-    print!("{}", totals(&update, &seconds, most, &recordings)?);
-    println!("memory: {:.0} MB at most", bytes as f64 / 1e6);
+    say(format_args!(
+        "{} {} of width {} and {} images on {}",
+        args.arch,
+        args.method,
+        args.width,
+        args.batch,
+        compute.id()
+    ));
+    show(totals(&update, &seconds, most, &recordings)?);
+    say(format_args!("memory: {:.0} MB at most", bytes as f64 / 1e6));
     if let Some(most) = most {
-        println!("peak: {:.1} TFLOP/s in a product, {:.0} GB/s in a copy", most.flops / 1e12, most.bytes / 1e9);
-        print!("\n{}", by_operator(&recordings, most, args.lines));
+        say(format_args!(
+            "peak: {:.1} TFLOP/s in a product, {:.0} GB/s in a copy",
+            most.flops / 1e12,
+            most.bytes / 1e9
+        ));
+        show(format_args!("\n{}", by_operator(&recordings, most, args.lines)));
     }
     if let Some(path) = &args.json {
         let times = seconds.iter().map(|(what, s)| (what.to_string(), json!({"median_s": median(s), "times_s": s})));

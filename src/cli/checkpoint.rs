@@ -9,17 +9,18 @@ use candle_core::Device;
 use super::choice;
 use super::progress::{bar, followed};
 use super::setup::{self, Place, Weights, bench};
+use super::terminal::{say, show};
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
 use crate::data::{Split, nearest, to_bytes};
 use crate::error::AtPath;
-use crate::files::{create_folder, write_bytes};
+use crate::files::{check_output, create_folder, has_extension, names_folder, write_bytes};
 use crate::generators::Mode;
 use crate::methods;
 use crate::metrics::inception::resize::Resize;
 use crate::nn::image::channels_first;
 use crate::report::markdown::aligned;
 use crate::results::{self, Row};
-use crate::train::checkpoint::{self, Progress, Stored};
+use crate::train::checkpoint::{self, Part, Progress, Stored};
 use crate::train::evaluate::{evaluate as score, generate};
 use crate::train::grid;
 use crate::train::instrument::Instrument;
@@ -75,7 +76,7 @@ pub(super) struct EvalArgs {
 pub(super) struct SampleArgs {
     /// A run's checkpoint.safetensors, or its folder
     checkpoint: PathBuf,
-    /// A grid (a name in .png), a new folder with one PNG file an image, or tensors with the latents (a name in .safetensors)
+    /// A grid (a name in .png), tensors with the latents (a name in .safetensors), or a new folder with one PNG file an image
     #[arg(short, long)]
     output: PathBuf,
     /// Images; a grid is filled to whole rows
@@ -142,12 +143,14 @@ fn restore(stored: Stored, device: &Device) -> Result<(State, Progress)> {
 }
 
 /// The evaluation asked for: the run's own, with what the arguments replace.
-fn asked(args: &EvalArgs, own: &Eval) -> Result<Eval> {
+fn asked(args: &EvalArgs, of: &Progress) -> Result<Eval> {
+    let own = &of.cell.eval;
     let mut metrics = args.metrics.clone();
     if metrics.is_empty() {
         metrics.clone_from(&own.metrics);
     }
-    let weights = if args.generator.is_empty() { own.weights.clone() } else { args.generator.clone() };
+    let weights = if args.generator.is_empty() { of.generators() } else { args.generator.clone() };
+    of.require(&args.checkpoint, &weights.iter().map(|w| Part::of(*w)).collect::<Vec<_>>())?;
     let images = args.n.unwrap_or(own.images);
     let batch = args.batch.unwrap_or(own.batch);
     if images < 100 || batch < 2 {
@@ -167,9 +170,11 @@ fn asked(args: &EvalArgs, own: &Eval) -> Result<Eval> {
 }
 
 pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
+    if let Some(path) = &args.output {
+        check_output(path, Some("parquet"))?;
+    }
     let stored = open(&args.checkpoint)?;
-    let own = stored.progress.cell.clone();
-    let cell = Cell { eval: asked(args, &own.eval)?, ..own };
+    let cell = Cell { eval: asked(args, &stored.progress)?, ..stored.progress.cell.clone() };
     let compute = args.place.open()?;
     let (state, progress) = restore(stored, &compute.device)?;
     let bench = bench(&cell, &args.weights, &compute)?;
@@ -189,12 +194,12 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
     }
     if args.json {
         for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
+            say(serde_json::to_string(row)?);
         }
     } else {
-        print!("{}", shown(&rows));
+        show(shown(&rows));
         if let Some(row) = rows.first() {
-            println!(
+            say(format_args!(
                 "{} at step {}, over {} ({}…), resize {}, batch norm: {}",
                 cell.name(),
                 row.step,
@@ -202,15 +207,20 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
                 &row.extractor_sha256[..8],
                 row.resize,
                 row.batch_norm
-            );
+            ));
         }
     }
     Ok(())
 }
 
 pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
+    let output = args.checkpoint.is_dir().then(|| args.checkpoint.join(results::PROBE));
+    if let Some(path) = &output {
+        check_output(path, None)?;
+    }
     let compute = args.place.open()?;
     let stored = open(&args.checkpoint)?;
+    stored.progress.require(&args.checkpoint, &[Part::Critic, Part::Generator])?;
     let cell = stored.progress.cell.clone();
     let split = args.split.unwrap_or(cell.split);
     let images = setup::loaded(&cell, split)?;
@@ -226,12 +236,12 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
     let origin = Origin::new(&progress, &cell, &instrument)?;
     let mut rows = origin.probe_rows(&samples)?;
     rows.iter_mut().for_each(|row| "evaluated".clone_into(&mut row.status));
-    if args.checkpoint.is_dir() {
-        results::write(&args.checkpoint.join(results::PROBE), &rows)?;
+    if let Some(path) = &output {
+        results::write(path, &rows)?;
     }
     if args.json {
         for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
+            say(serde_json::to_string(row)?);
         }
         return Ok(());
     }
@@ -241,14 +251,14 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
         let names = [s.quantity.to_owned(), s.on.clone(), s.values.len().to_string()];
         names.into_iter().chain(numbers).collect()
     });
-    print!("{}", aligned(&head, lines.collect()));
-    println!(
+    show(aligned(&head, lines.collect()));
+    say(format_args!(
         "{} at step {}, {} images of {}: norm of the gradient of f̂ (exact), and |f̂(a) − f̂(b)|/‖a − b‖ of pairs",
         cell.name(),
         progress.step,
         n,
         images.name
-    );
+    ));
     Ok(())
 }
 
@@ -268,19 +278,20 @@ fn shown(rows: &[Row]) -> String {
 }
 
 pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
-    let compute = args.place.open()?;
-    let (state, progress) = restore(open(&args.checkpoint)?, &compute.device)?;
-    let cell = progress.cell;
     let Some(output) =
         args.output.clone().or_else(|| args.checkpoint.is_dir().then(|| args.checkpoint.join(NEIGHBOURS)))
     else {
         bail!("name the picture as -o FILE.png, or give the run's folder");
     };
+    check_output(&output, Some("png"))?;
+    let compute = args.place.open()?;
+    let (state, progress) = restore(open(&args.checkpoint)?, &compute.device)?;
+    let generator = state.generator(progress.generators()[0]);
+    let cell = progress.cell;
     let images = setup::loaded(&cell, cell.split)?;
     if args.n < 2 || args.k == 0 || args.k > images.len() {
         bail!("-n {} -k {}: at least two images, and one to {} neighbours", args.n, args.k, images.len());
     }
-    let generator = state.generator(cell.eval.weights[0]);
     let latents = generator.latents(cell.seed, "samples/latents", 0, args.n)?;
     let generated = to_bytes(&generator.images(&latents, Mode::Batch)?)?;
     let mut tiles = Vec::new();
@@ -291,34 +302,69 @@ pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
         }
     }
     write_bytes(&output, &grid::tile(&tiles, generator.side, args.k + 1, grid::ZOOM)?)?;
-    println!("{}: in each row a generated image, then the {} nearest of {}", output.display(), args.k, images.name);
+    say(format_args!(
+        "{}: in each row a generated image, then the {} nearest of {}",
+        output.display(),
+        args.k,
+        images.name
+    ));
     Ok(())
 }
 
+/// What `sample` draws.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drawing {
+    Grid,
+    Tensors,
+    Folder,
+}
+
+impl Drawing {
+    /// What a name asks for.
+    fn of(output: &Path) -> Result<Self> {
+        let drawing = match output.extension() {
+            _ if names_folder(output) => Self::Folder,
+            _ if has_extension(output, "png") => Self::Grid,
+            _ if has_extension(output, "safetensors") => Self::Tensors,
+            // A number, as in `width-0.5`, is no type of file.
+            Some(e) if e.as_encoded_bytes().iter().any(u8::is_ascii_alphabetic) => bail!(
+                "{}: images go into a grid (.png), tensors (.safetensors) or a folder, whose name ends in / when it has a dot",
+                output.display()
+            ),
+            _ => Self::Folder,
+        };
+        match drawing {
+            Self::Folder if output.exists() => bail!("{} is there already: name a new folder", output.display()),
+            Self::Folder => {}
+            Self::Grid | Self::Tensors => check_output(output, None)?,
+        }
+        Ok(drawing)
+    }
+}
+
 pub(super) fn sample(args: &SampleArgs) -> Result<()> {
+    let drawing = Drawing::of(&args.output)?;
     let compute = args.place.open()?;
     let (state, progress) = restore(open(&args.checkpoint)?, &compute.device)?;
+    let weights = args.generator.unwrap_or(progress.generators()[0]);
+    progress.require(&args.checkpoint, &[Part::of(weights)])?;
     let own = progress.cell;
-    let weights = args.generator.unwrap_or(own.eval.weights[0]);
     let generator = state.generator(weights);
     let mode = args.batch_norm.unwrap_or(own.eval.batch_norm);
     let seed = args.seed.unwrap_or(own.seed);
     if args.n < 2 || args.columns == 0 {
         bail!("-n {} --columns {}: at least two images and one column", args.n, args.columns);
     }
-    if args.output.extension().is_some_and(|e| e == "png") {
+    if drawing == Drawing::Grid {
         let grid = grid::draw(generator, seed, [args.n.div_ceil(args.columns), args.columns], mode)?;
         return Ok(write_bytes(&args.output, &grid)?);
     }
-    if args.output.extension().is_some_and(|e| e == "safetensors") {
+    if drawing == Drawing::Tensors {
         let latents = generator.latents(seed, "samples/latents", 0, args.n)?;
         let images = channels_first(&generator.images(&latents, mode)?)?;
         let labels = latents.labels.map(|l| ("labels", l));
         let tensors = [("z", latents.z), ("images", images)].into_iter().chain(labels);
         return Ok(write_bytes(&args.output, &safetensors::serialize(tensors, None)?)?);
-    }
-    if args.output.exists() {
-        bail!("{} is there already: name a new folder", args.output.display());
     }
     // The folder gets its name when it is whole.
     let name = args.output.file_name().unwrap_or_default().to_string_lossy();
@@ -340,6 +386,6 @@ pub(super) fn sample(args: &SampleArgs) -> Result<()> {
     })?;
     std::fs::rename(&part, &args.output).at("rename into place", &args.output)?;
     progress.finish_and_clear();
-    println!("{} images of the {} generator in {}", args.n, weights.id(), args.output.display());
+    say(format_args!("{} images of the {} generator in {}", args.n, weights.id(), args.output.display()));
     Ok(())
 }

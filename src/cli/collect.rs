@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::report::run_folders;
+use super::terminal::show;
 use crate::config::Cell;
 use crate::error::AtPath;
 use crate::files::{create_folder, walk, write_atomic};
@@ -60,7 +61,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         let step = theirs.map_or_else(|| "–".to_owned(), |(_, step)| step.to_string());
         lines.push(vec![name, run.display().to_string(), step, done.to_owned()]);
     }
-    print!("{}", aligned(&["run", "from", "step", "what was done"].map(str::to_owned), lines));
+    show(aligned(&["run", "from", "step", "what was done"].map(str::to_owned), lines));
     Ok(())
 }
 

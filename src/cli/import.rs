@@ -6,10 +6,12 @@ use anyhow::{Result, bail};
 use candle_core::Device;
 
 use super::cells::Cells;
-use crate::data;
+use super::terminal::say;
+use crate::files::create_folder;
+use crate::train::checkpoint::{self, Part};
 use crate::train::existing::{Existing, empty_folder, folder, settle};
 use crate::train::lock::Lock;
-use crate::train::{checkpoint, import};
+use crate::train::{import, run};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -33,14 +35,21 @@ pub(super) fn execute(args: &Args) -> Result<()> {
             cells.len()
         );
     };
+    create_folder(&args.output)?;
     settle(&args.output, cell, if args.overwrite { Existing::Overwrite } else { Existing::Refuse }, &[])?;
-    let classes = data::classes(&cell.dataset, cell.split)?;
+    let classes = run::classes(cell)?;
     let (state, progress) = import::read(&args.checkpoint, cell, classes, &Device::Cpu)?;
     let folder = folder(&args.output, cell);
     let _lock = Lock::acquire(&folder)?;
     empty_folder(&folder, cell)?;
     checkpoint::save(&folder.join(checkpoint::FILE), &state, &progress)?;
-    println!("step {} of {} in {}", progress.step, cell.name(), folder.display());
-    println!("`pgn-bench eval {0}`, `sample {0} -o grid.png`; `run … --resume` trains it on", folder.display());
+    say(format_args!("step {} of {} in {}", progress.step, cell.name(), folder.display()));
+    say(format_args!("`pgn-bench eval {0}`, `sample {0} -o grid.png` measure and draw it", folder.display()));
+    if progress.lacking.is_empty() {
+        say("`run … --resume` trains it on");
+    } else {
+        let parts = Part::list(&progress.lacking);
+        say(format_args!("{} has no {parts}: training cannot go on from it", args.checkpoint.display()));
+    }
     Ok(())
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::choice;
 use super::progress::{bar, followed};
 use super::setup::{Place, Weights};
+use super::terminal::{remark, say};
 use crate::data::source::{self, Named, Picture};
 use crate::metrics::collect::{Collected, Collector, Needs};
 use crate::metrics::frechet::{Gaussian, Reference};
@@ -62,7 +63,7 @@ impl<'a> Measure<'a> {
 
     /// Opens a collection and checks that it has as many images as asked for.
     fn open(&self, name: &str) -> Result<Collection> {
-        let images = followed(name, "images decoded", |progress| Ok(source::open(name, progress)?))?;
+        let images = followed(name, "images decoded", |progress| Ok(source::open(name.as_ref(), progress)?))?;
         let len = images.source().len();
         let n = self.options.n.unwrap_or(len);
         if n > len {
@@ -75,8 +76,8 @@ impl<'a> Measure<'a> {
         let progress = bar(&of.name, of.n as u64, "images");
         let mut collector = Collector::new(of.n, self.inception.dim(), needs)?;
         let mut left = of.n;
-        for batch in of.images.source().batches(BATCH) {
-            let mut pictures: Vec<Picture> = batch?.into_iter().map(|(picture, _)| picture).collect();
+        for batch in of.images.source().batches((0..of.n).collect(), BATCH) {
+            let mut pictures: Vec<Picture> = batch?;
             pictures.truncate(left);
             if pictures.is_empty() {
                 break;
@@ -122,7 +123,7 @@ impl<'a> Measure<'a> {
 
     fn print(&self, metric: &str, of: &[&str], values: serde_json::Value, text: &str, warning: Option<&str>) {
         if let Some(warning) = warning {
-            eprintln!("warning: {warning}");
+            remark(format_args!("warning: {warning}"));
         }
         if self.options.json {
             let line = json!({
@@ -130,11 +131,11 @@ impl<'a> Measure<'a> {
                 "extractor_sha256": self.inception.weights_sha256(), "resize": self.inception.resize(),
                 "warning": warning,
             });
-            println!("{line}");
+            say(line);
         } else {
-            println!("{text}");
+            say(text);
             let (id, sha) = (self.inception.id(), &self.inception.weights_sha256()[..8]);
-            println!("over {id} ({sha}…), resize {}", self.inception.resize());
+            say(format_args!("over {id} ({sha}…), resize {}", self.inception.resize()));
         }
     }
 }
@@ -242,6 +243,6 @@ pub(super) fn statistics(options: &Options, a: &str, output: &Path) -> Result<()
     let of = m.gaussian(m.open_statistics(a)?)?;
     npz::write(output, &of, None)?;
     let text = format!("{} images: mean and covariance in {}", of.n, output.display());
-    m.print("stats", &[a], json!({"n": of.n, "file": output}), &text, None);
+    m.print("stats", &[a], json!({"n": of.n, "file": output.to_string_lossy()}), &text, None);
     Ok(())
 }

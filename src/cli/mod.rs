@@ -15,6 +15,7 @@ mod slurm;
 mod status;
 mod submission;
 mod submit;
+pub mod terminal;
 mod watch;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use anyhow::Result;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use self::terminal::{say, show};
 use crate::metrics::inception::OFFICIAL;
 
 /// Trains GANs whose critic is normalised or penalised in different ways, and compares them.
@@ -152,7 +154,7 @@ impl Cli {
                     dataset => crate::data::fetch(dataset)?,
                 };
                 for path in fetched {
-                    println!("{}", path.display());
+                    say(path.display());
                 }
             }
             Command::Eval(args) => checkpoint::evaluate(&args)?,
@@ -167,9 +169,7 @@ impl Cli {
             Command::Status(args) => status::execute(&args)?,
             Command::Collect(args) => collect::execute(&args)?,
             Command::Watch(args) => watch::execute(&args)?,
-            Command::Table { results } => {
-                print!("{}", run::comparison(&results)?);
-            }
+            Command::Table { results } => show(run::comparison(&results)?),
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::progress::bar;
 use super::submission::{Submission, Task};
+use super::terminal::{remark, say};
 use crate::error::AtPath;
 use crate::interrupt;
 
@@ -92,10 +93,10 @@ pub(super) fn run(task: &Task, mut submission: Submission, numbers: &[usize], jo
     }
     done.finish_and_clear();
     if let Some(signal) = interrupt::requested() {
-        eprintln!("stopped; the same command goes on");
+        remark("stopped; the same command goes on");
         return Ok(ExitCode::from(128 + signal));
     }
-    println!("{} cells: {failed} failed, {diverged} diverged", numbers.len());
+    say(format_args!("{} cells: {failed} failed, {diverged} diverged", numbers.len()));
     Ok(ExitCode::from(if failed > 0 { 2 } else { u8::from(diverged > 0) }))
 }
 

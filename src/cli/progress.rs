@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::terminal::remark;
 use crate::config::{Cell, Weights};
 use crate::train::evaluate::Scores;
 use crate::train::log::Line;
@@ -50,7 +51,7 @@ impl CellBar {
 
     pub(super) fn finish(self, message: &str) {
         self.bar.finish_and_clear();
-        eprintln!("{}: {message}", self.name);
+        remark(format_args!("{}: {message}", self.name));
     }
 }
 
@@ -78,7 +79,7 @@ impl Watch for CellBar {
         if !std::io::stderr().is_terminal() {
             let w = weights.id();
             let inception = scores.inception.map_or_else(String::new, |s| format!(", IS {:.3}", s.mean));
-            eprintln!("{}: step {step}, {w}: FID {:.3}{inception}", self.name, scores.fid);
+            remark(format_args!("{}: step {step}, {w}: FID {:.3}{inception}", self.name, scores.fid));
         }
     }
 }

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use super::progress::followed;
+use super::terminal::{say, show};
 use crate::config::Cell;
 use crate::error::AtPath;
-use crate::files::{create_folder, named, write_bytes};
+use crate::files::{check_output, create_folder, named, write_bytes};
 use crate::report::content::{Picture, Sources, build};
 use crate::report::gate::{self, Outcome};
 use crate::report::markdown::aligned;
@@ -109,6 +110,8 @@ fn pictures(folder: &Path) -> Result<Vec<Picture>> {
 
 pub(super) fn report(args: &ReportArgs) -> Result<()> {
     let rows = rows(&args.results)?;
+    create_folder(&args.output)?;
+    check_output(&args.output.join("report.md"), None)?;
     let baselines = baselines::embedded()?;
     let pictures = pictures(&args.results)?;
     let out = &args.output;
@@ -145,15 +148,16 @@ pub(super) fn report(args: &ReportArgs) -> Result<()> {
     write_bytes(&out.join("report.md"), markdown::render(document).as_bytes())?;
     write_bytes(&out.join("report.tex"), latex::render(document).as_bytes())?;
     write_bytes(&out.join("report.html"), html::render(document, &figures).as_bytes())?;
-    println!(
+    say(format_args!(
         "{} rows: {} (also .md, .tex; tables and figures beside it)",
         rows.len(),
         out.join("report.html").display()
-    );
+    ));
     Ok(())
 }
 
 pub(super) fn gate(args: &GateArgs) -> Result<ExitCode> {
+    [&args.junit, &args.json].into_iter().flatten().try_for_each(|path| check_output(path, None))?;
     let mut gates = gate::read(&args.file)?;
     let wanted = |g: &gate::Gate| args.only.is_empty() || args.only.contains(&g.name);
     if let Some(name) = args.only.iter().find(|n| gates.gates.iter().all(|g| g.name != **n)) {
@@ -164,7 +168,7 @@ pub(super) fn gate(args: &GateArgs) -> Result<ExitCode> {
     if args.update {
         for g in gates.gates.iter_mut().filter(|g| wanted(g)) {
             *g = gate::updated(g, &rows)?;
-            println!("{}: baseline from {} runs", g.name, g.baseline.as_ref().map_or(0, |b| b.values.len()));
+            say(format_args!("{}: baseline from {} runs", g.name, g.baseline.as_ref().map_or(0, |b| b.values.len())));
         }
         gate::write(&args.file, &gates)?;
         return Ok(ExitCode::SUCCESS);
@@ -177,7 +181,7 @@ pub(super) fn gate(args: &GateArgs) -> Result<ExitCode> {
         vec![f.name.clone(), outcome, shown(f.value), shown(f.limit), f.runs.to_string(), f.message.clone()]
     });
     let head = ["gate", "outcome", "FID", "limit", "runs", "why"].map(str::to_owned);
-    print!("{}", aligned(&head, lines.collect()));
+    show(aligned(&head, lines.collect()));
     if let Some(path) = &args.junit {
         write_bytes(path, gate::junit(&findings).as_bytes())?;
     }
@@ -185,7 +189,7 @@ pub(super) fn gate(args: &GateArgs) -> Result<ExitCode> {
         write_bytes(path, &serde_json::to_vec_pretty(&findings)?)?;
     }
     if std::env::var_os("GITHUB_ACTIONS").is_some() {
-        print!("{}", gate::annotations(&findings, &file));
+        show(gate::annotations(&findings, &file));
     }
     Ok(match gate::overall(&findings) {
         Outcome::Passed => ExitCode::SUCCESS,

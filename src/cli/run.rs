@@ -11,16 +11,16 @@ use super::progress::{CellBar, bar};
 use super::report::{last_grid, rows};
 use super::setup::{Place, Weights, bench};
 use super::slurm::quoted;
+use super::terminal::{say, show};
 use crate::config::Cell;
-use crate::data;
 use crate::files::{create_folder, write_bytes};
 use crate::interrupt;
 use crate::report::markdown::aligned;
 use crate::report::table::comparison as compare;
 use crate::train::cost::{Cost, measure};
-use crate::train::existing::{Existing, folder, settle};
+use crate::train::existing::{Existing, folder, refuse_partial, settle};
 use crate::train::rows::loss;
-use crate::train::run::{Outcome, run};
+use crate::train::run::{Outcome, classes, run};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -63,7 +63,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
         cells = vec![cell.clone()];
     }
     if args.dry_run {
-        print!("{}", plan(&cells, &compute.device)?);
+        show(plan(&cells, &compute.device)?);
         return Ok(ExitCode::SUCCESS);
     }
     let existing = match (args.resume, args.overwrite) {
@@ -73,6 +73,9 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     };
     for cell in &mut cells {
         *cell = settle(&args.output, cell, existing, &args.allow)?;
+        if args.resume {
+            refuse_partial(&args.output, cell)?;
+        }
     }
     create_folder(&args.output)?;
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };
@@ -97,18 +100,19 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let group = args.output.join(first.group());
     let table = comparison(&group)?;
     write_bytes(&group.join("table.md"), table.as_bytes())?;
-    print!("{table}");
-    println!("Rows, logs and sample grids are in {}; the table is also in table.md there.", group.display());
+    show(table);
+    say(format_args!("Rows, logs and sample grids are in {}; the table is also in table.md there.", group.display()));
     for cell in &cells {
         let run = folder(&args.output, cell);
-        println!("  {:<20} {}", cell.name(), last_grid(&run).unwrap_or(run).display());
+        say(format_args!("  {:<20} {}", cell.name(), last_grid(&run).unwrap_or(run).display()));
     }
     Ok(if diverged > 0 { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
 /// The command that goes on with what this one began.
 fn resume_command() -> String {
-    let words = std::env::args().filter(|a| a != "--overwrite" && a != "--resume");
+    let words = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+    let words = words.filter(|a| a != "--overwrite" && a != "--resume");
     quoted(&words.chain(["--resume".to_owned()]).collect::<Vec<_>>())
 }
 
@@ -136,7 +140,7 @@ fn plan(cells: &[Cell], device: &Device) -> Result<String> {
         // Seeds cost the same.
         let cost = match known.iter().find(|(k, _)| k.arch == cell.arch && k.method == cell.method) {
             Some((_, cost)) => *cost,
-            None => measure(cell, data::classes(&cell.dataset, cell.split)?, device)?,
+            None => measure(cell, classes(cell)?, device)?,
         };
         known.push((cell, cost));
         let hours = t.steps as f64 * cost.step_s / 3600.0;

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 
 use super::choice;
 use super::progress::{bar, followed};
+use super::terminal::remark;
 use crate::config::{Cell, ExtractorKind};
 use crate::data::{Images, Split, load};
 use crate::machine::compute::Compute;
@@ -99,7 +100,7 @@ pub(super) fn bench(cell: &Cell, weights: &Weights, compute: &Compute) -> Result
     let extractor: Box<dyn Extractor> = match inception {
         Some(inception) => Box::new(inception),
         None => {
-            if train.classes < 2 {
+            if train.labelled()? < 2 {
                 bail!(
                     "{} has no labels, which `extractor: classifier` is trained on: use `extractor: inception`",
                     train.name
@@ -109,7 +110,11 @@ pub(super) fn bench(cell: &Cell, weights: &Weights, compute: &Compute) -> Result
                 Ok(Classifier::cached(&train, &mut |step, of| progress(step as usize, of as usize))?)
             })?;
             let accuracy = 100.0 * classifier.accuracy_on(&reference)?;
-            eprintln!("extractor {} classifies {accuracy:.1} % of {} rightly", classifier.id(), reference.name);
+            remark(format_args!(
+                "extractor {} classifies {accuracy:.1} % of {} rightly",
+                classifier.id(),
+                reference.name
+            ));
             Box::new(classifier)
         }
     };

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 
 use super::slurm;
 use super::submission::{Engine, Submission};
+use super::terminal::{say, show};
 use super::watch::{HEAD, standing};
 use crate::report::markdown::aligned;
 use crate::train::existing::folder;
@@ -39,9 +40,9 @@ pub(super) fn execute(args: &Args) -> Result<()> {
             line.extend(standing.cells);
             lines.push(line);
         }
-        println!("{what}: {ended} of {} cells have ended", submission.cells.len());
+        say(format_args!("{what}: {ended} of {} cells have ended", submission.cells.len()));
         let head = ["task", "queue", "where"].into_iter().chain(HEAD);
-        print!("{}", aligned(&head.map(str::to_owned).collect::<Vec<_>>(), lines));
+        show(aligned(&head.map(str::to_owned).collect::<Vec<_>>(), lines));
     }
     Ok(())
 }

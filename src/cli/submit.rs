@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use super::cells::Cells;
 use super::setup::{Place, Weights, bench};
 use super::submission::{Engine, FOLDER, Submission, Task};
+use super::terminal::{say, show};
 use super::{pool, slurm};
 use crate::config::ExtractorKind;
 use crate::data;
@@ -17,7 +18,7 @@ use crate::error::{AtPath, Error};
 use crate::files::write_bytes;
 use crate::machine::compute::Compute;
 use crate::results;
-use crate::train::existing::{Existing, folder, settle};
+use crate::train::existing::{Existing, folder, refuse_partial, settle};
 use crate::train::lock::Lock;
 
 #[derive(clap::Args)]
@@ -54,6 +55,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };
     for cell in &cells {
         settle(&args.output, cell, Existing::Resume, &[])?;
+        refuse_partial(&args.output, cell)?;
     }
     // What a task would stumble over is found before any is submitted.
     [first.split, first.eval.reference].iter().try_for_each(|&s| data::check(&first.dataset, s, first.image_size))?;
@@ -67,7 +69,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
         }
     }
     if open.is_empty() {
-        println!("All {} cells have ended: `pgn-bench table {}`", cells.len(), args.output.display());
+        say(format_args!("All {} cells have ended: `pgn-bench table {}`", cells.len(), args.output.display()));
         return Ok(ExitCode::SUCCESS);
     }
     let output = std::path::absolute(&args.output).at("find", &args.output)?;
@@ -78,11 +80,11 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let script = args.slurm.then(|| slurm::script(&task, &args.options, &first.group(), &open)).transpose()?;
     if args.dry_run {
         match script {
-            Some(script) => print!("{script}"),
+            Some(script) => show(script),
             None => open
                 .iter()
                 .zip(task.devices.iter().cycle())
-                .for_each(|(n, device)| println!("{} --cell {n}", slurm::quoted(&task.on(device)))),
+                .for_each(|(n, device)| say(format_args!("{} --cell {n}", slurm::quoted(&task.on(device))))),
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -98,7 +100,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
         write_bytes(&path, script.as_bytes())?;
         let job = slurm::submit(&path)?;
         Submission { engine: Engine::Slurm(job.clone()), cells, devices: BTreeMap::new() }.write(&submitted)?;
-        println!("job {job}: {} tasks; `pgn-bench status {}` shows them", open.len(), args.output.display());
+        say(format_args!("job {job}: {} tasks; `pgn-bench status {}` shows them", open.len(), args.output.display()));
         return Ok(ExitCode::SUCCESS);
     }
     // Made once, before the tasks would all wait for it.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 
 use super::report::run_folders;
+use super::terminal::{is_read, say, show};
 use crate::config::Cell;
 use crate::report::markdown::aligned;
 use crate::results;
@@ -45,17 +46,20 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     loop {
         let (table, open) = view(&args.results)?;
         if args.once {
-            print!("{table}");
+            show(table);
             return Ok(());
         }
-        print!("{CLEAR}{table}");
+        show(format_args!("{CLEAR}{table}"));
         // The next cell of an experiment may be about to start.
         let written = results::find(&args.results)?.iter().filter_map(|f| silence(f)).min();
         if !open && written.is_some_and(|s| s > SILENT) {
-            println!("Every run has ended.");
+            say("Every run has ended.");
             return Ok(());
         }
-        println!("Looking again every {} s; Ctrl-C ends this, not the runs.", args.every);
+        say(format_args!("Looking again every {} s; Ctrl-C ends this, not the runs.", args.every));
+        if !is_read() {
+            return Ok(());
+        }
         std::thread::sleep(Duration::from_secs(args.every.max(1)));
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Exper
     let name = root.value("name", NAME, |v| v.as_str().filter(|s| is_name(s)).map(str::to_owned));
     let title = root.text("title").unwrap_or_default();
     let known = data::IDS.join(", ");
-    let allowed = format!("one of: {known}; or {{folder: PATH}}, {{parquet: PATH}}, {{lmdb: PATH}}");
+    let allowed = format!("one of: {known}; or {{path: PATH}} of images (a folder, Parquet, zip, npz, LMDB)");
     let dataset = root.value("dataset", &allowed, dataset);
     let split = root.choice("split", &Split::ALL).unwrap_or(Split::Train);
     if let Some(known) = dataset.as_ref().map(Dataset::splits).filter(|known| !known.contains(&split)) {
@@ -112,7 +112,7 @@ fn dataset(value: &Value) -> Option<Dataset> {
         return data::IDS.contains(&id).then(|| Dataset::Known(id.to_owned()));
     }
     let (kind, path) = value.as_mapping().filter(|m| m.len() == 1)?.iter().next()?;
-    let kind = kind.as_str().filter(|kind| ["folder", "parquet", "lmdb"].contains(kind));
+    let kind = kind.as_str().filter(|kind| ["path", "folder", "parquet", "lmdb"].contains(kind));
     kind.and(path.as_str()).map(|path| Dataset::Elsewhere { path: path.into() })
 }
 

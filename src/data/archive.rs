@@ -4,13 +4,11 @@
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::JoinHandle;
 
 use flate2::read::GzDecoder;
 use md5::Md5;
 
-use super::source::{Batches, Labelled, Picture, Source};
+use super::source::{Batches, Labels, Picture, Source, ahead, records};
 use crate::error::{AtPath, Error, Result};
 use crate::files::file_digest;
 
@@ -112,10 +110,8 @@ pub struct Records {
     pub column_major: bool,
     /// Number of images.
     pub len: usize,
-    /// Class of each.
-    pub labels: Vec<u8>,
-    /// Number of classes.
-    pub classes: usize,
+    /// Their classes, if they have some.
+    pub labels: Option<Labels>,
 }
 
 /// Planes of red, green, blue as `[side, side, 3]`.
@@ -126,7 +122,7 @@ pub fn interleave(planes: &[u8], side: usize, column_major: bool) -> Picture {
         let at = if column_major { at % side * side + at / side } else { at };
         pixels.extend([planes[at], planes[area + at], planes[2 * area + at]]);
     }
-    Picture { pixels, size: [side; 2] }
+    Picture::rgb(pixels, [side; 2])
 }
 
 impl Source for Records {
@@ -134,8 +130,8 @@ impl Source for Records {
         self.len
     }
 
-    fn classes(&self) -> usize {
-        self.classes
+    fn labels(&self) -> Result<Option<Labels>> {
+        Ok(self.labels.clone())
     }
 
     fn describe(&self, index: usize) -> String {
@@ -146,57 +142,17 @@ impl Source for Records {
         vec![self.member.file()]
     }
 
-    fn batches(&self, size: usize) -> Batches<'_> {
-        let (send, receive) = sync_channel::<Result<Vec<Picture>>>(2);
-        let (member, side, column_major, len) = (self.member.clone(), self.side, self.column_major, self.len);
-        // Decompression runs ahead of whoever resizes; it ends when nobody listens any more.
-        let thread = std::thread::spawn(move || {
-            let done = member.open(|read, _| {
+    fn batches(&self, indices: Vec<usize>, size: usize) -> Batches<'_> {
+        let (member, side, column_major) = (self.member.clone(), self.side, self.column_major);
+        // Decompression runs ahead of whoever resizes.
+        ahead(move |give| {
+            member.open(|read, _| {
                 let mut record = vec![0; side * side * 3];
-                for first in (0..len).step_by(size.max(1)) {
-                    let mut batch = Vec::new();
-                    for _ in first..(first + size).min(len) {
-                        read.read_exact(&mut record).map_err(|e| cut(&member, &e))?;
-                        batch.push(interleave(&record, side, column_major));
-                    }
-                    if send.send(Ok(batch)).is_err() {
-                        break;
-                    }
-                }
-                Ok(())
-            });
-            if let Err(error) = done {
-                // Nobody listening is no fault.
-                let _ = send.send(Err(error));
-            }
-        });
-        let mut labels = self.labels.iter().copied();
-        let ahead = Ahead { receive: Some(receive), thread: Some(thread) };
-        Box::new(ahead.map(move |batch| {
-            Ok(batch?.into_iter().zip(labels.by_ref().chain(std::iter::repeat(0))).collect::<Vec<Labelled>>())
-        }))
-    }
-}
-
-/// Batches that a thread makes ahead; it has ended when this is dropped.
-struct Ahead {
-    receive: Option<Receiver<Result<Vec<Picture>>>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Iterator for Ahead {
-    type Item = Result<Vec<Picture>>;
-    fn next(&mut self) -> Option<Self::Item> {
-        self.receive.as_ref()?.recv().ok()
-    }
-}
-
-impl Drop for Ahead {
-    fn drop(&mut self) {
-        // Without a receiver the thread's next batch ends it.
-        self.receive = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+                records(&indices, size, give, |wanted| {
+                    read.read_exact(&mut record).map_err(|e| cut(&member, &e))?;
+                    Ok(wanted.then(|| interleave(&record, side, column_major)))
+                })
+            })
+        })
     }
 }

@@ -5,11 +5,10 @@
 use std::path::PathBuf;
 
 use super::hub::{Kind, Repository, check_stored};
-use super::locate::{Candidates, candidates};
+use super::locate::{Found, found, of_parquet, split_in};
 use super::source::elsewhere;
-use super::source::parquet::Parquet;
-use super::{ImagesOf, name_of};
-use crate::error::{AtPath, Error, Result};
+use super::{ImagesOf, Split};
+use crate::error::{Error, Result};
 
 /// 28,000 and 2,000 images of 256×256 pixels; their order is the repository's own.
 const REPOSITORY: Repository = Repository {
@@ -25,20 +24,18 @@ pub(super) fn fetch() -> Result<Vec<PathBuf>> {
 
 /// Finds all images, those kept at `side` pixels first.
 pub(super) fn locate(side: usize) -> Result<ImagesOf> {
-    let Candidates { found, looked } = candidates("celebahq", &[&side.to_string(), ""]);
-    if let Some(path) = found {
-        let parquet = if path.is_dir() { parquet_in(&path)? } else { Vec::new() };
-        if !parquet.is_empty() {
-            return Ok(of_parquet(parquet));
-        }
-        let source = elsewhere(&path)?;
-        return Ok(ImagesOf { files: source.files(), open: Box::new(|| Ok(source)) });
+    let (found, looked) = found("celebahq", &[&side.to_string()], &[]);
+    match found {
+        Some(Found::Named(path)) => return elsewhere(&path).map(ImagesOf::from),
+        // Training files before validation files, as their names sort.
+        Some(Found::Folder(folder)) => return split_in(&folder, Split::All, None),
+        None => {}
     }
     let parts = PARTS.map(|part| REPOSITORY.cached(part));
     // What an interrupted download has left would be split elsewhere.
     if parts.iter().all(|files| !files.is_empty()) {
         let parts = parts.concat();
-        let of = of_parquet(parts.clone());
+        let of = of_parquet(parts.clone(), None);
         return Ok(ImagesOf {
             open: Box::new(move || check_stored(&parts).and_then(|()| (of.open)())),
             files: of.files,
@@ -49,21 +46,4 @@ pub(super) fn locate(side: usize) -> Result<ImagesOf> {
          set PGN_BENCH_DATA to a folder with celebahq/{side}/data.mdb, celebahq/{side}/*.jpg, celebahq/*.jpg or \
          celebahq/*.parquet"
     )))
-}
-
-fn of_parquet(paths: Vec<PathBuf>) -> ImagesOf {
-    ImagesOf { files: paths.clone(), open: Box::new(|| Ok(Box::new(Parquet::open(paths, None)?))) }
-}
-
-/// Training files before validation files, as their names sort.
-fn parquet_in(folder: &PathBuf) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).at("read", folder)? {
-        let path = entry.at("read", folder)?.path();
-        if path.extension().is_some_and(|e| e == "parquet") {
-            files.push(path);
-        }
-    }
-    files.sort_by_key(|path| name_of(path));
-    Ok(files)
 }

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::archive::{Member, check_published, interleave};
 use super::hub::{Kind, Pinned};
-use super::locate::{Candidates, candidates};
+use super::locate::{Found, found, of_parquet, split_in};
 use super::pickle::{Pickle, Value};
-use super::source::parquet::Parquet;
-use super::source::{Batches, Picture, Source, in_ranges};
+use super::source::{Batches, Labels, Source, in_chunks};
 use super::{ImagesOf, Split};
 use crate::error::{Error, Result};
 
@@ -17,8 +16,37 @@ const CLASSES: usize = 10;
 const RECORD: usize = 1 + 3 * SIDE * SIDE;
 /// Far more than a batch file has.
 const LONGEST: u64 = 1 << 28;
-const BINARY: (&str, &str) = ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530");
-const PYTHON: (&str, &str) = ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a");
+
+/// A form that the set is published in.
+struct Published {
+    /// The archive.
+    packed: &'static str,
+    /// The folder that it unpacks to.
+    folder: &'static str,
+    md5: &'static str,
+}
+
+const BINARY: Published = Published {
+    packed: "cifar-10-binary.tar.gz",
+    folder: "cifar-10-batches-bin",
+    md5: "c32a1d4ab5d03f1284b67883e8d87530",
+};
+const PYTHON: Published = Published {
+    packed: "cifar-10-python.tar.gz",
+    folder: "cifar-10-batches-py",
+    md5: "c58f30108f718f92721af3b95e74349a",
+};
+/// Python's batches, unpacked, and their MD5.
+const BATCHES: [(&str, &str); 6] = [
+    ("data_batch_1", "c99cafc152244af753f735de768cd75f"),
+    ("data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec"),
+    ("data_batch_3", "54ebc095f3ab1f0389bbae665268c751"),
+    ("data_batch_4", "634d18415352ddfa80567beed471001a"),
+    ("data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb"),
+    ("test_batch", "40351d587109b95175f43aff81a1287e"),
+];
+/// Images of a published batch.
+const OF_BATCH: usize = 10_000;
 
 fn pinned(split: Split) -> Pinned {
     let (file, sha256) = match split {
@@ -46,23 +74,19 @@ pub(super) fn fetch() -> Result<Vec<PathBuf>> {
 
 /// Finds a split.
 pub(super) fn locate(split: Split) -> Result<ImagesOf> {
-    let parquet = format!("{split}-00000-of-00001.parquet");
-    let Candidates { found, looked } = candidates("cifar10", &[&parquet, BINARY.0, PYTHON.0]);
-    let parquet = |path: PathBuf| ImagesOf {
-        files: vec![path.clone()],
-        open: Box::new(|| Ok(Box::new(Parquet::open(vec![path], Some(CLASSES))?))),
-    };
+    let names = [BINARY.packed, PYTHON.packed, BINARY.folder, PYTHON.folder];
+    let (found, looked) = found("cifar10", &names, &names);
     match found {
-        Some(path) if path.extension().is_some_and(|e| e == "parquet") => return Ok(parquet(path)),
-        Some(path) => {
-            let files = vec![path.clone()];
+        Some(Found::Folder(folder)) => return split_in(&folder, split, Some(CLASSES)),
+        Some(Found::Named(path)) => {
+            let files = members(&path, split).iter().map(Member::file).collect();
             return Ok(ImagesOf { files, open: Box::new(move || archive(&path, split)) });
         }
         None => {}
     }
     let pinned = pinned(split);
     if let Some(path) = pinned.cached() {
-        let of = parquet(path.clone());
+        let of = of_parquet(vec![path.clone()], Some(CLASSES));
         // Whoever downloads may be killed before its check.
         return Ok(ImagesOf {
             open: Box::new(move || pinned.check(&path).and_then(|()| (of.open)())),
@@ -71,8 +95,9 @@ pub(super) fn locate(split: Split) -> Result<ImagesOf> {
     }
     Err(Error::invalid(format!(
         "cifar10 is not on this machine (looked in {looked} and the Hugging Face cache); run `pgn-bench fetch cifar10`, or \
-         set PGN_BENCH_DATA to a folder with cifar10/{split}-00000-of-00001.parquet, cifar10/{} or cifar10/{}",
-        BINARY.0, PYTHON.0
+         set PGN_BENCH_DATA to a folder with cifar10/{split}-00000-of-00001.parquet, a copy of the Hub's repository as cifar10, \
+         cifar10/{} or cifar10/{}",
+        BINARY.packed, PYTHON.packed
     )))
 }
 
@@ -84,32 +109,43 @@ pub fn archive(path: &Path, split: Split) -> Result<Box<dyn Source>> {
     Ok(Box::new(Archive::open(path, split)?))
 }
 
-/// The batches of an original archive, in order of number.
+/// The batches of an original archive, packed or unpacked, in order of number.
 struct Archive {
     path: PathBuf,
     /// Planes and label of each image.
     images: Vec<(Vec<u8>, u8)>,
 }
 
+fn is_python(container: &Path) -> bool {
+    container.file_name().is_some_and(|name| name == PYTHON.packed || name == PYTHON.folder)
+}
+
+/// The batches of a split.
+fn members(container: &Path, split: Split) -> Vec<Member> {
+    let of_split = |(name, _): &&(&str, &str)| (*name == "test_batch") == (split == Split::Test);
+    let name = |name: &str| if is_python(container) { name.to_owned() } else { format!("{name}.bin") };
+    let member = |(batch, _): &(&str, &str)| Member { container: container.to_path_buf(), name: name(batch) };
+    BATCHES.iter().filter(of_split).map(member).collect()
+}
+
 impl Archive {
     fn open(path: &Path, split: Split) -> Result<Self> {
-        let python = path.file_name().is_some_and(|n| n == PYTHON.0);
-        let names: Vec<String> = match split {
-            Split::Test => vec!["test_batch".to_owned()],
-            _ => (1..=5).map(|k| format!("data_batch_{k}")).collect(),
-        };
+        let python = is_python(path);
+        let members = members(path, split);
         let mut images = Vec::new();
-        for name in names {
-            let name = if python { name } else { format!("{name}.bin") };
-            let member = Member { container: path.to_path_buf(), name };
+        for member in &members {
             let bytes = member.bytes(LONGEST)?;
-            images.extend(if python { pickled(&bytes, &member)? } else { records(&bytes, &member)? });
+            let of_batch = if python { pickled(&bytes, member)? } else { records(&bytes, member)? };
+            let md5 = BATCHES.iter().find(|(name, _)| path.is_dir() && *name == member.name).map(|(_, md5)| *md5);
+            if let Some(md5) = md5 {
+                check_published(&member.file(), of_batch.len(), (OF_BATCH, md5))?;
+            }
+            images.extend(of_batch);
         }
-        let published = match split {
-            Split::Test => 10_000,
-            _ => 50_000,
-        };
-        check_published(path, images.len(), (published, if python { PYTHON.1 } else { BINARY.1 }))?;
+        if !path.is_dir() {
+            let md5 = if python { PYTHON.md5 } else { BINARY.md5 };
+            check_published(path, images.len(), (members.len() * OF_BATCH, md5))?;
+        }
         Ok(Self { path: path.to_path_buf(), images })
     }
 }
@@ -156,8 +192,9 @@ impl Source for Archive {
         self.images.len()
     }
 
-    fn classes(&self) -> usize {
-        CLASSES
+    fn labels(&self) -> Result<Option<Labels>> {
+        let of = self.images.iter().map(|(_, label)| u16::from(*label)).collect();
+        Ok(Some(Labels { of, classes: CLASSES }))
     }
 
     fn describe(&self, index: usize) -> String {
@@ -168,10 +205,9 @@ impl Source for Archive {
         vec![self.path.clone()]
     }
 
-    fn batches(&self, size: usize) -> Batches<'_> {
-        in_ranges(self.len(), size, |range| {
-            let picture = |planes: &[u8]| -> Picture { interleave(planes, SIDE, false) };
-            Ok(self.images[range].iter().map(|(planes, label)| (picture(planes), *label)).collect())
+    fn batches(&self, indices: Vec<usize>, size: usize) -> Batches<'_> {
+        in_chunks(indices, size, |chunk| {
+            Ok(chunk.iter().map(|&i| interleave(&self.images[i].0, SIDE, false)).collect())
         })
     }
 }

@@ -22,7 +22,7 @@ pub struct Batch {
     /// Flipped with probability ½, `[N, side, side, 3]`.
     pub real: Tensor,
     /// Class of each.
-    pub labels: Vec<u8>,
+    pub labels: Vec<u16>,
     /// The same images flipped again with probability ½ and shifted, black where nothing was, when asked for.
     pub augmented: Option<Tensor>,
 }
@@ -32,7 +32,7 @@ pub struct Drawn {
     /// Those of the real images.
     pub real: Vec<Place>,
     /// Class of each.
-    pub labels: Vec<u8>,
+    pub labels: Vec<u16>,
     /// Those of the augmented images, when asked for.
     pub augmented: Option<Vec<Place>>,
 }

@@ -38,19 +38,21 @@ pub const IDS: [&str; 4] = ["shapes", "cifar10", "stl10", "celebahq"];
 pub enum Dataset {
     /// One of [`IDS`].
     Known(String),
-    /// A folder of images, a Parquet file or an LMDB environment; or a folder with one of these for each split.
+    /// Whatever [`source::part`] opens.
     #[allow(missing_docs)]
     Elsewhere { path: PathBuf },
 }
 
 /// Part of a data set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// Labelled images, or simply those to train on.
     Train,
     /// Held out.
     Test,
+    /// Held out, where there are two such parts.
+    Validation,
     /// Without labels (STL-10).
     Unlabeled,
     /// Everything (CelebA-HQ).
@@ -59,8 +61,13 @@ pub enum Split {
 
 impl Split {
     /// All of them by name.
-    pub const ALL: [(&str, Self); 4] =
-        [("train", Self::Train), ("test", Self::Test), ("unlabeled", Self::Unlabeled), ("all", Self::All)];
+    pub const ALL: [(&str, Self); 5] = [
+        ("train", Self::Train),
+        ("test", Self::Test),
+        ("validation", Self::Validation),
+        ("unlabeled", Self::Unlabeled),
+        ("all", Self::All),
+    ];
 
     /// The split of a name.
     ///
@@ -89,12 +96,13 @@ impl Dataset {
         }
     }
 
-    /// The splits there are.
+    /// The splits there may be.
     pub fn splits(&self) -> &'static [Split] {
         match self {
             Self::Known(id) if id == "stl10" => &[Split::Unlabeled, Split::Train, Split::Test],
             Self::Known(id) if id == "celebahq" => &[Split::Train, Split::Test, Split::All],
-            _ => &[Split::Train, Split::Test],
+            Self::Known(_) => &[Split::Train, Split::Test],
+            Self::Elsewhere { .. } => &[Split::Train, Split::Test, Split::Validation, Split::Unlabeled, Split::All],
         }
     }
 }
@@ -124,12 +132,16 @@ pub struct Images {
     pub side: usize,
     /// `[N, side, side, 3]`, red, green, blue.
     pub pixels: Pixels,
-    /// Class of each image.
-    pub labels: Vec<u8>,
+    /// Class of each image; zero where images have no labels, or such as are no classes.
+    pub labels: Vec<u16>,
     /// Number of classes; one where images have no labels.
     pub classes: usize,
     /// Data set and split, such as `cifar10:train`.
     pub name: String,
+    /// Images that were not RGB, such as `12 greyscale, 3 RGBA`.
+    pub converted: String,
+    /// Why labels are of no use.
+    label_fault: Option<String>,
     fingerprint: OnceLock<String>,
 }
 
@@ -141,8 +153,25 @@ impl fmt::Debug for Images {
 
 impl Images {
     /// Images of a data set's split.
-    pub fn new(name: &str, side: usize, pixels: Pixels, labels: Vec<u8>, classes: usize) -> Self {
-        Self { side, pixels, labels, classes, name: name.to_owned(), fingerprint: OnceLock::new() }
+    pub fn new(name: &str, side: usize, pixels: Pixels, labels: Vec<u16>, classes: usize) -> Self {
+        let (converted, fingerprint) = (String::new(), OnceLock::new());
+        Self { side, pixels, labels, classes, name: name.to_owned(), converted, label_fault: None, fingerprint }
+    }
+
+    /// Number of classes, for who uses labels; one where images have none.
+    ///
+    /// # Errors
+    /// When the labels there are cannot be used.
+    pub fn labelled(&self) -> Result<usize> {
+        match &self.label_fault {
+            None => Ok(self.classes),
+            Some(fault) => Err(Error::invalid(format!("{} has labels that are no classes: {fault}", self.name))),
+        }
+    }
+
+    /// The same, of one class.
+    fn unlabelled(self) -> Self {
+        Self { labels: vec![0; self.len()], classes: 1, label_fault: None, ..self }
     }
 
     /// Number of images.
@@ -165,21 +194,26 @@ impl Images {
         &self.pixels[index * self.stride()..][..self.stride()]
     }
 
-    /// SHA-256 over the decoded pixels.
+    /// SHA-256 over the decoded pixels, and what they were made from where that was not RGB.
     pub fn fingerprint(&self) -> &str {
-        self.fingerprint.get_or_init(|| sha256(&self.pixels))
+        self.fingerprint.get_or_init(|| match self.converted.as_str() {
+            "" => sha256(&self.pixels),
+            converted => format!("{} from {converted}", sha256(&self.pixels)),
+        })
     }
 
     /// Some of the images under a name of their own.
     fn part(self, name: &str, images: Range<usize>) -> Self {
         let stride = self.stride();
-        let pixels = match self.pixels {
+        let pixels = match &self.pixels {
             Pixels::Memory(bytes) => Pixels::Memory(bytes[images.start * stride..images.end * stride].to_vec()),
             Pixels::Mapped { map, range } => {
-                Pixels::Mapped { map, range: range.start + images.start * stride..range.start + images.end * stride }
+                let range = range.start + images.start * stride..range.start + images.end * stride;
+                Pixels::Mapped { map: map.clone(), range }
             }
         };
-        Self::new(name, self.side, pixels, self.labels[images].to_vec(), self.classes)
+        let labels = self.labels[images].to_vec();
+        Self { pixels, labels, name: name.to_owned(), fingerprint: OnceLock::new(), ..self }
     }
 }
 
@@ -187,6 +221,12 @@ impl Images {
 struct ImagesOf {
     files: Vec<PathBuf>,
     open: Box<dyn FnOnce() -> Result<Box<dyn Source>>>,
+}
+
+impl From<Box<dyn Source>> for ImagesOf {
+    fn from(source: Box<dyn Source>) -> Self {
+        Self { files: source.files(), open: Box::new(|| Ok(source)) }
+    }
 }
 
 /// A path as messages show it.
@@ -268,6 +308,7 @@ pub fn load(
             let of_all = *dataset == Dataset::Known("celebahq".to_owned());
             let cached_as = if of_all { "celebahq:all" } else { &name };
             let all = cache::images(cached_as, side, &of.files, of.open, progress)?;
+            let all = if of_all { all.unlabelled() } else { all };
             let (n, held_out) = (all.len(), all.len() / 10);
             match split {
                 Split::Train if of_all => all.part(&name, 0..n - held_out),
@@ -292,49 +333,32 @@ pub fn check(dataset: &Dataset, split: Split, side: usize) -> Result<()> {
 
 /// The files of a split; none where the program draws the images.
 fn locate(dataset: &Dataset, split: Split, side: usize) -> Result<Option<ImagesOf>> {
+    let id = match dataset {
+        Dataset::Known(id) => id.as_str(),
+        Dataset::Elsewhere { path } => return source::part(path, split).map(ImagesOf::from).map(Some),
+    };
     if !dataset.splits().contains(&split) {
         let known: Vec<String> = dataset.splits().iter().map(Split::to_string).collect();
-        let name = dataset.name();
-        return Err(Error::invalid(format!("{name}:{split}: no such split; {name} has: {}", known.join(", "))));
+        return Err(Error::invalid(format!("{id}:{split}: no such split; {id} has: {}", known.join(", "))));
     }
-    match dataset {
-        Dataset::Known(id) => match id.as_str() {
-            "shapes" => Ok(None),
-            "cifar10" => cifar10::locate(split).map(Some),
-            "stl10" => stl10::locate(split).map(Some),
-            "celebahq" => celebahq::locate(side).map(Some),
-            other => Err(Error::invalid(format!("unknown data set `{other}`; known: {}", IDS.join(", ")))),
-        },
-        Dataset::Elsewhere { path } => {
-            let source = part_of(path, split)?;
-            Ok(Some(ImagesOf { files: source.files(), open: Box::new(|| Ok(source)) }))
-        }
+    match id {
+        "shapes" => Ok(None),
+        "cifar10" => cifar10::locate(split).map(Some),
+        "stl10" => stl10::locate(split).map(Some),
+        "celebahq" => celebahq::locate(side).map(Some),
+        other => Err(Error::invalid(format!("unknown data set `{other}`; known: {}", IDS.join(", ")))),
     }
 }
 
-/// Number of classes of a split; one where it has no labels.
+/// Number of classes of a split, for who uses labels; one where it has none.
 ///
 /// # Errors
-/// When a folder or file of images cannot be opened.
+/// When images elsewhere cannot be opened, or their labels are no classes.
 pub fn classes(dataset: &Dataset, split: Split) -> Result<usize> {
     match dataset {
         Dataset::Known(id) if id == "celebahq" || split == Split::Unlabeled => Ok(1),
         Dataset::Known(_) => Ok(10),
-        Dataset::Elsewhere { path } => Ok(part_of(path, split)?.classes()),
-    }
-}
-
-/// The images of a split: those in the folder of its name, where there are folders for splits.
-fn part_of(path: &Path, split: Split) -> Result<Box<dyn Source>> {
-    let parts = ["train", "test"].map(|part| path.join(part));
-    match (parts.iter().all(|p| p.is_dir()), split) {
-        (true, Split::Test) => source::elsewhere(&parts[1]),
-        (true, _) => source::elsewhere(&parts[0]),
-        (false, Split::Test) => {
-            let what = format!("{} has no test split", name_of(path));
-            Err(Error::invalid(format!("{what}: that takes folders `train` and `test` in it")))
-        }
-        (false, _) => source::elsewhere(path),
+        Dataset::Elsewhere { path } => Ok(source::part(path, split)?.labels()?.map_or(1, |labels| labels.classes)),
     }
 }
 

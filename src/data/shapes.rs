@@ -46,7 +46,7 @@ fn colour(hue: f64, saturation: f64, value: f64) -> [f64; 3] {
     })
 }
 
-fn image(split: Split, index: usize, side: usize, out: &mut [u8]) -> u8 {
+fn image(split: Split, index: usize, side: usize, out: &mut [u8]) -> u16 {
     let mut s = Stream::new(0, &format!("shapes/{split}"), index as u64);
     let mut between = |low: f64, high: f64| low + (high - low) * s.uniform();
     let class = (between(0.0, 1.0) * CLASSES as f64) as usize % CLASSES;
@@ -69,7 +69,7 @@ fn image(split: Split, index: usize, side: usize, out: &mut [u8]) -> u8 {
             *byte = (255.0 * (back + cover * (figure[channel] - back))).round() as u8;
         }
     }
-    class as u8
+    class as u16
 }
 
 /// Draws a split at `side`×`side` pixels.
@@ -93,7 +93,7 @@ mod tests {
         let (a, b) = (draw(Split::Test, 16), draw(Split::Test, 16));
         assert_eq!(a.fingerprint(), b.fingerprint());
         assert_eq!(a.len(), TEST);
-        for class in 0..CLASSES as u8 {
+        for class in 0..CLASSES as u16 {
             assert!(a.labels.iter().filter(|&&l| l == class).count() > TEST / 20, "class {class}");
         }
         assert_ne!(a.image(0), a.image(1));

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::archive::{Member, Records, check_published};
 use super::hub::{Kind, Repository, check_stored};
-use super::locate::{Candidates, candidates};
-use super::source::Source;
-use super::source::parquet::Parquet;
+use super::locate::{Found, found, of_parquet, split_in};
+use super::source::{Labels, Source};
 use super::{ImagesOf, Split};
 use crate::error::{Error, Result};
 
@@ -39,23 +38,30 @@ pub(super) fn fetch() -> Result<Vec<PathBuf>> {
 
 /// Finds a split.
 pub(super) fn locate(split: Split) -> Result<ImagesOf> {
-    let Candidates { found, looked } = candidates("stl10", &[ARCHIVE.0, FOLDER, "train_X.bin", "unlabeled_X.bin"]);
-    if let Some(path) = found {
-        let single = path.extension().is_some_and(|e| e == "bin");
-        let container = if single { path.parent().map(Path::to_path_buf).unwrap_or_default() } else { path };
-        let images = member(&container, split);
-        let mut files = vec![images.file()];
-        if split != Split::Unlabeled && container.is_dir() {
-            files.push(of_labels(&images).file());
+    let names = [ARCHIVE.0, FOLDER, "train_X.bin", "unlabeled_X.bin"];
+    let (found, looked) = found("stl10", &names, &names[..2]);
+    let classes = (split != Split::Unlabeled).then_some(CLASSES);
+    match found {
+        Some(Found::Folder(folder)) => return split_in(&folder, split, classes),
+        Some(Found::Named(path)) => {
+            let single = path.extension().is_some_and(|e| e == "bin");
+            let container = if single { path.parent().map(Path::to_path_buf).unwrap_or_default() } else { path };
+            let images = member(&container, split);
+            let mut files = vec![images.file()];
+            if split != Split::Unlabeled && container.is_dir() {
+                files.push(of_labels(&images).file());
+            }
+            return Ok(ImagesOf { files, open: Box::new(move || archive(&container, split)) });
         }
-        return Ok(ImagesOf { files, open: Box::new(move || archive(&container, split)) });
+        None => {}
     }
     let files = REPOSITORY.cached(&files_of(split));
     if !files.is_empty() {
-        let classes = (split != Split::Unlabeled).then_some(CLASSES);
-        let paths = files.clone();
-        let open = move || check_stored(&paths).and_then(|()| Parquet::open(paths, classes));
-        return Ok(ImagesOf { files, open: Box::new(move || Ok(Box::new(open()?))) });
+        let of = of_parquet(files.clone(), classes);
+        return Ok(ImagesOf {
+            open: Box::new(move || check_stored(&files).and_then(|()| (of.open)())),
+            files: of.files,
+        });
     }
     Err(Error::invalid(format!(
         "stl10 is not on this machine (looked in {looked} and the Hugging Face cache); run `pgn-bench fetch stl10`, or set \
@@ -94,9 +100,8 @@ fn records(member: Member, split: Split) -> Result<Records> {
     };
     let md5 = if member.container.is_dir() { md5 } else { ARCHIVE.1 };
     check_published(&member.file(), len, (images, md5))?;
-    let labels = if split == Split::Unlabeled { Vec::new() } else { labels(&member, len)? };
-    let classes = if split == Split::Unlabeled { 1 } else { CLASSES };
-    Ok(Records { member, side: SIDE, column_major: true, len, labels, classes })
+    let labels = if split == Split::Unlabeled { None } else { Some(labels(&member, len)?) };
+    Ok(Records { member, side: SIDE, column_major: true, len, labels })
 }
 
 fn of_labels(images: &Member) -> Member {
@@ -104,7 +109,7 @@ fn of_labels(images: &Member) -> Member {
 }
 
 /// The labels beside the images, 1 to 10.
-fn labels(images: &Member, len: usize) -> Result<Vec<u8>> {
+fn labels(images: &Member, len: usize) -> Result<Labels> {
     let member = of_labels(images);
     let labels = member.bytes(len as u64)?;
     if labels.len() != len {
@@ -114,7 +119,7 @@ fn labels(images: &Member, len: usize) -> Result<Vec<u8>> {
         Some(at) => {
             Err(Error::invalid(format!("{}: label {at} is {}, not one of 1 to 10", member.describe(), labels[at])))
         }
-        None => Ok(labels.into_iter().map(|l| l - 1).collect()),
+        None => Ok(Labels { of: labels.into_iter().map(|l| u16::from(l - 1)).collect(), classes: CLASSES }),
     }
 }
 
@@ -141,9 +146,9 @@ mod tests {
         for container in [folder.clone(), packed.clone()] {
             let member = Member { container, name: "train_X.bin".to_owned() };
             let source = records(member, Split::Train).unwrap();
-            let got: Vec<_> = source.batches(2).flat_map(|b| b.unwrap()).collect();
-            assert_eq!(got.iter().map(|g| g.1).collect::<Vec<_>>(), [9, 0, 1]);
-            assert_eq!(got[2].0.pixels[(7 * 96 + 5) * 3..][..3], [7, 5, 2]);
+            let got: Vec<_> = source.batches(vec![0, 2], 2).flat_map(|b| b.unwrap()).collect();
+            assert_eq!(source.labels().unwrap().unwrap().of, [9, 0, 1]);
+            assert_eq!(got[1].pixels[(7 * 96 + 5) * 3..][..3], [7, 5, 2]);
         }
         let error = |name: &str| {
             let member = Member { container: folder.clone(), name: name.to_owned() };
@@ -157,7 +162,8 @@ mod tests {
         let whole = std::fs::read(&packed).unwrap();
         std::fs::write(&packed, &whole[..whole.len() / 2]).unwrap();
         let member = Member { container: packed, name: "train_X.bin".to_owned() };
-        let cut = records(member, Split::Train).map(|s| s.batches(2).find_map(Result::err)).ok().flatten();
+        let cut =
+            records(member, Split::Train).map(|s| s.batches(vec![0, 1, 2], 2).find_map(Result::err)).ok().flatten();
         assert!(cut.is_none_or(|e| e.to_string().contains("cannot be read to its end")));
         std::fs::remove_dir_all(root).unwrap();
     }

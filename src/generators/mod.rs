@@ -113,6 +113,11 @@ impl Forward {
     }
 }
 
+/// Whether the networks of an architecture are given the classes of images.
+pub fn is_conditional(id: &str) -> bool {
+    id == "biggan32"
+}
+
 impl Generator {
     /// The architecture `id` at a width multiplier, freshly initialised from the stream; a conditional one knows `classes`
     /// classes.
@@ -129,7 +134,7 @@ impl Generator {
     ) -> Result<Self> {
         let (layers, side, b) = Self::plan(id, width, classes)?;
         let (params, buffers) = (b.params.build(stream, dtype, device)?, b.buffers.build(stream, dtype, device)?);
-        let classes = (id == "biggan32").then_some(classes);
+        let classes = is_conditional(id).then_some(classes);
         let spectra = spectra(b.weights.iter(), &params, &buffers)?;
         Ok(Self { layers, slots: b.slots, weights: b.weights, spectra, side, classes, params, buffers })
     }
@@ -432,10 +437,10 @@ pub fn drawn_latents(
     step: u64,
     n: usize,
     classes: Option<usize>,
-) -> (Vec<f32>, Option<Vec<u8>>) {
+) -> (Vec<f32>, Option<Vec<u16>>) {
     let labels = classes.map(|classes| {
         let mut stream = Stream::new(seed, &format!("{purpose}/classes"), step);
-        (0..n).map(|_| stream.below(classes) as u8).collect()
+        (0..n).map(|_| stream.below(classes) as u16).collect()
     });
     (Stream::new(seed, purpose, step).normals(n * LATENT), labels)
 }

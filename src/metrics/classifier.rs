@@ -45,7 +45,8 @@ impl Classifier {
     fn in_folder(folder: &Path, train: &Images, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
         let data = train.name.split(':').next().unwrap_or_default();
         let id = format!("classifier-{data}{}-s{STEPS}", train.side);
-        let learned = format!("{} {} {}", train.fingerprint(), sha256(&train.labels), train.classes);
+        let labels: Vec<u8> = train.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        let learned = format!("{} {} {}", train.fingerprint(), sha256(&labels), train.classes);
         let path = folder.join(format!("{id}-{}.safetensors", &sha256(learned.as_bytes())[..12]));
         let mut net =
             layer::classifier(CHANNELS, train.classes, &mut Stream::new(0, "classifier/init", 0), &Device::Cpu)?;

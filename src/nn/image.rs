@@ -313,7 +313,7 @@ pub fn channels_first(x: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// When a class is out of range.
-pub fn one_hot(labels: &[u8], classes: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+pub fn one_hot(labels: &[u16], classes: usize, dtype: DType, device: &Device) -> Result<Tensor> {
     Tensor::from_vec(ones_at(labels, classes)?, (labels.len(), classes), device)?.to_dtype(dtype)
 }
 
@@ -321,7 +321,7 @@ pub fn one_hot(labels: &[u8], classes: usize, dtype: DType, device: &Device) -> 
 ///
 /// # Errors
 /// When a class is out of range.
-pub fn ones_at(labels: &[u8], classes: usize) -> Result<Vec<f32>> {
+pub fn ones_at(labels: &[u16], classes: usize) -> Result<Vec<f32>> {
     let mut ones = vec![0f32; labels.len() * classes];
     for (row, &label) in ones.chunks_exact_mut(classes.max(1)).zip(labels) {
         match row.get_mut(usize::from(label)) {

@@ -1,7 +1,7 @@
 //! Named tensors of one network in one flat buffer, so that the optimiser, the moving average and a checkpoint treat a
 //! network as a single vector, whatever its layers are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -13,6 +13,7 @@ use super::order::Order;
 use crate::machine::cpu::real::Real;
 use crate::machine::current::is_machine;
 use crate::rng::Stream;
+use crate::weights::missing;
 
 /// A tensor of a [`Store`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,7 +213,11 @@ impl Store {
     pub fn take_from(&self, from: &mut BTreeMap<String, Tensor>, prefix: &str) -> Result<()> {
         for (i, e) in self.entries.iter().enumerate() {
             let key = format!("{prefix}{}", e.name);
-            let Some(value) = from.remove(&key) else { bail!("tensor `{key}` is missing") };
+            let Some(value) = from.remove(&key) else {
+                let wanted: BTreeSet<&str> = self.entries.iter().map(|e| e.name.as_str()).collect();
+                let idle = |name: &&str| name.strip_prefix(prefix).is_none_or(|name| !wanted.contains(name));
+                bail!("{}", missing(&key, from.keys().map(String::as_str).filter(idle)))
+            };
             if value.dims() != e.shape {
                 bail!("tensor `{key}` has shape {:?}, expected {:?}", value.dims(), e.shape)
             }

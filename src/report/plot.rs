@@ -321,7 +321,7 @@ fn side_by_side(pictures: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let decoded: Vec<(&str, image::RgbImage)> = pictures
         .iter()
         .map(|(name, png)| {
-            let Picture { pixels, size } = decode(png, &Room::default(), &|e| failed(e))?;
+            let Picture { pixels, size, .. } = decode(png, &Room::default(), &|e| failed(e))?;
             let [height, width] = size.map(|n| n as u32);
             let image =
                 image::RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed("picture of another size"))?;

@@ -2,15 +2,16 @@
 //! metadata) the step and all scalars. Written whole or not at all. Random numbers need no saving: they are functions of
 //! (seed, purpose, step).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::step::State;
-use crate::config::Cell;
+use crate::config::{Cell, Weights};
 use crate::critic::Critic;
+use crate::data::source::Labels;
 use crate::error::{AtPath, Error, Result};
 use crate::files::write_bytes;
 use crate::generators::Generator;
@@ -20,8 +21,6 @@ use crate::nn::store::{Store, overwrite};
 pub const FILE: &str = "checkpoint.safetensors";
 
 const KEY: &str = "pgn-bench";
-/// Labels are bytes.
-const CLASSES: usize = 256;
 
 /// The scalars of a checkpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +46,90 @@ pub struct Progress {
     pub peak_bytes: u64,
     /// Why the run ended early, when it diverged after this checkpoint.
     pub diverged: Option<String>,
+    /// What the file that it was imported from lacked: training cannot go on from it.
+    #[serde(default)]
+    pub lacking: BTreeSet<Part>,
+}
+
+impl Progress {
+    /// The generators that the run evaluates, of those that are there; else the one that is.
+    pub fn generators(&self) -> Vec<Weights> {
+        let there = |of: &[Weights]| of.iter().copied().filter(|w| !self.lacking.contains(&Part::of(*w))).collect();
+        let own: Vec<Weights> = there(&self.cell.eval.weights);
+        if own.is_empty() { there(&[Weights::Raw, Weights::Ema]) } else { own }
+    }
+
+    /// Refuses what needs a part that was never there.
+    ///
+    /// # Errors
+    /// When the file that the checkpoint at `path` was imported from lacked one of `parts`.
+    pub fn require(&self, path: &Path, parts: &[Part]) -> Result<()> {
+        match parts.iter().find(|part| self.lacking.contains(part)) {
+            None => Ok(()),
+            Some(part) => {
+                Err(Error::content(path, format!("imported from a file without {}, which this needs", part.key())))
+            }
+        }
+    }
+
+    /// Refuses to train on from networks or optimisers that were never there.
+    ///
+    /// # Errors
+    /// When the file that the checkpoint at `path` was imported from lacked some.
+    pub fn refuse_partial(&self, path: &Path) -> Result<()> {
+        if self.lacking.is_empty() {
+            return Ok(());
+        }
+        let what =
+            format!("imported from a file without {}, so training cannot go on from it", Part::list(&self.lacking));
+        Err(Error::content(path, format!("{what}: import one that has all, or start again with --overwrite")))
+    }
+}
+
+/// A part of a checkpoint of the released code.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Part {
+    /// The generator.
+    #[serde(rename = "net_G")]
+    Generator,
+    /// Its moving average.
+    #[serde(rename = "ema_G")]
+    Average,
+    /// The critic.
+    #[serde(rename = "net_D")]
+    Critic,
+    /// The generator's optimiser.
+    #[serde(rename = "optim_G")]
+    GeneratorAdam,
+    /// The critic's optimiser.
+    #[serde(rename = "optim_D")]
+    CriticAdam,
+}
+
+impl Part {
+    /// The generator of these weights.
+    pub fn of(weights: Weights) -> Self {
+        match weights {
+            Weights::Raw => Self::Generator,
+            Weights::Ema => Self::Average,
+        }
+    }
+
+    /// Its key in the file.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Generator => "net_G",
+            Self::Average => "ema_G",
+            Self::Critic => "net_D",
+            Self::GeneratorAdam => "optim_G",
+            Self::CriticAdam => "optim_D",
+        }
+    }
+
+    /// The keys of some.
+    pub fn list(of: &BTreeSet<Self>) -> String {
+        of.iter().map(|part| part.key()).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Every vector of a state by name, with the store whose layout it has.
@@ -103,8 +186,11 @@ impl Stored {
             header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad(format!("no `{KEY}` metadata")))?;
         let progress: Progress = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
         progress.cell.check(path)?;
-        if !(1..=CLASSES).contains(&progress.classes) {
+        if !(1..=Labels::MOST).contains(&progress.classes) {
             return Err(bad(format!("{} classes", progress.classes)));
+        }
+        if progress.generators().is_empty() {
+            return Err(bad("it has no generator".to_owned()));
         }
         // Before networks are built of a size that the file does not have.
         let (arch, width) = (&progress.cell.arch, progress.cell.train.width);

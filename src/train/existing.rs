@@ -82,6 +82,15 @@ pub fn settle(results: &Path, cell: &Cell, existing: Existing, allowed: &[String
     Ok(Cell { changes, ..cell.clone() })
 }
 
+/// Refuses, before any work starts, to go on with a run that was imported from a file that lacked a part.
+///
+/// # Errors
+/// When it is such a run, or its checkpoint cannot be read.
+pub fn refuse_partial(results: &Path, cell: &Cell) -> Result<()> {
+    let checkpoint = folder(results, cell).join(checkpoint::FILE);
+    if checkpoint.is_file() { Stored::open(&checkpoint)?.progress.refuse_partial(&checkpoint) } else { Ok(()) }
+}
+
 /// Where two cells differ, but for their changes.
 pub(super) fn differences(old: &serde_json::Value, new: &serde_json::Value) -> Vec<Change> {
     fn walk(path: &str, old: &serde_json::Value, new: &serde_json::Value, out: &mut Vec<Change>) {

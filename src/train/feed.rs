@@ -118,7 +118,7 @@ impl Draw {
         let factor = t.lr_factor(step);
         let [critic, generator] = self.layouts();
         let mut rows = Vec::with_capacity(critic.numbers() * t.critic_steps as usize);
-        let classes = |labels: Option<Vec<u8>>| match (labels, self.classes) {
+        let classes = |labels: Option<Vec<u16>>| match (labels, self.classes) {
             (Some(labels), Some(k)) => ones_at(&labels, k),
             _ => Ok(Vec::new()),
         };

@@ -20,7 +20,7 @@ pub fn draw(generator: &Generator, seed: u64, [rows, columns]: [usize; 2], mode:
     let columns = generator.classes.unwrap_or(columns);
     let mut latents = generator.latents(seed, "samples/latents", 0, rows * columns)?;
     if let Some(labels) = &latents.labels {
-        let of_column: Vec<u8> = (0..rows * columns).map(|i| (i % columns) as u8).collect();
+        let of_column: Vec<u16> = (0..rows * columns).map(|i| (i % columns) as u16).collect();
         latents.labels = Some(one_hot(&of_column, columns, labels.dtype(), labels.device())?);
     }
     tile(&to_bytes(&generator.images(&latents, mode)?)?, generator.side, columns, ZOOM)

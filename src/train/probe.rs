@@ -10,7 +10,7 @@ use super::step::{Evaluated, State};
 use crate::config::{Cell, Weights};
 use crate::data::{Images, to_tensor};
 use crate::error::{Error, Result};
-use crate::generators::Mode;
+use crate::generators::{Mode, is_conditional};
 use crate::methods::Method;
 use crate::nn::image::{one_hot, scale_images, squared_distance};
 use crate::rng::Stream;
@@ -102,12 +102,15 @@ pub fn measure(
     if n < 2 || n > images.len() {
         return Err(Error::invalid(format!("{n} images: {} has {}, and a slope needs two", images.name, images.len())));
     }
+    if is_conditional(&cell.arch) {
+        images.labelled()?;
+    }
     let device = state.critic.params.flat().device().clone();
     let generator = state.generator(Weights::Raw);
     let mut stream = Stream::new(cell.seed, "probe", 0);
     let picks = &stream.permutation(images.len())[..n];
     let pixels: Vec<u8> = picks.iter().flat_map(|&i| images.image(i as usize).iter().copied()).collect();
-    let labels: Vec<u8> = picks.iter().map(|&i| images.labels[i as usize]).collect();
+    let labels: Vec<u16> = picks.iter().map(|&i| images.labels[i as usize]).collect();
     let labels = generator.classes.map(|k| one_hot(&labels, k, DType::F32, &device)).transpose()?;
     let real = Set { x: to_tensor(&pixels, images.side, &device)?, labels };
     let (mut x, mut labels) = (Vec::new(), Vec::new());

@@ -1,5 +1,6 @@
 //! One cell from its first step to its last: train, evaluate, checkpoint, go on after a crash, stop when it diverges.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -20,11 +21,12 @@ use super::step::{CriticBatch, State};
 use super::tensorboard;
 use crate::config::{Cell, Weights};
 use crate::critic::Critic;
+use crate::data;
 use crate::data::loader::{Loader, Plan};
 use crate::data::place::resident;
 use crate::error::{Error, Result};
 use crate::files::{remove_temporaries, write_bytes};
-use crate::generators::{Generator, Mode};
+use crate::generators::{Generator, Mode, is_conditional};
 use crate::interrupt;
 use crate::losses::Loss;
 use crate::machine::memory;
@@ -108,6 +110,15 @@ pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch
     run.train(watch)
 }
 
+/// Number of classes that a cell's networks know, where no image need be decoded; those of unconditional networks are of no
+/// consequence.
+///
+/// # Errors
+/// When a conditional cell's data cannot be opened, or has labels that are no classes.
+pub fn classes(cell: &Cell) -> Result<usize> {
+    if is_conditional(&cell.arch) { data::classes(&cell.dataset, cell.split) } else { Ok(1) }
+}
+
 /// The untrained networks of a cell over a data set of `classes` classes, with their optimisers.
 ///
 /// # Errors
@@ -130,13 +141,15 @@ pub fn networks(cell: &Cell, classes: usize, device: &Device) -> Result<(Choice,
 
 impl<'a> Run<'a> {
     fn open(folder: PathBuf, cell: &'a Cell, bench: &'a Bench, existing: Existing) -> Result<Self> {
-        let (choice, mut state) = networks(cell, bench.train.classes, &bench.compute.device)?;
+        let train = &bench.train;
+        let classes = if is_conditional(&cell.arch) { train.labelled()? } else { train.classes };
+        let (choice, mut state) = networks(cell, classes, &bench.compute.device)?;
         let hash = cell.hash()?;
         let checkpoint = folder.join(checkpoint::FILE);
         let mut progress = Progress {
             cell: cell.clone(),
-            classes: bench.train.classes,
-            images_sha256: bench.train.fingerprint().to_owned(),
+            classes,
+            images_sha256: train.fingerprint().to_owned(),
             step: 0,
             config_hash: hash.clone(),
             updates: [0, 0],
@@ -144,10 +157,12 @@ impl<'a> Run<'a> {
             untimed: 0,
             peak_bytes: 0,
             diverged: None,
+            lacking: BTreeSet::new(),
         };
         let mut rows = Vec::new();
         if existing == Existing::Resume && checkpoint.is_file() {
             progress = Stored::open(&checkpoint)?.restore(&mut state)?;
+            progress.refuse_partial(&checkpoint)?;
             let of = |cell: &Cell| {
                 serde_json::to_value(cell).map_err(|e| Error::content(&checkpoint, format!("cannot compare: {e}")))
             };
@@ -160,10 +175,14 @@ impl<'a> Run<'a> {
                 progress.cell = cell.clone();
                 progress.config_hash = hash;
             }
-            let now = bench.train.fingerprint();
-            if !progress.images_sha256.is_empty() && progress.images_sha256 != now {
+            let now = train.fingerprint();
+            // Earlier versions did not say what images were made from.
+            let same = now
+                .strip_prefix(progress.images_sha256.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+            if !progress.images_sha256.is_empty() && !same {
                 let was = &progress.images_sha256;
-                let what = format!("trained on other images of {} (SHA-256 {was}, now {now})", bench.train.name);
+                let what = format!("trained on other images of {} (SHA-256 {was}, now {now})", train.name);
                 return Err(Error::content(&checkpoint, format!("{what}: give it back its data, or use --overwrite")));
             }
             now.clone_into(&mut progress.images_sha256);

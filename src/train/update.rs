@@ -211,7 +211,7 @@ fn on_cpu(state: &State, batch: usize, stream: &mut Stream) -> Result<Maker> {
         Ok(Tensor::from_vec(values, (batch, side, side, 3), device)?)
     };
     let images = [images()?, images()?, images()?];
-    let labels: Vec<u8> = (0..batch).map(|i| (i % CLASSES) as u8).collect();
+    let labels: Vec<u16> = (0..batch).map(|i| (i % CLASSES) as u16).collect();
     let labels = one_hot(&labels, CLASSES, DType::F32, device)?;
     Ok(Maker::Cpu(images, state.generator.classes.map(|_| [labels.clone(), labels])))
 }
@@ -220,7 +220,7 @@ fn on_device(arch: &str, choice: &Choice, train: &Train, state: &State, compute:
     let side = side(arch);
     let mut stream = Stream::new(0, "bench/images", 0);
     let pixels = (0..IMAGES * side * side * 3).map(|_| stream.below(256) as u8).collect();
-    let labels = (0..IMAGES).map(|i| (i % CLASSES) as u8).collect();
+    let labels = (0..IMAGES).map(|i| (i % CLASSES) as u16).collect();
     let images = Arc::new(Images::new("random", side, Pixels::Memory(pixels), labels, CLASSES));
     let bytes = resident(&images.pixels, side, &compute.device)?;
     let draw = Draw {

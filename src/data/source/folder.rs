@@ -1,131 +1,153 @@
-//! A folder of image files; with sub-folders, each is a class.
+//! A tree of image files in a folder.
 
+use std::collections::BTreeSet;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::{Batches, Room, Source, decode, in_ranges};
+use super::decode::decode;
+use super::room::Room;
+use super::tree::{self, Tree};
+use super::{Batches, Labels, Picture, Source, in_chunks};
 use crate::data::name_of;
 use crate::error::{AtPath, Error, Result};
 
-const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
-/// Labels are bytes.
-const MOST_CLASSES: usize = 256;
+/// Most bytes of an encoded image.
+const LONGEST: u64 = 1 << 30;
 
-/// The files in order, classes one after the other.
+/// Image files below a root, in order.
 pub struct Folder {
-    files: Vec<(PathBuf, u8)>,
-    classes: usize,
+    root: PathBuf,
+    images: Vec<PathBuf>,
 }
 
-/// Sub-folders and image files of a folder. Files whose names are all numbers are in order of number, as in the released
-/// code's tool; others, and folders, in order of name.
-fn listed(folder: &Path) -> Result<[Vec<PathBuf>; 2]> {
-    let (mut folders, mut files) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(folder).at("read", folder)? {
-        let path = entry.at("read", folder)?.path();
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
-        if path.is_dir() {
-            folders.push(path);
-        } else if EXTENSIONS.contains(&extension.as_str()) {
-            files.push(path);
+/// The files below a folder. Links to folders are followed, but never into a folder that they lie in.
+///
+/// # Errors
+/// When a folder cannot be read, or an image is no file.
+pub fn listed(root: &Path) -> Result<Tree> {
+    let mut tree = Tree::default();
+    let entered = BTreeSet::from([std::fs::canonicalize(root).at("find", root)?]);
+    list(root, Path::new(""), &entered, &mut tree)?;
+    Ok(tree)
+}
+
+fn list(root: &Path, below: &Path, entered: &BTreeSet<PathBuf>, tree: &mut Tree) -> Result<()> {
+    let folder = root.join(below);
+    for entry in std::fs::read_dir(&folder).at("read", &folder)? {
+        let entry = entry.at("read", &folder)?;
+        if tree::is_left_out(&entry.file_name()) {
+            continue;
+        }
+        let (path, full) = (below.join(entry.file_name()), entry.path());
+        let kind = entry.file_type().at("read", &full)?;
+        let leads_to =
+            if kind.is_symlink() { std::fs::metadata(&full).ok().map(|m| m.file_type()) } else { Some(kind) };
+        if leads_to.is_some_and(|k| k.is_dir()) {
+            if !kind.is_symlink() {
+                list(root, &path, entered, tree)?;
+                continue;
+            }
+            let target = std::fs::canonicalize(&full).at("find", &full)?;
+            let circle = std::fs::canonicalize(&folder).at("find", &folder)?.starts_with(&target);
+            let mut entered = entered.clone();
+            if !circle && entered.insert(target) {
+                list(root, &path, &entered, tree)?;
+            }
+        } else if leads_to.is_some_and(|k| k.is_file()) {
+            tree.add(path);
+        } else if tree::is_image(&path) {
+            let what = if leads_to.is_none() { "a link that leads nowhere" } else { "no file" };
+            return Err(Error::content(full, format!("has the name of an image, but is {what}: take it out")));
         }
     }
-    folders.sort();
-    let number = |p: &PathBuf| p.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<u64>().ok());
-    if files.iter().all(|p| number(p).is_some()) {
-        files.sort_by_key(|p| (number(p), p.clone()));
-    } else {
-        files.sort();
+    Ok(())
+}
+
+/// The bytes of an encoded image.
+///
+/// # Errors
+/// When it cannot be read, is no file or too long.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let metadata: Metadata = std::fs::metadata(path).at("read", path)?;
+    if !metadata.is_file() || metadata.len() > LONGEST {
+        return Err(Error::content(path, format!("no image: expected a file of at most {LONGEST} bytes")));
     }
-    Ok([folders, files])
+    std::fs::read(path).at("read", path)
 }
 
 impl Folder {
-    /// Lists a folder.
-    ///
-    /// # Errors
-    /// When it cannot be read, holds no image, or both images and folders of images.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let [folders, files] = listed(folder)?;
-        let mut classes = Vec::new();
-        for folder in &folders {
-            let [_, files] = listed(folder)?;
-            if !files.is_empty() {
-                classes.push(files);
-            }
-        }
-        if !files.is_empty() && !classes.is_empty() {
-            return Err(Error::content(folder, "holds both images and folders of images: which are meant?"));
-        }
-        if classes.len() > MOST_CLASSES {
-            return Err(Error::content(folder, format!("has {} classes, more than {MOST_CLASSES}", classes.len())));
-        }
-        if files.is_empty() && classes.is_empty() {
-            return Err(Error::content(folder, format!("holds no image ({})", EXTENSIONS.join(", "))));
-        }
-        let count = classes.len().max(1);
-        let labelled = classes.into_iter().enumerate().flat_map(|(k, c)| c.into_iter().map(move |p| (p, k as u8)));
-        Ok(Self { files: files.into_iter().map(|p| (p, 0)).chain(labelled).collect(), classes: count })
+    /// Images by their paths below `root`.
+    pub fn new(root: PathBuf, images: Vec<PathBuf>) -> Self {
+        Self { root, images }
     }
 }
 
 impl Source for Folder {
     fn len(&self) -> usize {
-        self.files.len()
+        self.images.len()
     }
 
-    fn classes(&self) -> usize {
-        self.classes
+    fn labels(&self) -> Result<Option<Labels>> {
+        let stated = self.root.join(tree::LABELS);
+        if stated.is_file() {
+            return tree::stated(&stated, &std::fs::read(&stated).at("read", &stated)?, &self.images);
+        }
+        tree::classes(&self.root, &self.images)
     }
 
     fn describe(&self, index: usize) -> String {
-        self.files.get(index).map_or_else(String::new, |(path, _)| name_of(path))
+        self.images.get(index).map_or_else(String::new, |path| name_of(&self.root.join(path)))
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        self.files.iter().map(|(path, _)| path.clone()).collect()
+        let stated = self.root.join(tree::LABELS);
+        self.images.iter().map(|path| self.root.join(path)).chain(stated.is_file().then_some(stated)).collect()
     }
 
-    fn batches(&self, size: usize) -> Batches<'_> {
-        in_ranges(self.len(), size, |range| {
+    fn batches(&self, indices: Vec<usize>, size: usize) -> Batches<'_> {
+        in_chunks(indices, size, |chunk| {
             let room = Room::default();
-            self.files[range]
-                .par_iter()
-                .map(|(path, label)| {
-                    let bytes = std::fs::read(path).at("read", path)?;
-                    Ok((decode(&bytes, &room, &|m| Error::content(path, m))?, *label))
-                })
-                .collect()
+            let one = |&i: &usize| -> Result<Picture> {
+                let path = self.root.join(&self.images[i]);
+                decode(&read(&path)?, &room, &|m| Error::content(&path, m))
+            };
+            chunk.par_iter().map(one).collect()
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::unix::fs::symlink;
+
+    use crate::data::source::{all, elsewhere};
 
     #[test]
-    fn numbers_sort_as_numbers_and_folders_are_classes() {
+    fn links_are_followed_but_not_in_circles_and_what_is_no_file_is_refused() {
         let root = std::env::temp_dir().join(format!("pgn-bench-folder-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&root);
-        let image = |path: &str| {
-            let path = root.join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            image::RgbImage::new(2, 2).save(path).unwrap();
-        };
-        ["flat/10.png", "flat/9.png", "tree/b/x.png", "tree/a/y.png"].into_iter().for_each(image);
-        let flat = Folder::open(&root.join("flat")).unwrap();
-        assert!(flat.describe(0).ends_with("9.png") && flat.describe(1).ends_with("10.png"));
-        let tree = Folder::open(&root.join("tree")).unwrap();
-        assert_eq!((tree.classes(), tree.files.iter().map(|f| f.1).collect::<Vec<_>>()), (2, vec![0, 1]));
-        image("tree/z.png");
-        assert!(Folder::open(&root.join("tree")).err().unwrap().to_string().contains("both images and folders"));
-        std::fs::create_dir_all(root.join("empty")).unwrap();
-        assert!(Folder::open(&root.join("empty")).err().unwrap().to_string().contains("holds no image"));
-        std::fs::write(root.join("flat/9.png"), b"not a png").unwrap();
-        let error = flat.batches(10).next().unwrap().unwrap_err().to_string();
-        assert!(error.contains("9.png: image cannot be decoded"), "{error}");
+        std::fs::create_dir_all(root.join("set/a")).unwrap();
+        std::fs::create_dir_all(root.join("far")).unwrap();
+        image::RgbImage::new(2, 2).save(root.join("set/a/0.png")).unwrap();
+        image::RgbImage::new(3, 3).save(root.join("far/1.png")).unwrap();
+        symlink(root.join("far"), root.join("set/b")).unwrap();
+        symlink(root.join("set"), root.join("set/a/again")).unwrap();
+        symlink(root.join("far/1.png"), root.join("set/2.png")).unwrap();
+        let source = elsewhere(&root.join("set")).unwrap();
+        let sizes: Vec<usize> =
+            source.batches(all(source.as_ref()), 2).flat_map(|b| b.unwrap()).map(|p| p.size[0]).collect();
+        assert_eq!(sizes, [3, 2, 3], "2.png, a/0.png, b/1.png");
+
+        symlink("nowhere", root.join("set/3.png")).unwrap();
+        assert!(elsewhere(&root.join("set")).err().unwrap().to_string().contains("a link that leads nowhere"));
+        std::fs::remove_file(root.join("set/3.png")).unwrap();
+        std::fs::write(root.join("set/a/0.png"), b"not a png").unwrap();
+        let error = source.batches(vec![1], 10).next().unwrap().unwrap_err().to_string();
+        assert!(error.contains("0.png: image cannot be decoded"), "{error}");
+        let _pipe = std::process::Command::new("mkfifo").arg(root.join("set/4.png")).status().unwrap();
+        assert!(elsewhere(&root.join("set")).err().unwrap().to_string().contains("but is no file"));
         std::fs::remove_dir_all(root).unwrap();
     }
 }

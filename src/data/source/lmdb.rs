@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
-use super::{Batches, Picture, Room, Source, decode, in_ranges};
+use super::{Batches, Labels, Picture, Room, Source, decode, in_chunks};
 use crate::data::name_of;
 use crate::error::{AtPath, Error, Result};
 
@@ -202,8 +202,8 @@ impl Source for Lmdb {
         self.entries.len()
     }
 
-    fn classes(&self) -> usize {
-        1
+    fn labels(&self) -> Result<Option<Labels>> {
+        Ok(None)
     }
 
     fn describe(&self, index: usize) -> String {
@@ -215,19 +215,17 @@ impl Source for Lmdb {
         vec![self.path.clone()]
     }
 
-    fn batches(&self, size: usize) -> Batches<'_> {
-        in_ranges(self.len(), size, |range| {
+    fn batches(&self, indices: Vec<usize>, size: usize) -> Batches<'_> {
+        in_chunks(indices, size, |chunk| {
             let room = Room::default();
-            range
-                .into_par_iter()
-                .map(|i| {
-                    let value = &self.map[self.entries[i].1.clone()];
-                    if let Some(side) = self.raw {
-                        return Ok((Picture { pixels: value.to_vec(), size: [side; 2] }, 0));
-                    }
-                    Ok((decode(value, &room, &|m| Error::invalid(format!("{}: {m}", self.describe(i))))?, 0))
-                })
-                .collect()
+            let one = |&i: &usize| {
+                let value = &self.map[self.entries[i].1.clone()];
+                if let Some(side) = self.raw {
+                    return Ok(Picture::rgb(value.to_vec(), [side; 2]));
+                }
+                decode(value, &room, &|m| Error::invalid(format!("{}: {m}", self.describe(i))))
+            };
+            chunk.par_iter().map(one).collect()
         })
     }
 }

@@ -1,21 +1,59 @@
-//! Where images come from: folders, Parquet files, LMDB environments, archives. They are decoded in order, a batch at a
-//! time, so memory does not grow with their number.
+//! Where images come from: folders, archives, arrays, Parquet files, LMDB environments. They are decoded in order, a batch at a
+//! time, so memory does not grow with their number. One reader opens them for whoever asks, by rules that [`tree`] states.
 
+mod ahead;
+pub mod archive;
+pub mod arrays;
+mod decode;
 pub mod folder;
 mod jpeg;
 pub mod lmdb;
+mod order;
 pub(crate) mod pages;
 pub mod parquet;
+mod room;
+pub mod tree;
 
-use std::io::Cursor;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use image::{DynamicImage, ImageDecoder, ImageReader};
+pub(crate) use ahead::{ahead, records};
+pub(crate) use decode::decode;
+pub use order::Order;
+pub(crate) use room::Room;
 
 use super::{Images, Split, load, name_of};
 use crate::error::{Error, Result};
+use tree::Holds;
+
+/// What an image was before it was red, green and blue in eight bits each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// That.
+    Rgb,
+    /// Greyscale, with transparency or without.
+    Grey,
+    /// With transparency, which is dropped.
+    Rgba,
+    /// Inks.
+    Cmyk,
+    /// Of 16 bits, of which the upper eight are kept.
+    Deep,
+}
+
+impl Mode {
+    /// Name in what runs say of their data.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Rgb => "RGB",
+            Self::Grey => "greyscale",
+            Self::Rgba => "RGBA",
+            Self::Cmyk => "CMYK",
+            Self::Deep => "16-bit",
+        }
+    }
+}
 
 /// A decoded image.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,18 +62,53 @@ pub struct Picture {
     pub pixels: Vec<u8>,
     /// Height, width.
     pub size: [usize; 2],
+    /// What it was before.
+    pub mode: Mode,
+}
+
+impl Picture {
+    /// Bytes `[height, width, 3]`.
+    pub fn rgb(pixels: Vec<u8>, size: [usize; 2]) -> Self {
+        Self { pixels, size, mode: Mode::Rgb }
+    }
 }
 
 /// The images of one size in a buffer `[N, side, side, 3]`.
 pub fn pictures(pixels: &[u8], side: usize) -> Vec<Picture> {
-    pixels.chunks_exact(side * side * 3).map(|p| Picture { pixels: p.to_vec(), size: [side; 2] }).collect()
+    pixels.chunks_exact(side * side * 3).map(|p| Picture::rgb(p.to_vec(), [side; 2])).collect()
 }
 
-/// An image and its class.
-pub type Labelled = (Picture, u8);
+/// Classes of images.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Labels {
+    /// That of each image.
+    pub of: Vec<u16>,
+    /// Their number.
+    pub classes: usize,
+}
+
+impl Labels {
+    /// Most classes.
+    pub const MOST: usize = 1 << 16;
+
+    /// Classes as numbers below `classes`; `bad` makes an error of a fault.
+    ///
+    /// # Errors
+    /// When there are too many classes, or a number is none of them.
+    pub fn new(of: impl IntoIterator<Item = u64>, classes: usize, bad: &dyn Fn(String) -> Error) -> Result<Self> {
+        if classes > Self::MOST {
+            return Err(bad(format!("has {classes} classes, more than {}", Self::MOST)));
+        }
+        let number = |(i, label): (usize, u64)| {
+            let fits = u16::try_from(label).ok().filter(|&l| usize::from(l) < classes);
+            fits.ok_or_else(|| bad(format!("image {i}: the label {label} is not one of 0 to {}", classes.max(1) - 1)))
+        };
+        Ok(Self { of: of.into_iter().enumerate().map(number).collect::<Result<_>>()?, classes })
+    }
+}
 
 /// Batches in order; the first error ends them.
-pub type Batches<'a> = Box<dyn Iterator<Item = Result<Vec<Labelled>>> + Send + 'a>;
+pub type Batches<'a> = Box<dyn Iterator<Item = Result<Vec<Picture>>> + Send + 'a>;
 
 /// A collection of images.
 pub trait Source: Send + Sync {
@@ -45,64 +118,33 @@ pub trait Source: Send + Sync {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Number of classes; one where images have no labels.
-    fn classes(&self) -> usize;
+    /// The class of each image; none where images have no classes. Who does not use them does not ask.
+    ///
+    /// # Errors
+    /// When they cannot be read, or are no classes.
+    fn labels(&self) -> Result<Option<Labels>>;
     /// What image `index` is called in messages.
     fn describe(&self, index: usize) -> String;
     /// The files that hold the images.
     fn files(&self) -> Vec<PathBuf>;
-    /// All images in order, `size` at a time.
-    fn batches(&self, size: usize) -> Batches<'_>;
+    /// The images of these indices, which ascend, at most `size` at a time.
+    fn batches(&self, indices: Vec<usize>, size: usize) -> Batches<'_>;
 }
 
-/// Most pixels of an image.
-const LARGEST: usize = 1 << 26;
-/// Most pixels of images that are in memory together.
-const TOGETHER: usize = 1 << 30;
-
-/// Room for images that are decoded together: a small file may claim many pixels.
-#[derive(Default)]
-pub(crate) struct Room(AtomicUsize);
-
-impl Room {
-    fn take(&self, width: usize, height: usize) -> Result<(), String> {
-        let pixels = width.saturating_mul(height);
-        if pixels > LARGEST {
-            return Err(format!("it has {width}×{height} pixels, more than {LARGEST}"));
-        }
-        if self.0.fetch_add(pixels, Ordering::Relaxed) + pixels > TOGETHER {
-            return Err(format!(
-                "it has {width}×{height} pixels, and there is no room for so many as large: make them smaller"
-            ));
-        }
-        Ok(())
-    }
+/// The indices of all images.
+pub fn all(source: &dyn Source) -> Vec<usize> {
+    (0..source.len()).collect()
 }
 
-/// Decodes a PNG or JPEG.
-pub(crate) fn decode(bytes: &[u8], room: &Room, what: &dyn Fn(String) -> Error) -> Result<Picture> {
-    let decode = if bytes.starts_with(b"\xff\xd8") { jpeg::decode } else { decode_png };
-    decode(bytes, room).map_err(|e| what(format!("image cannot be decoded: {e}")))
-}
-
-fn decode_png(bytes: &[u8], room: &Room) -> Result<Picture, String> {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    let decoder = reader.into_decoder().map_err(|e| e.to_string())?;
-    let (width, height) = decoder.dimensions();
-    let size = [height as usize, width as usize];
-    room.take(size[1], size[0])?;
-    let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
-    Ok(Picture { pixels: image.into_rgb8().into_raw(), size })
-}
-
-/// Calls `read` with each range of `size` indices below `len`.
-pub(super) fn in_ranges<'a>(
-    len: usize,
+/// Calls `read` with `size` of the indices at a time.
+pub(super) fn in_chunks<'a>(
+    indices: Vec<usize>,
     size: usize,
-    read: impl FnMut(std::ops::Range<usize>) -> Result<Vec<Labelled>> + Send + 'a,
+    mut read: impl FnMut(&[usize]) -> Result<Vec<Picture>> + Send + 'a,
 ) -> Batches<'a> {
-    let ranges = (0..len).step_by(size.max(1)).map(move |first| first..(first + size).min(len));
-    Box::new(ranges.map(read))
+    let size = size.max(1);
+    let firsts = (0..indices.len()).step_by(size);
+    Box::new(firsts.map(move |first| read(&indices[first..indices.len().min(first + size)])))
 }
 
 impl Source for Images {
@@ -110,8 +152,8 @@ impl Source for Images {
         self.len()
     }
 
-    fn classes(&self) -> usize {
-        self.classes
+    fn labels(&self) -> Result<Option<Labels>> {
+        self.labelled().map(|classes| Some(Labels { of: self.labels.clone(), classes }))
     }
 
     fn describe(&self, index: usize) -> String {
@@ -122,10 +164,9 @@ impl Source for Images {
         Vec::new()
     }
 
-    fn batches(&self, size: usize) -> Batches<'_> {
-        in_ranges(self.len(), size, move |range| {
-            let picture = |i| Picture { pixels: self.image(i).to_vec(), size: [self.side; 2] };
-            Ok(range.map(|i| (picture(i), self.labels[i])).collect())
+    fn batches(&self, indices: Vec<usize>, size: usize) -> Batches<'_> {
+        in_chunks(indices, size, |chunk| {
+            Ok(chunk.iter().map(|&i| Picture::rgb(self.image(i).to_vec(), [self.side; 2])).collect())
         })
     }
 }
@@ -148,39 +189,67 @@ impl Named {
     }
 }
 
-/// Opens a folder, a Parquet file, an LMDB environment, or a split of a data set such as `cifar10:train` or
-/// `stl10:unlabeled@48` (after the `@`, the size in pixels). `progress` hears of the images decoded into the cache.
+/// Opens what a name stands for: a path ([`elsewhere`]); a path with a split after it, such as `faces:validation`; or a split of a
+/// data set, such as `cifar10:train` or `stl10:unlabeled@48` (after the `@`, the size in pixels). `progress` hears of the images
+/// decoded into the cache.
 ///
 /// # Errors
 /// When there is none of these, or it holds no image.
-pub fn open(name: &str, progress: &mut dyn FnMut(usize, usize)) -> Result<Named> {
-    if let Some((id, split)) = name.split_once(':').filter(|(id, _)| super::IDS.contains(id)) {
+pub fn open(name: &OsStr, progress: &mut dyn FnMut(usize, usize)) -> Result<Named> {
+    let text = name.to_string_lossy();
+    if let Some((id, split)) = text.split_once(':').filter(|(id, _)| super::IDS.contains(id)) {
         let (split, side) = match split.split_once('@') {
             Some((split, side)) => (split, side.parse().ok().filter(|s| (8..=1024).contains(s))),
             None => (split, Some(super::native_side(id))),
         };
         let Some(side) = side else {
-            return Err(Error::invalid(format!("{name}: the size after `@` is a whole number from 8 to 1024")));
+            return Err(Error::invalid(format!("{text}: the size after `@` is a whole number from 8 to 1024")));
         };
         let dataset = super::Dataset::Known(id.to_owned());
         return Ok(Named::Split(load(&dataset, Split::parse(split)?, side, progress)?));
     }
-    elsewhere(Path::new(name)).map(Named::Elsewhere)
+    let path = Path::new(name);
+    if !path.exists()
+        && let Some((of, split)) = text.rsplit_once(':')
+        && Path::new(of).exists()
+    {
+        return part(Path::new(of), Split::parse(split)?).map(Named::Elsewhere);
+    }
+    elsewhere(path).map(Named::Elsewhere)
 }
 
-/// Opens a folder, a Parquet file or an LMDB environment.
+/// Opens all images of a folder, an archive, a Parquet file, an array or an LMDB environment.
 ///
 /// # Errors
 /// When it is none of these, or holds no image.
 pub fn elsewhere(path: &Path) -> Result<Box<dyn Source>> {
-    if path.join(lmdb::FILE).is_file() {
-        return Ok(Box::new(lmdb::Lmdb::open(path)?));
-    }
-    if path.is_dir() {
-        return Ok(Box::new(folder::Folder::open(path)?));
-    }
-    if path.extension().is_some_and(|e| e == "parquet") {
-        return Ok(Box::new(parquet::Parquet::with_labels_if_any(path)?));
+    part(path, Split::All)
+}
+
+/// Opens the images of a split: those in the folder or files of its name, where there are some; else all are the training split.
+///
+/// # Errors
+/// As for [`elsewhere`], and when there is no such split.
+pub fn part(path: &Path, split: Split) -> Result<Box<dyn Source>> {
+    if path.is_dir() && !path.join(lmdb::FILE).is_file() {
+        return Ok(match folder::listed(path)?.holds(path)? {
+            Holds::Images(images) => {
+                let (below, images) = tree::images_of(path, images, split)?;
+                Box::new(folder::Folder::new(path.join(below), images))
+            }
+            Holds::Tables(tables) => {
+                let tables = tree::part(path, tables, split)?;
+                Box::new(parquet::Parquet::open(tables.iter().map(|t| path.join(t)).collect(), None)?)
+            }
+            Holds::Environments(folders) => match tree::part(path, folders, split)?.as_slice() {
+                [one] => Box::new(lmdb::Lmdb::open(&path.join(one))?),
+                several => {
+                    let names: Vec<String> = several.iter().map(|p| name_of(p)).collect();
+                    let several = format!("holds the LMDB environments {}: name the one", names.join(", "));
+                    return Err(Error::content(path, several));
+                }
+            },
+        });
     }
     if !path.exists() {
         return Err(Error::invalid(format!(
@@ -189,19 +258,20 @@ pub fn elsewhere(path: &Path) -> Result<Box<dyn Source>> {
             super::IDS.join(", ")
         )));
     }
-    Err(Error::content(path, "neither a folder of images, nor a Parquet file, nor an LMDB environment"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_that_are_large_alone_or_together_are_refused() {
-        let room = Room::default();
-        assert!(room.take(8192, 8193).unwrap_err().contains("8192×8193 pixels, more than"));
-        assert!((0..16).all(|_| room.take(8192, 8192).is_ok()));
-        assert!(room.take(1, 1).unwrap_err().contains("make them smaller"));
-        assert!(Room::default().take(usize::MAX, 2).is_err());
+    let kind = tree::extension(path);
+    if kind == "zip" {
+        return Ok(Box::new(archive::Zip::open(path, split)?));
+    }
+    if ![Split::All, Split::Train].contains(&split) {
+        return Err(Error::content(path, format!("has no {split} split: it is one file")));
+    }
+    match kind.as_str() {
+        _ if path.is_dir() => Ok(Box::new(lmdb::Lmdb::open(path)?)),
+        "parquet" => Ok(Box::new(parquet::Parquet::open(vec![path.to_path_buf()], None)?)),
+        "npz" | "npy" => Ok(Box::new(arrays::Arrays::open(path)?)),
+        _ => Err(Error::content(
+            path,
+            "neither a folder of images, nor a zip archive, a Parquet file, an npz of images or an LMDB environment",
+        )),
     }
 }
