@@ -123,8 +123,7 @@ fn failed(e: impl std::fmt::Debug) -> Error {
 /// When it is no covariance.
 fn factor(of: &Mat<f64>) -> Result<Mat<f64>> {
     let d = of.nrows();
-    let largest = (0..d).map(|i| of[(i, i)]).fold(0.0, f64::max);
-    if largest == 0.0 {
+    if (0..d).all(|j| (0..d).all(|i| of[(i, j)] == 0.0)) {
         return Ok(Mat::zeros(d, 0));
     }
     let par = Par::rayon(PARTS);
@@ -139,6 +138,7 @@ fn factor(of: &Mat<f64>) -> Result<Mat<f64>> {
         // It trusts what it is given. A matrix that is no product shows itself by what it does to any vector.
         let mut stream = Stream::new(0, "fid/factor", 0);
         let signs = Mat::from_fn(d, 1, |_, _| if stream.below(2) == 0 { -1.0 } else { 1.0 });
+        let largest = (0..d).map(|i| of[(i, i)]).fold(0.0, f64::max);
         let left = of * &signs - &factor * (factor.transpose() * &signs);
         if left.norm_max() <= 8.0 * (d * d) as f64 * f64::EPSILON * largest {
             return Ok(factor);
