@@ -32,9 +32,19 @@ seed() {
     npz) cp "$work"/cache/statistics/*.npz "$work/seeds/$1" ;;
     safetensors) cp tests/data/released.safetensors "$work/seeds/$1" ;;
     pth) cp tests/weights/*.pth tests/data/released.pt "$work/seeds/$1" ;;
-    parquet) cp tests/data/faces.parquet "$work/seeds/$1" ;;
+    parquet) cp tests/data/faces.parquet tests/data/layouts/*.parquet "$work/seeds/$1" ;;
     lmdb) for f in tests/data/lmdb-*/data.mdb; do cp "$f" "$work/seeds/$1/$(basename "$(dirname "$f")")"; done ;;
-    image) cp tests/data/small.jpg "$run"/samples/*.png "$work/seeds/$1" ;;
+    image) find tests/data/small.jpg "$run"/samples/*.png tests/data/formats -type f ! -name '*.rgb' -exec cp {} "$work/seeds/$1" ';' ;;
+    arrays) cp tests/data/layouts/*.npz tests/data/layouts/*.npy "$work/seeds/$1" ;;
+    archive) cp tests/data/layouts/*.zip tests/data/layouts/*.ZIP "$work/seeds/$1" ;;
+    tree)
+      printf 'train/a/%s.png
+' 0 1 2 >"$work/seeds/$1/splits"
+      printf 'data/%s-00000-of-00001.parquet
+' train test >"$work/seeds/$1/tables"
+      printf '%s
+' a/0.png b/1.png '' '{"labels": [["a/0.png", 3], ["b/1.png", 0]]}' >"$work/seeds/$1/labels"
+      ;;
   esac
 }
 

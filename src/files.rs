@@ -12,9 +12,6 @@ use crate::error::{AtPath, Error, Result};
 /// A writer that is alive has written within this time.
 const ABANDONED: Duration = Duration::from_secs(600);
 
-/// Most bytes of a YAML file: what is nested deeply takes a time that grows with the square of them.
-const LONGEST_YAML: u64 = 1 << 16;
-
 /// Writes `path` through `write`: a reader never sees half of it, and a crash leaves the old content.
 ///
 /// # Errors
@@ -190,18 +187,6 @@ pub fn walk(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<PathBuf
     }
     files.sort();
     Ok(files)
-}
-
-/// Text of an experiment or of gates.
-///
-/// # Errors
-/// When it cannot be read, or is too long.
-pub fn read_yaml(path: &Path) -> Result<String> {
-    let length = std::fs::metadata(path).at("read", path)?.len();
-    if length > LONGEST_YAML {
-        return Err(Error::content(path, format!("has {length} bytes; at most {LONGEST_YAML} are read")));
-    }
-    std::fs::read_to_string(path).at("read", path)
 }
 
 /// Where files are kept that can be made again: `PGN_BENCH_CACHE`, or `pgn-bench` in the user's cache.

@@ -23,3 +23,4 @@ pub mod rng;
 pub mod statistics;
 pub mod train;
 pub mod weights;
+pub mod yaml;

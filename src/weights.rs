@@ -19,7 +19,7 @@ pub const WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
 /// Keys under which files hold a network, and [`WRAPPERS`].
 const KEYS: [&str; 6] = ["state_dict", "model_state_dict", "model", "ema", WRAPPERS[0], WRAPPERS[1]];
 
-/// Every tensor of a file by name, without the words that wrap all of them ([`unwrap`]).
+/// Every tensor of a file by name, without the words that wrap all of them ([`strip_wrappers`]).
 ///
 /// # Errors
 /// When the file cannot be read, is not what its extension says, or has a number that is not finite.
@@ -40,7 +40,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
             return Err(Error::content(path, format!("tensor `{name}` has numbers that are not finite")));
         }
     }
-    if unwrap(&mut tensors, "", &KEYS) {
+    if strip_wrappers(&mut tensors, "", &KEYS) {
         tensors.retain(|name, _| !is_of_optimiser(name));
     }
     Ok(tensors)
@@ -62,7 +62,7 @@ fn is_of_optimiser(name: &str) -> bool {
 /// Takes words off that wrap the tensors whose names begin with `prefix`: one of `words` that is the next word of all these names is
 /// left out, and so on for the rest of the names. Two kinds of tensors need not share it: whole numbers, which count batches or averages, and
 /// what an optimiser keeps beside the network (`optim…`). Whether there was such a word.
-pub fn unwrap(tensors: &mut BTreeMap<String, Tensor>, prefix: &str, words: &[&str]) -> bool {
+pub fn strip_wrappers(tensors: &mut BTreeMap<String, Tensor>, prefix: &str, words: &[&str]) -> bool {
     let mut found = false;
     // No file wraps a network more than once in each.
     for _ in words {
@@ -150,7 +150,7 @@ mod tests {
             (&["module.a.w", "module.b.w"][..], "", Some(&["a.w", "b.w"][..])),
             (&["g._orig_mod.module.a", "h.b"], "g.", Some(&["g.a", "h.b"])),
             (&["g.module._orig_mod.a"], "g.", Some(&["g.a"])),
-            (&["model.a", "linear"], "", None),
+            (&["linear", "model.a"], "", None),
             (&["module.a", "n#", "module.m#"], "", Some(&["a", "m#", "n#"])),
             (&["state_dict.module.a", "optimizer.state.0.m"], "", Some(&["a", "optimizer.state.0.m"])),
             (&["ema.a", "state_dict.a"], "", None),
@@ -158,7 +158,7 @@ mod tests {
             (&["module.module.module.module.module.module.module.a"], "", Some(&["module.a"])),
         ] {
             let mut tensors = named(names);
-            assert_eq!(unwrap(&mut tensors, prefix, &KEYS), expected.is_some(), "{names:?}");
+            assert_eq!(strip_wrappers(&mut tensors, prefix, &KEYS), expected.is_some(), "{names:?}");
             assert_eq!(tensors.keys().collect::<Vec<_>>(), expected.unwrap_or(names));
         }
     }

@@ -13,7 +13,8 @@ use pgn_bench::data::{Dataset, Split, load};
 fn it_comes_as_lmdb_folder_or_parquet_and_its_last_tenth_is_the_test_split() {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     let celebahq = Dataset::Known("celebahq".to_owned());
-    for (layout, n) in [("16/data.mdb", 120), ("train-00000-of-00001.parquet", 30), ("images", 20)] {
+    let hub = "data/train-00000-of-00001.parquet";
+    for (layout, n) in [("16/data.mdb", 120), ("train-00000-of-00001.parquet", 30), (hub, 30), ("images", 20)] {
         let home = Folder::new("celebahq");
         let place = home.join("celebahq").join(layout);
         std::fs::create_dir_all(place.parent().unwrap()).unwrap();

@@ -5,6 +5,7 @@
 mod common;
 
 use common::{Folder, TINY, experiment, run};
+use pgn_bench::config::Experiment;
 use pgn_bench::results::{COST, PEAK, TRACES, read};
 
 #[test]
@@ -19,6 +20,23 @@ fn all_faults_of_a_file_are_shown_at_once_and_nothing_is_run() {
         assert!(stderr.contains(part), "`{part}` is not in {stderr}");
     }
     assert!(!output.exists());
+}
+
+#[test]
+fn a_byte_order_mark_and_merge_keys_are_yaml() {
+    let home = Folder::new("yaml");
+    let shared = "{beta1: 0, beta2: 0.9, lr_decay: linear, ema_decay: 0.9, critic_lr: 4e-4, generator_lr: 4e-4}";
+    let merged = TINY
+        .replace("architectures: {cnn32: }", &format!("architectures: {{cnn32: &shared {shared}}}"))
+        .replace("scales: {smoke: }", "scales: {smoke: {train: {<<: *shared, ema_decay: 0.9}}}");
+    let file = home.write("merged.yaml", &format!("\u{feff}{merged}"));
+    let cells = |experiment: pgn_bench::error::Result<Experiment>| {
+        experiment.unwrap().resolve("smoke").unwrap().iter().map(|cell| cell.json().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(cells(Experiment::read(&file, &[])), cells(Experiment::parse("tiny", TINY, &[])));
+    let file = home.write("scalar.yaml", &TINY.replace("{smoke: }", "{smoke: {<<: 3}}"));
+    let (code, _, stderr) = run(&home.0, &experiment(&file, &home.join("out"), &[]));
+    assert!(code == 2 && stderr.contains("scalar.yaml") && stderr.contains("`<<` takes a mapping"), "{stderr}");
 }
 
 #[test]

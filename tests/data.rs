@@ -112,6 +112,24 @@ fn cifar10_is_read_from_both_original_archives_alike() {
         assert!(code == 2 && stderr.contains(name), "{stderr}");
     }
     assert_eq!(fingerprints[0], fingerprints[1]);
+
+    // Unpacked where other tools unpack it, and as the Hub's repository is cloned.
+    let home = Folder::new("cifar-unpacked");
+    let packed = std::fs::File::open(file("cifar-10-python.tar.gz")).unwrap();
+    tar::Archive::new(flate2::read::GzDecoder::new(packed)).unpack(home.join("unpacked")).unwrap();
+    std::fs::create_dir_all(home.join("clone/cifar10/plain_text")).unwrap();
+    std::fs::write(home.join("clone/cifar10/README.md"), "").unwrap();
+    for split in ["train", "test"] {
+        let to = home.join(&format!("clone/cifar10/plain_text/{split}-00000-of-00001.parquet"));
+        std::fs::copy(file("layouts/int64.parquet"), to).unwrap();
+    }
+    let yaml = TINY.replace("shapes", "cifar10").replace("pgn+cr", "pgn");
+    for data in ["unpacked", "clone"] {
+        let (code, stderr) = run(&home, &home.join(data), &yaml, &[]);
+        assert_eq!(code, 0, "{data}: {stderr}");
+        let rows = pgn_bench::results::read(&home.join("out/tiny-smoke/cnn32-pgn-s0/rows.parquet")).unwrap();
+        assert_eq!(rows[0].reference_sha256 == fingerprints[0], data == "unpacked");
+    }
 }
 
 #[test]

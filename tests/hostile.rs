@@ -244,7 +244,7 @@ fn a_checkpoint_has_the_settings_of_an_experiment_and_the_networks_it_says() {
         ("/cell/arch", json!("biggan32"), "but biggan32 of width 0.05 has"),
         ("/classes", json!(10u64.pow(13)), "10000000000000 classes"),
         ("/classes", json!(0), "0 classes"),
-        ("/lacking", json!(["net_G", "ema_G"]), "it has no generator"),
+        ("/lacking", json!(["Generator", "Average"]), "it has no generator"),
     ] {
         let error = refused(with(at, value));
         assert!(error.contains("checkpoint.safetensors") && error.contains(expected), "{at}: {error}");

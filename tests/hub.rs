@@ -275,9 +275,16 @@ fn fetch_refuses_wrong_bytes_and_an_offline_hub() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(2) && stderr.contains("sha256 is"), "{stderr}");
 
-    let output = command(&home.0, &["fetch", "cifar10"]).env("HF_HUB_OFFLINE", "1").output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && stderr.contains("HF_HUB_OFFLINE is set"), "{stderr}");
+    // The words for yes that huggingface_hub has; any other one is a no.
+    for (word, off) in
+        [("1", true), ("on", true), ("Yes", true), ("TRUE", true), ("no", false), ("2", false), ("", false)]
+    {
+        let mut fetch = command(&home.0, &["fetch", "cifar10"]);
+        let output = fetch.env("HF_HUB_OFFLINE", word).env("HF_ENDPOINT", "http://127.0.0.1:9").output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let expected = if off { "HF_HUB_OFFLINE is set" } else { "cannot download" };
+        assert!(output.status.code() == Some(2) && stderr.contains(expected), "{word}: {stderr}");
+    }
 
     let output = command(&home.0, &["fetch", "cifar10"])
         .env("HF_ENDPOINT", "http://127.0.0.1:9")

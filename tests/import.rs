@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use common::{Folder, TINY, experiment, run};
-use npyz::zip::write::FileOptions;
-use npyz::zip::{CompressionMethod, ZipArchive, ZipWriter};
 use pgn_bench::config::{Cell, Experiment};
 use pgn_bench::generators::{Latents, Mode};
 use pgn_bench::nn::image::channels_first;
 use pgn_bench::train::checkpoint::{self, Part};
 use pgn_bench::train::import::read;
 use pgn_bench::train::lock::Lock;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -43,8 +43,12 @@ fn edited(home: &Folder, name: &str, edit: impl Fn(&str, Vec<u8>) -> Vec<u8>) ->
         let mut member = from.by_index(i).unwrap();
         let mut bytes = Vec::new();
         member.read_to_end(&mut bytes).unwrap();
-        to.start_file(member.name(), FileOptions::default().compression_method(CompressionMethod::Stored)).unwrap();
-        to.write_all(&edit(member.name(), bytes)).unwrap();
+        to.start_file(
+            member.name().unwrap(),
+            SimpleFileOptions::default().compression_method(CompressionMethod::Stored),
+        )
+        .unwrap();
+        to.write_all(&edit(&member.name().unwrap().into_owned(), bytes)).unwrap();
     }
     to.finish().unwrap();
     path

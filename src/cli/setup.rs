@@ -127,5 +127,9 @@ pub(super) fn bench(cell: &Cell, weights: &Weights, compute: &Compute) -> Result
 /// A split of a cell's data set, with a bar while it is decoded.
 pub(super) fn loaded(cell: &Cell, split: Split) -> Result<Arc<Images>> {
     let what = format!("{}:{split} at {} pixels", cell.dataset.name(), cell.image_size);
-    followed(&what, "images", |progress| Ok(load(&cell.dataset, split, cell.image_size, progress)?))
+    let images = followed(&what, "images", |progress| Ok(load(&cell.dataset, split, cell.image_size, progress)?))?;
+    if !images.converted.is_empty() {
+        remark(format_args!("{}: {} images were made RGB", images.name, images.converted));
+    }
+    Ok(images)
 }

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::files::read_yaml;
 use crate::generators::Mode;
 use crate::losses::Loss;
 use crate::metrics::inception::resize::Resize;
+use crate::yaml;
 
 pub use cell::{Cell, Change, Eval, Train};
 
@@ -175,7 +175,7 @@ impl Experiment {
     /// # Errors
     /// When the file cannot be read, or with all its faults.
     pub fn read(path: &Path, set: &[String]) -> Result<Self> {
-        Self::parse(&path.display().to_string(), &read_yaml(path)?, set)
+        Self::parse(&path.display().to_string(), &yaml::read(path)?, set)
     }
 
     /// Checks the text of a file, named `file` in messages.

@@ -10,7 +10,7 @@ use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::losses::Loss;
 use crate::metrics::inception::resize::Resize;
-use crate::{critic, data, methods};
+use crate::{critic, data, methods, yaml};
 
 const LOSSES: [(&str, Loss); 3] = [("hinge", Loss::Hinge), ("bce", Loss::Bce), ("wasserstein", Loss::Wasserstein)];
 
@@ -18,8 +18,8 @@ const NAME: &str = "a name of letters, digits, - and _";
 const SIDES: RangeInclusive<u64> = 8..=1024;
 
 pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Experiment> {
-    let value: Value = yaml_serde::from_str(text)
-        .map_err(|e| Error::Config { file: file.to_owned(), faults: vec![format!("  not YAML: {e}")] })?;
+    let value =
+        yaml::value(text).map_err(|e| Error::Config { file: file.to_owned(), faults: vec![format!("  {e}")] })?;
     let faults = Faults::default();
     let root = Section::new("", &value, &faults);
     let name = root.value("name", NAME, |v| v.as_str().filter(|s| is_name(s)).map(str::to_owned));

@@ -45,8 +45,9 @@ pub enum Kind {
     Model,
 }
 
+/// Whether the network is off, by the words that huggingface_hub takes for yes.
 fn offline() -> bool {
-    std::env::var("HF_HUB_OFFLINE").is_ok_and(|v| !["", "0", "false"].contains(&v.to_lowercase().as_str()))
+    std::env::var("HF_HUB_OFFLINE").is_ok_and(|v| ["1", "ON", "YES", "TRUE"].contains(&v.to_uppercase().as_str()))
 }
 
 /// Removes a file that fails its check, which must not be found again under its final name.

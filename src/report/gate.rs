@@ -11,10 +11,11 @@ use super::html::escape;
 use super::markdown::plain;
 use super::runs::{Protocol, Run, protocols, runs, series};
 use crate::error::{Error, Result};
-use crate::files::{read_yaml, write_bytes};
+use crate::files::write_bytes;
 use crate::machine::precision::Precision;
 use crate::results::Row;
 use crate::statistics::{mean_and_deviation, t_quantile};
+use crate::yaml;
 
 /// Share of equally good runs that pass.
 const CONFIDENCE: f64 = 0.99;
@@ -198,7 +199,7 @@ pub struct Finding {
 /// # Errors
 /// When it cannot be read or is not of this layout.
 pub fn read(path: &Path) -> Result<Gates> {
-    yaml_serde::from_str(&read_yaml(path)?).map_err(|e| Error::content(path, format!("not a file of gates: {e}")))
+    yaml::typed(&yaml::read(path)?).map_err(|e| Error::content(path, format!("not a file of gates: {e}")))
 }
 
 /// Writes a file of gates.

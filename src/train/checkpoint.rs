@@ -47,7 +47,7 @@ pub struct Progress {
     /// Why the run ended early, when it diverged after this checkpoint.
     pub diverged: Option<String>,
     /// What the file that it was imported from lacked: training cannot go on from it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub lacking: BTreeSet<Part>,
 }
 
@@ -90,19 +90,14 @@ impl Progress {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Part {
     /// The generator.
-    #[serde(rename = "net_G")]
     Generator,
     /// Its moving average.
-    #[serde(rename = "ema_G")]
     Average,
     /// The critic.
-    #[serde(rename = "net_D")]
     Critic,
     /// The generator's optimiser.
-    #[serde(rename = "optim_G")]
     GeneratorAdam,
     /// The critic's optimiser.
-    #[serde(rename = "optim_D")]
     CriticAdam,
 }
 

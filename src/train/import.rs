@@ -50,7 +50,7 @@ pub fn read(path: &Path, cell: &Cell, classes: usize, device: &Device) -> Result
             lacking.insert(part);
             continue;
         }
-        weights::unwrap(&mut tensors, &prefix, &weights::WRAPPERS);
+        weights::strip_wrappers(&mut tensors, &prefix, &weights::WRAPPERS);
         for store in stores {
             store.take_from(&mut tensors, &prefix).map_err(|e| bad(e.to_string()))?;
         }

@@ -32,7 +32,11 @@ fn to_rgb(image: DynamicImage) -> Result<(Vec<u8>, Mode), String> {
     };
     Ok(match image {
         DynamicImage::ImageRgb8(_) => (image.into_rgb8().into_raw(), Mode::Rgb),
-        DynamicImage::ImageRgba8(_) => (image.into_rgb8().into_raw(), Mode::Rgba),
+        DynamicImage::ImageRgba8(ref of) => {
+            // Some decoders give every image a transparency.
+            let mode = if of.pixels().all(|p| p[3] == u8::MAX) { Mode::Rgb } else { Mode::Rgba };
+            (image.into_rgb8().into_raw(), mode)
+        }
         DynamicImage::ImageLuma8(_) | DynamicImage::ImageLumaA8(_) => (image.into_rgb8().into_raw(), Mode::Grey),
         DynamicImage::ImageLuma16(of) => (upper(&of, 1), Mode::Deep),
         DynamicImage::ImageLumaA16(of) => (upper(&of, 2), Mode::Deep),

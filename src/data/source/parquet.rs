@@ -121,11 +121,7 @@ impl Table {
         let images = image_column(&path, &schema)?;
         check(&path, &images)?;
         let labels = LABELS.iter().find(|name| schema.contains(name)).map(|name| (*name).to_owned());
-        let mut table = Self { path, rows, images, labels, linked: None };
-        if rows > 0 && !table.has_bytes()? {
-            table.linked = Some(table.links()?);
-        }
-        Ok(table)
+        Ok(Self { path, rows, images, labels, linked: None })
     }
 
     /// Whether the first image is in the table itself.
@@ -209,7 +205,14 @@ impl Parquet {
     /// # Errors
     /// When one cannot be read, none holds an image, or a column of images is missing.
     pub fn open(paths: Vec<PathBuf>, classes: Option<usize>) -> Result<Self> {
-        let tables = paths.into_iter().map(Table::open).collect::<Result<Vec<_>>>()?;
+        let mut tables = paths.into_iter().map(Table::open).collect::<Result<Vec<_>>>()?;
+        // The first says it for all: to look at a row is to read many.
+        let first = tables.iter().find(|table| table.rows > 0);
+        if let Some(false) = first.map(Table::has_bytes).transpose()? {
+            for table in tables.iter_mut().filter(|table| table.rows > 0) {
+                table.linked = Some(table.links()?);
+            }
+        }
         match tables.first() {
             Some(table) if tables.iter().all(|t| t.rows == 0) => Err(Error::content(&table.path, "holds no image")),
             Some(_) => {
