@@ -119,10 +119,11 @@ mod tests {
 
     #[test]
     fn splits_follow_places_and_not_the_order_of_reading() {
-        // Class by class, as folders lie: each tenth in file order is of one class, and says nothing.
+        // Class by class, as folders lie: all but two tenths in file order are of one class, and say nothing.
         let sorted: Vec<[f32; 3]> =
             (0..60).map(|i| std::array::from_fn(|k| if k == i / 20 { 50.0 } else { 0.0 })).collect();
-        assert!((in_file_order(&sorted).mean - 1.0).abs() < 1e-9);
+        // Those two hold two classes as 2 to 4: the exponential of that entropy is 1.89.
+        assert!((in_file_order(&sorted).mean - 1.178).abs() < 1e-3);
         let places: Vec<u32> = (0..60).map(|i| i % 20 * 3 + i / 20).collect();
         assert!((score(&sorted, &places).mean - 3.0).abs() < 1e-9);
         let mut sums = ProbabilitySums::new(10, 3);

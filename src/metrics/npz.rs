@@ -357,13 +357,13 @@ mod tests {
             std::fs::write(&path, [b"\x93NUMPY\x01\x00", &length[..], head.as_bytes(), data].concat()).unwrap();
             read(&path)
         };
-        // numpy.cov(x.T) of x = [[1, 2], [3, 6], [8, 1]] is [[13, −4.5], [−4.5, 7]].
+        // numpy.cov(x.T) of x = [[1, 2], [3, 6], [8, 1]] is [[13, −4], [−4, 7]].
         let bytes = |values: [f32; 6]| values.map(f32::to_le_bytes).concat();
         let rows = array("<f4", "(3, 2)", "False", &bytes([1.0, 2.0, 3.0, 6.0, 8.0, 1.0])).unwrap();
         let columns = array("<f4", "(3, 2)", "True", &bytes([1.0, 3.0, 8.0, 2.0, 6.0, 1.0])).unwrap();
         for Statistics { gaussian, protocol, .. } in [rows, columns] {
             assert_eq!((gaussian.n, &gaussian.mean, protocol), (3, &vec![4.0, 3.0], None));
-            let want = Mat::from_fn(2, 2, |i, j| [[13.0, -4.5], [-4.5, 7.0]][i][j]);
+            let want = Mat::from_fn(2, 2, |i, j| [[13.0, -4.0], [-4.0, 7.0]][i][j]);
             assert!((gaussian.covariance - want).norm_max() < 1e-12);
         }
         let refused =
