@@ -1,23 +1,32 @@
-//! `pgn-bench fid`, `is`, `kid`, `pr`, `stats`: measures of collections of images, whoever made them.
+//! `pgn-bench fid`, `is`, `kid`, `pr`, `stats`: measures of collections of images, whoever made them. Everything that the arguments
+//! and the numbers of images can show is checked before the first image is measured.
 
+use std::cell::OnceCell;
+use std::ffi::OsStr;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use candle_core::Tensor;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::choice;
 use super::progress::{bar, followed};
 use super::setup::{Place, Weights};
 use super::terminal::{remark, say};
-use crate::data::source::{self, Named, Picture};
+use crate::data::source::arrays::Arrays;
+use crate::data::source::{self, Named, Order};
+use crate::files::{check_output, has_extension};
 use crate::metrics::collect::{Collected, Collector, Needs};
 use crate::metrics::frechet::{Gaussian, Reference};
 use crate::metrics::inception::Inception;
 use crate::metrics::inception::resize::Resize;
 use crate::metrics::inception_score::SPLITS;
-use crate::metrics::{BATCH, Extractor, kid, manifold, npz, reference};
+use crate::metrics::npz::{self, Protocol, Statistics};
+use crate::metrics::{BATCH, Extractor, kid, manifold, reference};
 use crate::train::rows::{RANK_DEFICIENT, interval};
+
+/// Images that a covariance needs.
+const PAIR: usize = 2;
 
 /// What every measure takes.
 #[derive(clap::Args)]
@@ -29,9 +38,13 @@ pub(super) struct Options {
     /// How images are brought to 299×299 pixels
     #[arg(long, value_parser = choice(&Resize::ALL), default_value = "tf")]
     resize: Resize,
-    /// Only the first N images of each collection
+    /// Only N images of each collection: the first of the order
     #[arg(short, long)]
     n: Option<usize>,
+    /// Which images -n takes and how they are cut into splits: spread over the collection, or as they lie in it (as the official
+    /// tools do)
+    #[arg(long, value_parser = choice(&Order::ALL), default_value = "spread")]
+    order: Order,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -44,47 +57,65 @@ struct Collection {
     n: usize,
 }
 
-/// Statistics to compare: given, or still to be taken.
-enum Statistics {
-    Known(Gaussian),
+/// A side of a comparison: statistics that were given, or images to take them from.
+enum Side {
+    Given(Statistics),
     Of(Collection),
 }
 
-/// The extractor and what results say of it.
+/// How images are measured. The extractor is read when the first images are met: statistics need none.
 struct Measure<'a> {
     options: &'a Options,
-    inception: Inception,
+    inception: OnceCell<Inception>,
+}
+
+fn shown(name: &OsStr) -> String {
+    name.to_string_lossy().into_owned()
 }
 
 impl<'a> Measure<'a> {
-    fn new(options: &'a Options) -> Result<Self> {
-        Ok(Self { options, inception: options.weights.inception(options.resize, &options.place.open()?)? })
+    fn new(options: &'a Options) -> Self {
+        Self { options, inception: OnceCell::new() }
     }
 
-    /// Opens a collection and checks that it has as many images as asked for.
-    fn open(&self, name: &str) -> Result<Collection> {
-        let images = followed(name, "images decoded", |progress| Ok(source::open(name.as_ref(), progress)?))?;
-        let len = images.source().len();
+    fn inception(&self) -> Result<&Inception> {
+        if let Some(inception) = self.inception.get() {
+            return Ok(inception);
+        }
+        let inception = self.options.weights.inception(self.options.resize, &self.options.place.open()?)?;
+        Ok(self.inception.get_or_init(|| inception))
+    }
+
+    fn protocol(&self) -> Result<Protocol> {
+        Ok(Protocol::of(self.inception()?, self.options.order))
+    }
+
+    /// Opens a collection and checks that it has as many images as asked for, and as many as the measure needs.
+    fn open(&self, name: &OsStr, needed: usize) -> Result<Collection> {
+        // What may be missing comes before what takes long.
+        self.inception()?;
+        let images = followed(&shown(name), "images decoded", |progress| Ok(source::open(name, progress)?))?;
+        let (name, len) = (shown(name), images.source().len());
         let n = self.options.n.unwrap_or(len);
         if n > len {
             bail!("{name} has {len} images, fewer than -n {n}");
         }
-        Ok(Collection { name: name.to_owned(), images, n })
+        if n < needed {
+            bail!("{n} images of {name} are measured, and at least {needed} are needed");
+        }
+        Ok(Collection { name, images, n })
     }
 
     fn collect(&self, of: &Collection, needs: Needs) -> Result<Collected> {
         let progress = bar(&of.name, of.n as u64, "images");
-        let mut collector = Collector::new(of.n, self.inception.dim(), needs)?;
-        let mut left = of.n;
-        for batch in of.images.source().batches((0..of.n).collect(), BATCH) {
-            let mut pictures: Vec<Picture> = batch?;
-            pictures.truncate(left);
-            if pictures.is_empty() {
-                break;
-            }
-            collector.add(&self.inception.extract(&pictures)?)?;
+        let (inception, source) = (self.inception()?, of.images.source());
+        let (ranks, picks) = (self.options.order.ranks(source.len()), self.options.order.first(of.n, source.len()));
+        let places = picks.iter().map(|&i| ranks[i]).collect();
+        let mut collector = Collector::new(of.n, inception.dim(), needs)?.at_places(places);
+        for batch in source.batches(picks, BATCH) {
+            let pictures = batch?;
+            collector.add(&inception.extract(&pictures)?)?;
             progress.inc(pictures.len() as u64);
-            left -= pictures.len();
         }
         progress.finish_and_clear();
         Ok(collector.finish()?)
@@ -92,50 +123,63 @@ impl<'a> Measure<'a> {
 
     fn features(&self, of: &Collection) -> Result<Tensor> {
         let needs = Needs { keep: of.n, ..Needs::default() };
-        self.collect(of, needs)?.kept.ok_or_else(|| anyhow::anyhow!("{} has no image", of.name))
+        self.collect(of, needs)?.kept.ok_or_else(|| anyhow!("{} has no image", of.name))
     }
 
-    /// A collection, or the statistics in an npz file.
-    fn open_statistics(&self, name: &str) -> Result<Statistics> {
-        let path = Path::new(name);
-        if path.extension().is_some_and(|e| e == "npz") {
-            return Ok(Statistics::Known(npz::read(path)?.0));
-        }
-        Ok(Statistics::Of(self.open(name)?))
-    }
-
-    fn gaussian(&self, statistics: Statistics) -> Result<Gaussian> {
-        let collection = match statistics {
-            Statistics::Known(gaussian) => return Ok(gaussian),
-            Statistics::Of(collection) => collection,
-        };
-        let of = if let Named::Split(images) = &collection.images {
-            let progress = bar(&collection.name, collection.n as u64, "images");
+    fn gaussian(&self, of: &Collection) -> Result<Gaussian> {
+        let taken = if let Named::Split(images) = &of.images {
+            let progress = bar(&of.name, of.n as u64, "images");
             let done = &mut |done| progress.set_position(done as u64);
-            let of = reference::statistics(&self.inception, images, collection.n, 0, done)?;
+            let which = (of.n, self.options.order);
+            let taken = reference::statistics(self.inception()?, images, which, 0, done)?;
             progress.finish_and_clear();
-            of
+            taken
         } else {
-            self.collect(&collection, Needs { gaussian: true, ..Needs::default() })?
+            self.collect(of, Needs { gaussian: true, ..Needs::default() })?
         };
-        of.gaussian.ok_or_else(|| anyhow::anyhow!("{} gave no statistics", collection.name))
+        taken.gaussian.ok_or_else(|| anyhow!("{} gave no statistics", of.name))
     }
 
-    fn print(&self, metric: &str, of: &[&str], values: serde_json::Value, text: &str, warning: Option<&str>) {
+    /// Prints a result over images.
+    fn print(&self, metric: &str, of: &[&OsStr], values: Value, text: &str) -> Result<()> {
+        self.print_over(&[Some(self.protocol()?)], (metric, of), values, text, None);
+        Ok(())
+    }
+
+    /// Prints a result with the protocol of each side; `None` is one that a file does not say.
+    fn print_over(
+        &self,
+        protocols: &[Option<Protocol>],
+        (metric, of): (&str, &[&OsStr]),
+        values: Value,
+        text: &str,
+        warning: Option<&str>,
+    ) {
         if let Some(warning) = warning {
             remark(format_args!("warning: {warning}"));
         }
+        let of: Vec<String> = of.iter().map(|name| shown(name)).collect();
+        let known: Vec<&Protocol> = protocols.iter().flatten().collect();
+        let unknown: Vec<&String> =
+            of.iter().zip(protocols).filter(|(_, p)| p.is_none()).map(|(name, _)| name).collect();
+        let mut orders: Vec<&str> = known.iter().map(|p| p.order.as_str()).collect();
+        orders.dedup();
+        let order = (!orders.is_empty()).then(|| orders.join(" and "));
         if self.options.json {
-            let line = json!({
-                "metric": metric, "of": of, "values": values, "extractor": self.inception.id(),
-                "extractor_sha256": self.inception.weights_sha256(), "resize": self.inception.resize(),
-                "warning": warning,
-            });
-            say(line);
-        } else {
-            say(text);
-            let (id, sha) = (self.inception.id(), &self.inception.weights_sha256()[..8]);
-            say(format_args!("over {id} ({sha}…), resize {}", self.inception.resize()));
+            let protocol = known.first();
+            say(json!({
+                "metric": metric, "of": of, "values": values, "extractor": protocol.map(|p| &p.extractor),
+                "extractor_sha256": protocol.map(|p| &p.sha256), "resize": protocol.map(|p| &p.resize), "order": order,
+                "unknown_protocol": unknown, "warning": warning,
+            }));
+            return;
+        }
+        say(text);
+        if let (Some(protocol), Some(order)) = (known.first(), order) {
+            say(format_args!("over {protocol}, order {order}"));
+        }
+        for name in unknown {
+            say(format_args!("over features of unknown protocol: {name} does not say how they were made"));
         }
     }
 }
@@ -148,44 +192,103 @@ fn with_interval(value: f64, error: Option<f64>) -> (String, serde_json::Value) 
     (text, json!({"standard_error": error, "low": low, "high": high}))
 }
 
-pub(super) fn fid(options: &Options, a: &str, b: &str, bootstrap: usize) -> Result<()> {
-    let m = Measure::new(options)?;
-    let (of_a, of_b) = (m.open_statistics(a)?, m.open_statistics(b)?);
-    let (of_a, features) = match of_a {
-        Statistics::Known(_) if bootstrap > 0 => bail!("--bootstrap draws images of {a} again, but it has none"),
-        Statistics::Of(collection) if bootstrap > 0 => {
-            let of = m.collect(&collection, Needs { gaussian: true, classes: None, keep: collection.n })?;
-            (of.gaussian.ok_or_else(|| anyhow::anyhow!("{a} gave no statistics"))?, of.kept)
+/// Standard deviations need two values.
+fn check_replicates(bootstrap: usize) -> Result<()> {
+    if bootstrap == 1 {
+        bail!("--bootstrap 1: a standard error needs at least 2 replicates");
+    }
+    Ok(())
+}
+
+impl Side {
+    /// Opens a file of statistics or a collection of images. A file of both is compared by its statistics.
+    fn open(m: &Measure, name: &OsStr) -> Result<Self> {
+        let path = Path::new(name);
+        let is_array = ["npz", "npy"].iter().any(|extension| has_extension(path, extension));
+        let holds_images = is_array && Arrays::open(path).is_ok();
+        if !is_array || !path.is_file() || (holds_images && !npz::are_in(path)) {
+            return Ok(Self::Of(m.open(name, PAIR)?));
         }
-        statistics => (m.gaussian(statistics)?, None),
+        let name = shown(name);
+        if m.options.n.is_some() {
+            bail!("-n takes some of the images, and {name} is compared by its statistics, not by images");
+        }
+        if holds_images {
+            remark(format_args!("{name} holds statistics and images: its statistics are compared"));
+        }
+        Ok(Self::Given(npz::read(path)?))
+    }
+
+    /// Width of the features, and what they are made with.
+    fn protocol(&self, m: &Measure) -> Result<(usize, Option<Protocol>)> {
+        match self {
+            Self::Given(of) => Ok((of.gaussian.mean.len(), of.protocol.clone())),
+            Self::Of(_) => Ok((m.inception()?.dim(), Some(m.protocol()?))),
+        }
+    }
+
+    fn gaussian(self, m: &Measure) -> Result<Gaussian> {
+        match self {
+            Self::Given(of) => Ok(of.gaussian),
+            Self::Of(of) => m.gaussian(&of),
+        }
+    }
+}
+
+/// Checks that two sides may be compared: their names, the widths of their features, their protocols.
+fn check_comparable([a, b]: [&OsStr; 2], dims: [usize; 2], protocols: &[Option<Protocol>; 2]) -> Result<()> {
+    let [a, b] = [a, b].map(shown);
+    if dims[0] != dims[1] {
+        bail!("{a} has features of {} dimensions, {b} of {}: they cannot be compared", dims[0], dims[1]);
+    }
+    if let [Some(of_a), Some(of_b)] = protocols
+        && !of_a.agrees(of_b)
+    {
+        bail!("{a} is over {of_a}, {b} over {of_b}: no distance between them means anything; measure both in one way");
+    }
+    Ok(())
+}
+
+pub(super) fn fid(options: &Options, a: &OsStr, b: &OsStr, bootstrap: usize) -> Result<()> {
+    check_replicates(bootstrap)?;
+    let m = Measure::new(options);
+    let (side_a, side_b) = (Side::open(&m, a)?, Side::open(&m, b)?);
+    let [(dim_a, protocol_a), (dim_b, protocol_b)] = [side_a.protocol(&m)?, side_b.protocol(&m)?];
+    let protocols = [protocol_a, protocol_b];
+    check_comparable([a, b], [dim_a, dim_b], &protocols)?;
+    let (of_a, features) = match side_a {
+        Side::Given(_) if bootstrap > 0 => bail!("--bootstrap draws images of {} again, but it has none", shown(a)),
+        Side::Of(of) if bootstrap > 0 => {
+            let taken = m.collect(&of, Needs { gaussian: true, classes: None, keep: of.n })?;
+            (taken.gaussian.ok_or_else(|| anyhow!("{} gave no statistics", of.name))?, taken.kept)
+        }
+        side => (side.gaussian(&m)?, None),
     };
-    let of_b = m.gaussian(of_b)?;
+    let of_b = side_b.gaussian(&m)?;
     let reference = Reference::new(&of_b)?;
     let value = reference.distance(&of_a)?;
     let drawing = bar("bootstrap", bootstrap as u64, "replicates");
     let error = features.map(|f| reference.bootstrap(&f, bootstrap, 0, &mut || drawing.inc(1))).transpose()?;
     drawing.finish_and_clear();
     // A foreign npz does not say how many images it was taken from.
-    let fewest = [&of_a, &of_b].into_iter().map(|g| g.n).filter(|&n| n > 0).min();
-    let warning = fewest.filter(|&n| n <= of_a.mean.len()).map(|_| RANK_DEFICIENT);
+    let numbers = [&of_a, &of_b].map(|of| (of.n > 0).then_some(of.n));
+    let warning = numbers.iter().flatten().min().filter(|&&n| n <= of_a.mean.len()).map(|_| RANK_DEFICIENT);
     let (text, interval) = with_interval(value, error);
-    let values = json!({"fid": value, "interval": interval, "n": [of_a.n, of_b.n]});
-    m.print("fid", &[a, b], values, &format!("FID {text}"), warning);
+    let values = json!({"fid": value, "interval": interval, "n": numbers});
+    m.print_over(&protocols, ("fid", &[a, b]), values, &format!("FID {text}"), warning);
     Ok(())
 }
 
-pub(super) fn inception_score(options: &Options, a: &str) -> Result<()> {
-    let m = Measure::new(options)?;
-    let images = m.open(a)?;
-    let n = images.n;
-    let Some(classes) = m.inception.classes() else {
+pub(super) fn inception_score(options: &Options, a: &OsStr) -> Result<()> {
+    let m = Measure::new(options);
+    let Some(classes) = m.inception()?.classes() else {
         bail!("the weights have no `fc.weight`, which the Inception Score needs: give a file with it as --head");
     };
+    let images = m.open(a, SPLITS)?;
     let of = m.collect(&images, Needs { classes: Some(classes), ..Needs::default() })?;
-    let Some(score) = of.inception else { bail!("{a} gave no score") };
-    let values = json!({"is_mean": score.mean, "is_std": score.std, "n": n, "splits": SPLITS});
-    m.print("is", &[a], values, &format!("IS {:.6} ± {:.6}", score.mean, score.std), None);
-    Ok(())
+    let Some(score) = of.inception else { bail!("{} gave no score", images.name) };
+    let values = json!({"is_mean": score.mean, "is_std": score.std, "n": images.n, "splits": SPLITS});
+    m.print("is", &[a], values, &format!("IS {:.6} ± {:.6}", score.mean, score.std))
 }
 
 /// Subsets of the Kernel Inception Distance, and bootstrap replicates.
@@ -202,10 +305,14 @@ pub(super) struct Subsets {
     bootstrap: usize,
 }
 
-pub(super) fn kernel_distance(options: &Options, a: &str, b: &str, of: &Subsets) -> Result<()> {
+pub(super) fn kernel_distance(options: &Options, a: &OsStr, b: &OsStr, of: &Subsets) -> Result<()> {
     let &Subsets { subsets, size, bootstrap } = of;
-    let m = Measure::new(options)?;
-    let (of_a, of_b) = (m.open(a)?, m.open(b)?);
+    check_replicates(bootstrap)?;
+    if subsets == 0 || size < PAIR {
+        bail!("{subsets} subsets of {size} images: --subsets is at least 1, and --size at least {PAIR}");
+    }
+    let m = Measure::new(options);
+    let (of_a, of_b) = (m.open(a, PAIR)?, m.open(b, PAIR)?);
     let fewest = of_a.n.min(of_b.n);
     if size > fewest {
         bail!("--size {size}: a subset cannot be larger than the smaller collection, which has {fewest} images");
@@ -219,30 +326,36 @@ pub(super) fn kernel_distance(options: &Options, a: &str, b: &str, of: &Subsets)
         "kid_mean": of.mean, "kid_std": of.std, "kid_all": all, "interval": interval, "subsets": subsets, "size": size,
     });
     let text = format!("KID {:.6} ± {:.6} ({subsets} subsets of {size}), {over_all} over all images", of.mean, of.std);
-    m.print("kid", &[a, b], values, &text, None);
-    Ok(())
+    m.print("kid", &[a, b], values, &text)
 }
 
-pub(super) fn precision_recall(options: &Options, a: &str, b: &str, k: usize) -> Result<()> {
-    let m = Measure::new(options)?;
-    let (of_a, of_b) = (m.open(a)?, m.open(b)?);
+pub(super) fn precision_recall(options: &Options, a: &OsStr, b: &OsStr, k: usize) -> Result<()> {
+    if k == 0 {
+        bail!("-k 0: balls reach to the k-th neighbour, and k is at least 1");
+    }
+    let m = Measure::new(options);
+    // The k-th neighbour of an image is another one.
+    let (of_a, of_b) = (m.open(a, k.saturating_add(1))?, m.open(b, k.saturating_add(1))?);
     let of = manifold::manifold(&m.features(&of_a)?, &m.features(&of_b)?, k)?;
     let values = json!({
         "precision": of.precision, "recall": of.recall, "density": of.density, "coverage": of.coverage, "k": k,
     });
     let text = format!(
-        "precision {:.4}, recall {:.4}, density {:.4}, coverage {:.4} (k = {k}, {a} real, {b} generated)",
-        of.precision, of.recall, of.density, of.coverage
+        "precision {:.4}, recall {:.4}, density {:.4}, coverage {:.4} (k = {k}, {} real, {} generated)",
+        of.precision, of.recall, of.density, of.coverage, of_a.name, of_b.name
     );
-    m.print("pr", &[a, b], values, &text, None);
-    Ok(())
+    m.print("pr", &[a, b], values, &text)
 }
 
-pub(super) fn statistics(options: &Options, a: &str, output: &Path) -> Result<()> {
-    let m = Measure::new(options)?;
-    let of = m.gaussian(m.open_statistics(a)?)?;
-    npz::write(output, &of, None)?;
-    let text = format!("{} images: mean and covariance in {}", of.n, output.display());
-    m.print("stats", &[a], json!({"n": of.n, "file": output.to_string_lossy()}), &text, None);
-    Ok(())
+pub(super) fn statistics(options: &Options, a: &OsStr, output: &Path) -> Result<()> {
+    check_output(output, Some("npz"))?;
+    if npz::are_in(Path::new(a)) {
+        bail!("{} holds statistics already: give the images to take others from", shown(a));
+    }
+    let m = Measure::new(options);
+    let of = m.gaussian(&m.open(a, PAIR)?)?;
+    npz::write(output, &of, None, &m.protocol()?)?;
+    let file = output.display().to_string();
+    let text = format!("{} images: mean and covariance in {file}", of.n);
+    m.print("stats", &[a], json!({"n": of.n, "file": file}), &text)
 }

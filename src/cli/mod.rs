@@ -18,6 +18,7 @@ mod submit;
 pub mod terminal;
 mod watch;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,9 +49,9 @@ enum Command {
     /// Fréchet Inception Distance between two collections of images (folder, Parquet file, npz statistics, cifar10:train, …)
     Fid {
         /// One collection
-        a: String,
+        a: OsString,
         /// The other
-        b: String,
+        b: OsString,
         /// Give a 95 % interval from N bootstrap replicates of the first collection
         #[arg(long, value_name = "N", default_value_t = 0)]
         bootstrap: usize,
@@ -60,16 +61,16 @@ enum Command {
     /// Inception Score of a collection of images
     Is {
         /// The collection
-        a: String,
+        a: OsString,
         #[command(flatten)]
         options: measure::Options,
     },
     /// Kernel Inception Distance between two collections of images
     Kid {
         /// One collection
-        a: String,
+        a: OsString,
         /// The other
-        b: String,
+        b: OsString,
         #[command(flatten)]
         subsets: measure::Subsets,
         #[command(flatten)]
@@ -78,9 +79,9 @@ enum Command {
     /// Improved precision and recall, density and coverage
     Pr {
         /// The real images
-        real: String,
+        real: OsString,
         /// The generated images
-        generated: String,
+        generated: OsString,
         /// Balls reach to the k-th neighbour
         #[arg(short, default_value_t = 3)]
         k: usize,
@@ -90,7 +91,7 @@ enum Command {
     /// Write the statistics of a collection as npz, as pytorch-fid does
     Stats {
         /// The collection
-        a: String,
+        a: OsString,
         /// The file
         #[arg(short, long)]
         output: PathBuf,

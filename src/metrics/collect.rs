@@ -43,6 +43,8 @@ pub struct Collector {
     total: usize,
     seen: usize,
     needs: Needs,
+    /// The place of each image in the order that cuts them into splits; none where they come in that order.
+    places: Option<Vec<u32>>,
     sums: FeatureSums,
     probabilities: Option<ProbabilitySums>,
     kept: Vec<Tensor>,
@@ -57,11 +59,17 @@ impl Collector {
         Ok(Self {
             total,
             seen: 0,
+            places: None,
             needs: Needs { keep: needs.keep.min(total), ..needs },
             sums: FeatureSums::new(if needs.gaussian { dim } else { 0 })?,
             probabilities: needs.classes.map(|classes| ProbabilitySums::new(total, classes)),
             kept: Vec::new(),
         })
+    }
+
+    /// The Inception Score's splits are of images at these places of another order than that in which they come.
+    pub fn at_places(self, places: Vec<u32>) -> Self {
+        Self { places: Some(places), ..self }
     }
 
     /// Adds a batch.
@@ -80,7 +88,11 @@ impl Collector {
             let Some(logits) = &of.logits else {
                 return Err(Error::invalid("the Inception Score needs class logits, and the network gives none"));
             };
-            sums.add(logits)?;
+            let places = match &self.places {
+                Some(places) => places.get(self.seen..self.seen + n).unwrap_or_default(),
+                None => &(self.seen as u32..(self.seen + n) as u32).collect::<Vec<_>>(),
+            };
+            sums.add(logits, places)?;
         }
         let is_kept = |i: &usize| keeps(self.seen + i, self.needs.keep, self.total);
         let picks: Vec<u32> = (0..n).filter(is_kept).map(|i| i as u32).collect();

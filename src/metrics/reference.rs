@@ -1,17 +1,19 @@
 //! Statistics of a split that generated images are compared with. They are taken once for each (data set, split, size,
-//! number of images, of features kept, pixels, extractor, resize, version of this program) and kept in the user's cache.
+//! number of images and which, of features kept, pixels, extractor, resize, version of this program) and kept in the user's cache.
 
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
 use super::collect::{Collected, Collector, Needs};
-use super::{BATCH, Extractor, npz};
+use super::npz::{self, Protocol};
+use super::{BATCH, Extractor};
 use crate::data::Images;
+use crate::data::source::Order;
 use crate::error::{Error, Result};
 use crate::files::{Turn, cache_folder};
 
-/// The Gaussian of the first `n` images of a split and the features of `keep` of them, from the cache if they are there.
+/// The Gaussian of the first `n` images of a split, in an order, and the features of `keep` of them, from the cache if they are there.
 /// `progress` hears of the images done.
 ///
 /// # Errors
@@ -19,12 +21,12 @@ use crate::files::{Turn, cache_folder};
 pub fn statistics(
     extractor: &dyn Extractor,
     images: &Images,
-    n: usize,
+    (n, order): (usize, Order),
     keep: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Collected> {
     let keep = keep.min(n);
-    let path = path(extractor, images, [n, keep])?;
+    let path = path(extractor, images, [n, keep], order)?;
     if let Some(kept) = kept(&path, keep)? {
         return Ok(kept);
     }
@@ -34,15 +36,16 @@ pub fn statistics(
     }
     let mut collector = Collector::new(n, extractor.dim(), Needs { gaussian: true, classes: None, keep })?;
     let mut done = 0;
-    for pixels in images.pixels[..n * images.stride()].chunks(BATCH * images.stride()) {
-        let dims = (pixels.len() / images.stride(), images.side, images.side, 3);
-        collector.add(&extractor.extract_bytes(&Tensor::from_slice(pixels, dims, &Device::Cpu)?)?)?;
+    for part in order.first(n, images.len()).chunks(BATCH) {
+        let pixels: Vec<u8> = part.iter().flat_map(|&i| images.image(i)).copied().collect();
+        let dims = (part.len(), images.side, images.side, 3);
+        collector.add(&extractor.extract_bytes(&Tensor::from_vec(pixels, dims, &Device::Cpu)?)?)?;
         done += dims.0;
         progress(done);
     }
     let collected = collector.finish()?;
     if let Some(gaussian) = &collected.gaussian {
-        npz::write(&path, gaussian, collected.kept.as_ref())?;
+        npz::write(&path, gaussian, collected.kept.as_ref(), &Protocol::of(extractor, order))?;
     }
     Ok(collected)
 }
@@ -52,15 +55,17 @@ fn kept(path: &Path, keep: usize) -> Result<Option<Collected>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let (gaussian, kept) =
+    let npz::Statistics { gaussian, features: kept, .. } =
         npz::read(path).map_err(|e| Error::invalid(format!("{e}; remove it, and it will be made again")))?;
     let enough = keep == 0 || kept.as_ref().is_some_and(|k| k.dims()[0] == keep);
     Ok(enough.then(|| Collected { gaussian: Some(gaussian), inception: None, kept: kept.filter(|_| keep > 0) }))
 }
 
-fn path(extractor: &dyn Extractor, images: &Images, [n, keep]: [usize; 2]) -> Result<PathBuf> {
+fn path(extractor: &dyn Extractor, images: &Images, [n, keep]: [usize; 2], order: Order) -> Result<PathBuf> {
+    // All images are the same ones in any order.
+    let which = if n < images.len() { format!("{n}-{}", order.id()) } else { n.to_string() };
     Ok(cache_folder()?.join("statistics").join(format!(
-        "{}-{}px-{n}-{keep}-{}-{}-{}-{}-v{}.npz",
+        "{}-{}px-{which}-{keep}-{}-{}-{}-{}-v{}.npz",
         images.name.replace(':', "-"),
         images.side,
         &images.fingerprint()[..12],

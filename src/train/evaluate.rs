@@ -8,6 +8,7 @@ use super::instrument::Instrument;
 use crate::config::{Cell, Metric};
 use crate::data::Images;
 use crate::data::rounded::rounded;
+use crate::data::source::Order;
 use crate::error::{Error, Result};
 use crate::generators::Generator;
 use crate::interrupt;
@@ -92,7 +93,8 @@ impl Bench {
             )));
         }
         let n = reference_split.len();
-        let of = reference::statistics(extractor.as_ref(), reference_split, n, kept(cell, n), progress)?;
+        let all = (n, Order::File);
+        let of = reference::statistics(extractor.as_ref(), reference_split, all, kept(cell, n), progress)?;
         let Some(gaussian) = of.gaussian else { return Err(Error::invalid("the reference has no statistics")) };
         Ok(Self {
             train,

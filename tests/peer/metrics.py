@@ -73,7 +73,7 @@ def main():
         kid = ours(args.binary, "kid", str(args.a), str(args.b), "--weights", str(legacy), "--subsets", "1",
                    "--size", str(size))
         rows.append((f"KID of all {size}, torch-fidelity", kid["kid_all"], tf["kernel_inception_distance_mean"]))
-        score = ours(args.binary, "is", str(args.a), "--weights", str(legacy))
+        score = ours(args.binary, "is", str(args.a), "--weights", str(legacy), "--order", "file")
         rows.append(("IS, torch-fidelity", score["is_mean"], tf["inception_score_mean"]))
         rows.append(("IS deviation, torch-fidelity", score["is_std"], tf["inception_score_std"]))
         pr = ours(args.binary, "pr", str(args.b), str(args.a), "--weights", str(legacy))

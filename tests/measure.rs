@@ -1,0 +1,219 @@
+//! The measures' arguments and files, as the command line takes them: whatever can be refused is, before anything is measured.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use common::{Folder, command, run};
+use faer::Mat;
+use pgn_bench::metrics::frechet::Gaussian;
+use pgn_bench::metrics::npz::{self, Protocol};
+use pgn_bench::npy::Writer;
+use serde_json::{Value, json};
+
+const WIDTH: usize = 8;
+/// Of [`mean`] and [`covariance`] with 3 and 4: scipy.linalg.sqrtm, and mpmath with 40 digits.
+const DISTANCE: f64 = 7.924_436_304_893_329;
+
+fn mean(p: usize) -> Vec<f64> {
+    (0..WIDTH).map(|i| (i * p % 5) as f64 / 4.0).collect()
+}
+
+/// G·Gᵀ, row by row.
+fn covariance(p: usize) -> Vec<f64> {
+    let g = |i: usize, j: usize| ((i * p + j * 5 + i * j) % 7) as f64 / 7.0 + f64::from(i == j);
+    let at = |i: usize, j: usize| (0..WIDTH).map(|k| g(i, k) * g(j, k)).sum();
+    (0..WIDTH * WIDTH).map(|k| at(k / WIDTH, k % WIDTH)).collect()
+}
+
+/// Statistics as pytorch-fid writes them, then more arrays.
+fn foreign(path: PathBuf, mean: &[f64], sigma: &[f64], more: impl FnOnce(&mut Writer<File>)) -> PathBuf {
+    let mut npz = Writer::new(File::create(&path).unwrap());
+    let d = WIDTH as u64;
+    npz.add("mu", "<f8", &[mean.len() as u64], mean.iter().map(|v| v.to_le_bytes())).unwrap();
+    npz.add("sigma", "<f8", &[d, d], sigma.iter().map(|v| v.to_le_bytes())).unwrap();
+    more(&mut npz);
+    npz.finish().unwrap();
+    path
+}
+
+fn plain(home: &Folder, name: &str, p: usize) -> PathBuf {
+    foreign(home.join(name), &mean(p), &covariance(p), |_| ())
+}
+
+fn fid(home: &Folder, a: &Path, b: &Path, more: &[&str]) -> (i32, String, String) {
+    run(&home.0, &[&["fid", a.to_str().unwrap(), b.to_str().unwrap()], more].concat())
+}
+
+fn measured(home: &Folder, a: &Path, b: &Path) -> Value {
+    let (code, out, err) = fid(home, a, b, &["--json"]);
+    assert_eq!(code, 0, "{err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+/// The message of a command that must end with code 2 and print no result.
+fn refused(home: &Folder, args: &[&str]) -> String {
+    let (code, out, err) = run(&home.0, args);
+    assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
+    err
+}
+
+#[test]
+fn statistics_are_compared_without_weights_whatever_else_is_in_the_file() {
+    let home = Folder::new("measure-foreign");
+    let (a, b) = (plain(&home, "a.NPZ", 3), plain(&home, "b.npz", 4));
+    let got = measured(&home, &a, &b);
+    assert!((got["values"]["fid"].as_f64().unwrap() - DISTANCE).abs() < 1e-10, "{got}");
+    assert_eq!((&got["extractor"], &got["values"]["n"]), (&Value::Null, &json!([null, null])));
+    assert_eq!(got["unknown_protocol"], json!([a.to_str().unwrap(), b.to_str().unwrap()]));
+    let (_, out, _) = fid(&home, &a, &b, &[]);
+    assert!(
+        out.starts_with("FID 7.924436\n") && out.contains("unknown protocol") && !out.contains("inception"),
+        "{out}"
+    );
+
+    let more = foreign(home.join("more.npz"), &mean(3), &covariance(3), |npz| {
+        npz.add_text("n", "500").unwrap();
+        npz.add("features", "<f4", &[1, 3], [[0; 4]; 3].into_iter()).unwrap();
+        npz.add("arr_0", "|u1", &[1, 2, 2, 3], [[7]; 12].into_iter()).unwrap();
+    });
+    let (_, out, err) = fid(&home, &more, &b, &[]);
+    assert!(out.starts_with("FID 7.924436\n") && err.contains("holds statistics and images"), "{out}{err}");
+
+    let mut npz = Writer::new(File::create(home.join("f4.npz")).unwrap());
+    let big = |values: Vec<f64>| values.into_iter().map(|v| (v as f32).to_be_bytes());
+    npz.add("mu", ">f4", &[8], big(mean(3))).unwrap();
+    npz.add("sigma", ">f4", &[8, 8], big(covariance(3))).unwrap();
+    npz.finish().unwrap();
+    let got = measured(&home, &home.join("f4.npz"), &b)["values"]["fid"].as_f64().unwrap();
+    assert!((got - DISTANCE).abs() < 1e-5, "{got}");
+    assert_eq!(measured(&home, &a, &a)["values"]["fid"].as_f64().unwrap().abs().max(1e-12), 1e-12);
+}
+
+#[test]
+fn what_is_no_covariance_gives_no_number() {
+    let home = Folder::new("measure-none");
+    let b = plain(&home, "b.npz", 4);
+    let against = |name: &str, sigma: &dyn Fn(usize, f64) -> f64| {
+        let sigma: Vec<f64> = covariance(3).into_iter().enumerate().map(|(at, v)| sigma(at, v)).collect();
+        let a = foreign(home.join(name), &mean(3), &sigma, |_| ());
+        refused(&home, &["fid", a.to_str().unwrap(), b.to_str().unwrap()])
+    };
+    assert!(against("neg.npz", &|_, v| -v).contains("no variance is negative"));
+    assert!(against("asym.npz", &|at, v| if at == 1 { v + 1.0 } else { v }).contains("`sigma`[1, 0] is"));
+    assert!(against("huge.npz", &|_, v| v * 1e200).contains("products of such numbers overflow"));
+    let indefinite = |at: usize, v: f64| if at % (WIDTH + 1) == 0 { v } else { -2.0 * v };
+    assert!(against("indefinite.npz", &indefinite).contains("not a covariance: its eigenvalues reach from -"));
+    assert!(against("nan.npz", &|_, v| v / 0.0 * 0.0).contains("not finite"));
+}
+
+#[test]
+fn statistics_know_what_they_were_made_with() {
+    let home = Folder::new("measure-protocol");
+    let gaussian = |p: usize| {
+        let sigma = covariance(p);
+        Gaussian { n: 500, mean: mean(p), covariance: Mat::from_fn(WIDTH, WIDTH, |i, j| sigma[i * WIDTH + j]) }
+    };
+    let write = |name: &str, p: usize, sha256: &str, resize: &str| {
+        let [extractor, sha256, resize, order] = ["inception", sha256, resize, "spread"].map(str::to_owned);
+        npz::write(&home.join(name), &gaussian(p), None, &Protocol { extractor, sha256, resize, order }).unwrap();
+        home.join(name)
+    };
+    let (a, b) = (write("a.npz", 3, "abcdef0123", "tf"), write("b.npz", 4, "abcdef0123", "tf"));
+    let got = measured(&home, &a, &b);
+    assert_eq!(
+        (&got["resize"], &got["order"], &got["values"]["n"]),
+        (&json!("tf"), &json!("spread"), &json!([500, 500]))
+    );
+    assert_eq!((&got["extractor_sha256"], &got["unknown_protocol"]), (&json!("abcdef0123"), &json!([])));
+    let (_, out, _) = fid(&home, &a, &b, &[]);
+    assert_eq!(out, "FID 7.924436\nover inception (abcdef01…), resize tf, order spread\n");
+    let (_, out, _) = fid(&home, &a, &plain(&home, "c.npz", 4), &[]);
+    assert!(out.contains("resize tf") && out.contains("c.npz does not say how they were made"), "{out}");
+
+    for other in [write("clean.npz", 4, "abcdef0123", "clean"), write("weights.npz", 4, "12345678", "tf")] {
+        let error = refused(&home, &["fid", a.to_str().unwrap(), other.to_str().unwrap()]);
+        assert!(
+            error.contains("a.npz is over inception (abcdef01…), resize tf") && error.contains("in one way"),
+            "{error}"
+        );
+    }
+    let narrow = home.join("narrow.npz");
+    let covariance = Mat::identity(3, 3);
+    let protocol = npz::read(&a).unwrap().protocol.unwrap();
+    npz::write(&narrow, &Gaussian { n: 9, mean: vec![0.0; 3], covariance }, None, &protocol).unwrap();
+    let error = refused(&home, &["fid", a.to_str().unwrap(), narrow.to_str().unwrap()]);
+    assert!(error.contains("features of 8 dimensions") && error.contains("of 3: they cannot be compared"), "{error}");
+}
+
+#[test]
+fn features_of_an_npy_are_statistics_and_a_pickle_is_not_run() {
+    let home = Folder::new("measure-npy");
+    let b = plain(&home, "b.npz", 4);
+    let array = |descr: &str, shape: &str, data: &[u8]| {
+        let head = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let length = (head.len() as u16).to_le_bytes();
+        let path = home.join("x.npy");
+        std::fs::write(&path, [b"\x93NUMPY\x01\x00", &length[..], head.as_bytes(), data].concat()).unwrap();
+        path
+    };
+    let features: Vec<u8> = (0..12)
+        .flat_map(|i| (0..8).map(move |j| (i * 3 + j * j) % 7))
+        .flat_map(|v| f64::from(v).to_le_bytes())
+        .collect();
+    let got = measured(&home, &array("<f8", "(12, 8)", &features), &b);
+    // numpy.cov is of rank 4 here: numpy's eigenvectors of both, and singular values.
+    assert!((got["values"]["fid"].as_f64().unwrap() - 75.552_053_304_920_21).abs() < 1e-10, "{got}");
+    assert_eq!(got["values"]["n"], json!([12, null]));
+    let pickle = array("|O", "()", b"\x80\x04}q\x00.");
+    let error = refused(&home, &["fid", pickle.to_str().unwrap(), b.to_str().unwrap()]);
+    assert!(error.contains("never executed") && error.contains("np.savez"), "{error}");
+}
+
+#[test]
+fn arguments_are_checked_before_any_work() {
+    let home = Folder::new("measure-arguments");
+    let (a, b) = (plain(&home, "a.npz", 3), plain(&home, "b.npz", 4));
+    let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
+    let images = home.join("images");
+    std::fs::create_dir(&images).unwrap();
+    let images = images.to_str().unwrap();
+    let new = home.join("new.npz");
+    let new = new.to_str().unwrap();
+    let folder = home.0.to_str().unwrap();
+    for (args, expected) in [
+        (&["fid", a, b, "-n", "5"][..], "-n takes some of the images"),
+        (&["fid", a, b, "--bootstrap", "1"], "needs at least 2 replicates"),
+        (&["fid", a, b, "--bootstrap", "5"], "but it has none"),
+        (&["kid", a, b, "--bootstrap", "1"], "needs at least 2 replicates"),
+        (&["kid", images, images, "--size", "1"], "--size at least 2"),
+        (&["kid", images, images, "--subsets", "0"], "--subsets is at least 1"),
+        (&["pr", images, images, "-k", "0"], "k is at least 1"),
+        (&["fid", a, b, "--order", "random"], "[possible values: spread, file]"),
+        (&["stats", a, "-o", new], "holds statistics already"),
+        (&["stats", images, "-o", folder], "the output is a .npz file"),
+        (&["stats", images, "-o", "/nowhere/new.npz"], "create it first"),
+        (&["fid", a, images], "no Inception weights"),
+        (&["is", images], "no Inception weights"),
+    ] {
+        let error = refused(&home, args);
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
+    assert!(!home.join("new.npz").exists());
+}
+
+#[test]
+fn a_name_that_is_no_text_is_a_name() {
+    let home = Folder::new("measure-name");
+    let name = home.0.join(OsStr::from_bytes(b"caf\xe9.npz"));
+    foreign(name.clone(), &mean(3), &covariance(3), |_| ());
+    let output = command(&home.0, &["fid", "--json"]).arg(&name).arg(&name).output().unwrap();
+    assert!(output.status.success());
+    let got: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(got["of"][0].as_str().unwrap().ends_with("caf\u{fffd}.npz"), "{got}");
+}
