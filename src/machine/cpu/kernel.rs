@@ -202,7 +202,7 @@ unsafe fn gather_tile<T: Number, S: Simd<T>, const NV: usize>(args: &Gather<T>, 
 }
 
 #[inline(always)]
-unsafe fn gather_body<T: Number, S: Simd<T>>(args: &Gather<T>) {
+pub(super) unsafe fn gather_body<T: Number, S: Simd<T>>(args: &Gather<T>) {
     for pixels in args.pixels.chunks(ROWS) {
         unsafe {
             match args.vectors {
@@ -256,7 +256,7 @@ unsafe fn narrow_tile<T: Number, S: Simd<T>, const N: usize, const R: usize>(arg
 }
 
 #[inline(always)]
-unsafe fn narrow_body<T: Number, S: Simd<T>>(args: &Gather<T>) {
+pub(super) unsafe fn narrow_body<T: Number, S: Simd<T>>(args: &Gather<T>) {
     if vectors(S::REGISTERS) >= NARROW {
         unsafe { narrow_rows::<T, S, ROWS>(args) }
     } else {
@@ -328,7 +328,7 @@ unsafe fn outer_rows<T: Number, S: Simd<T>, const NV: usize>(args: &Outer<T>) {
 }
 
 #[inline(always)]
-unsafe fn outer_body<T: Number, S: Simd<T>>(args: &Outer<T>) {
+pub(super) unsafe fn outer_body<T: Number, S: Simd<T>>(args: &Outer<T>) {
     unsafe {
         match args.vectors {
             1 => outer_rows::<T, S, 1>(args),
@@ -395,127 +395,4 @@ pub unsafe fn narrow_portable<T: Number>(args: &Gather<T>) {
 /// Every offset of `args` must lie in the buffers that it points into.
 pub unsafe fn outer_portable<T: Number>(args: &Outer<T>) {
     unsafe { outer_body::<T, Portable<T>>(args) }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub use x86::{gather_avx2, gather_avx512, narrow_avx2, narrow_avx512, outer_avx2, outer_avx512};
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::{Gather, Number, Outer, Simd, gather_body, narrow_body, outer_body};
-
-    /// 512-bit registers.
-    pub struct Avx512;
-    /// 256-bit registers.
-    pub struct Avx2;
-
-    /// Sum of the lanes of a register without an instruction for it.
-    #[inline(always)]
-    unsafe fn sum_stored<T: Number, S: Simd<T>, const LANES: usize>(v: S::V) -> T {
-        let mut lanes = [T::ZERO; LANES];
-        unsafe { S::store(lanes.as_mut_ptr(), v) };
-        lanes.into_iter().sum()
-    }
-
-    macro_rules! simd {
-        ($isa:ident, $registers:expr, $t:ty, $v:ty, $lanes:expr, $set:ident, $load:ident, $store:ident, $fma:ident, $sum:expr) => {
-            unsafe impl Simd<$t> for $isa {
-                type V = $v;
-                const LANES: usize = $lanes;
-                const REGISTERS: usize = $registers;
-                #[inline(always)]
-                unsafe fn splat(x: $t) -> $v {
-                    unsafe { $set(x) }
-                }
-                #[inline(always)]
-                unsafe fn load(p: *const $t) -> $v {
-                    unsafe { $load(p) }
-                }
-                #[inline(always)]
-                unsafe fn store(p: *mut $t, v: $v) {
-                    unsafe { $store(p, v) }
-                }
-                #[inline(always)]
-                unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
-                    unsafe { $fma(a, b, c) }
-                }
-                #[inline(always)]
-                unsafe fn sum(v: $v) -> $t {
-                    unsafe { $sum(v) }
-                }
-            }
-        };
-    }
-    simd!(
-        Avx512,
-        32,
-        f32,
-        __m512,
-        16,
-        _mm512_set1_ps,
-        _mm512_loadu_ps,
-        _mm512_storeu_ps,
-        _mm512_fmadd_ps,
-        _mm512_reduce_add_ps
-    );
-    simd!(
-        Avx512,
-        32,
-        f64,
-        __m512d,
-        8,
-        _mm512_set1_pd,
-        _mm512_loadu_pd,
-        _mm512_storeu_pd,
-        _mm512_fmadd_pd,
-        _mm512_reduce_add_pd
-    );
-    simd!(
-        Avx2,
-        16,
-        f32,
-        __m256,
-        8,
-        _mm256_set1_ps,
-        _mm256_loadu_ps,
-        _mm256_storeu_ps,
-        _mm256_fmadd_ps,
-        sum_stored::<f32, Avx2, 8>
-    );
-    simd!(
-        Avx2,
-        16,
-        f64,
-        __m256d,
-        4,
-        _mm256_set1_pd,
-        _mm256_loadu_pd,
-        _mm256_storeu_pd,
-        _mm256_fmadd_pd,
-        sum_stored::<f64, Avx2, 4>
-    );
-
-    macro_rules! entry {
-        ($name:ident, $args:ident, $body:ident, $isa:ident, $features:literal) => {
-            /// The kernel for this instruction set.
-            ///
-            /// # Safety
-            /// As for [`gather_portable`](super::gather_portable), on a machine that has it.
-            #[target_feature(enable = $features)]
-            pub unsafe fn $name<T: Number>(args: &$args<T>)
-            where
-                $isa: Simd<T>,
-            {
-                unsafe { $body::<T, $isa>(args) }
-            }
-        };
-    }
-    entry!(gather_avx512, Gather, gather_body, Avx512, "avx512f");
-    entry!(outer_avx512, Outer, outer_body, Avx512, "avx512f");
-    entry!(narrow_avx512, Gather, narrow_body, Avx512, "avx512f");
-    entry!(narrow_avx2, Gather, narrow_body, Avx2, "avx2,fma");
-    entry!(gather_avx2, Gather, gather_body, Avx2, "avx2,fma");
-    entry!(outer_avx2, Outer, outer_body, Avx2, "avx2,fma");
 }

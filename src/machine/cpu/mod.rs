@@ -3,3 +3,5 @@
 pub mod kernel;
 pub mod parallel;
 pub mod real;
+#[cfg(target_arch = "x86_64")]
+mod x86;

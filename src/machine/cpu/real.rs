@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, DType, Result, bail};
 
 use super::kernel::{Gather, Number, Outer, Portable, gather_portable, narrow_portable, outer_portable, vectors};
 #[cfg(target_arch = "x86_64")]
-use super::kernel::{gather_avx2, gather_avx512, narrow_avx2, narrow_avx512, outer_avx2, outer_avx512};
+use super::x86::{gather_avx2, gather_avx512, narrow_avx2, narrow_avx512, outer_avx2, outer_avx512};
 
 /// `f32` or `f64`.
 pub trait Real: Number {
