@@ -309,7 +309,7 @@ unsafe fn outer_rows<T: Number, S: Simd<T>, const NV: usize>(args: &Outer<T>) {
     let mut row = 0;
     while row < args.rows {
         // Fewer vectors leave registers for more rows: nine are a 3×3 kernel's row over three channels.
-        let left = (args.rows - row).min(((S::REGISTERS - 1) / NV - 1).clamp(ROWS, 9));
+        let left = (args.rows - row).min(if 11 * NV < S::REGISTERS { 9 } else { ROWS });
         unsafe {
             match left {
                 1 => outer_tile::<T, S, 1, NV>(args, row),
