@@ -213,7 +213,10 @@ fn a_checkpoint_has_the_settings_of_an_experiment_and_the_networks_it_says() {
     let with = |at: &str, value: Value| {
         let mut header = header.clone();
         let mut progress: Value = serde_json::from_str(header["__metadata__"]["pgn-bench"].as_str().unwrap()).unwrap();
-        *progress.pointer_mut(at).unwrap() = value;
+        match progress.pointer_mut(at) {
+            Some(there) => *there = value,
+            None => progress[at.trim_start_matches('/')] = value,
+        }
         header["__metadata__"]["pgn-bench"] = progress.to_string().into();
         let header = header.to_string();
         std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()).unwrap();

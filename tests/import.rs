@@ -48,7 +48,7 @@ fn edited(home: &Folder, name: &str, edit: impl Fn(&str, Vec<u8>) -> Vec<u8>) ->
             SimpleFileOptions::default().compression_method(CompressionMethod::Stored),
         )
         .unwrap();
-        to.write_all(&edit(&member.name().unwrap().into_owned(), bytes)).unwrap();
+        to.write_all(&edit(&member.name().unwrap(), bytes)).unwrap();
     }
     to.finish().unwrap();
     path

@@ -107,7 +107,7 @@ fn what_is_no_covariance_gives_no_number() {
     assert!(against("neg.npz", &|_, v| -v).contains("no variance is negative"));
     assert!(against("asym.npz", &|at, v| if at == 1 { v + 1.0 } else { v }).contains("`sigma`[1, 0] is"));
     assert!(against("huge.npz", &|_, v| v * 1e200).contains("products of such numbers overflow"));
-    let indefinite = |at: usize, v: f64| if at % (WIDTH + 1) == 0 { v } else { -2.0 * v };
+    let indefinite = |at: usize, v: f64| if at.is_multiple_of(WIDTH + 1) { v } else { -2.0 * v };
     assert!(against("indefinite.npz", &indefinite).contains("not a covariance: its eigenvalues reach from -"));
     assert!(against("nan.npz", &|_, v| v / 0.0 * 0.0).contains("not finite"));
 }

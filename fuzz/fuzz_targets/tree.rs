@@ -11,7 +11,7 @@ use pgn_bench::data::source::tree::{Holds, Tree, classes, images_of, part, state
 fuzz_target!(|text: &str| {
     let (names, json) = text.split_once("\n\n").unwrap_or((text, ""));
     let (root, mut tree) = (Path::new("set"), Tree::default());
-    names.lines().for_each(|name| tree.add(PathBuf::from(name)));
+    names.lines().for_each(|name| tree.add(PathBuf::from(name), || name.ends_with('!')));
     let images = match tree.holds(root) {
         Ok(Holds::Images(images)) => images,
         Ok(Holds::Tables(paths) | Holds::Environments(paths)) => {
@@ -26,7 +26,7 @@ fuzz_target!(|text: &str| {
         let Ok((below, of)) = images_of(root, images.clone(), split) else { continue };
         assert!(of.iter().all(|image| images.contains(&below.join(image))));
         counted += if split == Split::All { 0 } else { of.len() };
-        for labels in [classes(root, &of), stated(root, json.as_bytes(), &of)].into_iter().flatten().flatten() {
+        for labels in [classes(root, &of), stated(root, json.as_bytes(), &below, &of)].into_iter().flatten().flatten() {
             assert!(labels.of.len() == of.len() && labels.of.iter().all(|&l| usize::from(l) < labels.classes));
         }
     }

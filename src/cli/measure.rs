@@ -101,7 +101,7 @@ impl<'a> Measure<'a> {
             bail!("{name} has {len} images, fewer than -n {n}");
         }
         if n < needed {
-            bail!("{n} images of {name} are measured, and at least {needed} are needed");
+            bail!("{name}: at least {needed} images are needed, and there are {n} to measure");
         }
         Ok(Collection { name, images, n })
     }

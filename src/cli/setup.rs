@@ -100,12 +100,7 @@ pub(super) fn bench(cell: &Cell, weights: &Weights, compute: &Compute) -> Result
     let extractor: Box<dyn Extractor> = match inception {
         Some(inception) => Box::new(inception),
         None => {
-            if train.labelled()? < 2 {
-                bail!(
-                    "{} has no labels, which `extractor: classifier` is trained on: use `extractor: inception`",
-                    train.name
-                );
-            }
+            train.labelled()?;
             let classifier = followed("training the feature classifier", "steps", |progress| {
                 Ok(Classifier::cached(&train, &mut |step, of| progress(step as usize, of as usize))?)
             })?;

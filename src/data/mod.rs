@@ -69,13 +69,24 @@ impl Split {
         ("all", Self::All),
     ];
 
+    /// The split that a folder or file of this name holds, in small letters or capitals.
+    pub fn named(name: &str) -> Option<Self> {
+        match name.to_lowercase().as_str() {
+            "train" => Some(Self::Train),
+            "val" | "valid" | "validation" => Some(Self::Validation),
+            "test" => Some(Self::Test),
+            "unlabeled" => Some(Self::Unlabeled),
+            _ => None,
+        }
+    }
+
     /// The split of a name.
     ///
     /// # Errors
     /// When there is none.
     pub fn parse(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|(n, _)| *n == name);
-        found.map(|(_, split)| split).ok_or_else(|| {
+        let found = Self::ALL.into_iter().find(|(n, _)| *n == name).map(|(_, split)| split);
+        found.or_else(|| Self::named(name)).ok_or_else(|| {
             Error::invalid(format!("unknown split `{name}`; known: {}", Self::ALL.map(|(n, _)| n).join(", ")))
         })
     }
@@ -158,13 +169,13 @@ impl Images {
         Self { side, pixels, labels, classes, name: name.to_owned(), converted, label_fault: None, fingerprint }
     }
 
-    /// Number of classes, for who uses labels; one where images have none.
+    /// Number of classes, for who uses labels.
     ///
     /// # Errors
-    /// When the labels there are cannot be used.
+    /// When there are fewer than two, or the labels cannot be used.
     pub fn labelled(&self) -> Result<usize> {
         match &self.label_fault {
-            None => Ok(self.classes),
+            None => distinct(&self.name, self.classes),
             Some(fault) => Err(Error::invalid(format!("{} has labels that are no classes: {fault}", self.name))),
         }
     }
@@ -350,16 +361,32 @@ fn locate(dataset: &Dataset, split: Split, side: usize) -> Result<Option<ImagesO
     }
 }
 
-/// Number of classes of a split, for who uses labels; one where it has none.
+/// Number of classes of a split, where labels are `used`; else one.
 ///
 /// # Errors
-/// When images elsewhere cannot be opened, or their labels are no classes.
-pub fn classes(dataset: &Dataset, split: Split) -> Result<usize> {
-    match dataset {
-        Dataset::Known(id) if id == "celebahq" || split == Split::Unlabeled => Ok(1),
-        Dataset::Known(_) => Ok(10),
-        Dataset::Elsewhere { path } => Ok(source::part(path, split)?.labels()?.map_or(1, |labels| labels.classes)),
+/// When images elsewhere cannot be opened, or have no classes that are used.
+pub fn classes(dataset: &Dataset, split: Split, used: bool) -> Result<usize> {
+    let name = || format!("{}:{split}", dataset.name());
+    let classes = match dataset {
+        Dataset::Known(id) if id == "celebahq" || split == Split::Unlabeled => 1,
+        Dataset::Known(_) => 10,
+        Dataset::Elsewhere { path } => {
+            let source = source::part(path, split)?;
+            if used { source.labels()?.map_or(1, |labels| labels.classes) } else { 1 }
+        }
+    };
+    if used { distinct(&name(), classes) } else { Ok(1) }
+}
+
+/// Whoever uses labels needs two classes.
+fn distinct(name: &str, classes: usize) -> Result<usize> {
+    if classes < 2 {
+        return Err(Error::invalid(format!(
+            "{name} has no labels of two classes or more, which conditional networks and `extractor: classifier` are trained on: \
+             docs/data.md says where they are looked for"
+        )));
     }
+    Ok(classes)
 }
 
 /// Downloads a data set into the Hugging Face cache, checking every file.

@@ -154,8 +154,7 @@ fn eigen_factor(of: &Mat<f64>) -> Result<Mat<f64>> {
     let (vectors, values) = (eigen.U(), eigen.S().column_vector());
     let d = values.nrows();
     let (lowest, largest) = (values[0], values[d - 1]);
-    // Not a number is refused, too.
-    if !(lowest >= -NEGATIVE * largest) {
+    if lowest.is_nan() || lowest < -NEGATIVE * largest {
         return Err(Error::invalid(format!(
             "not a covariance: its eigenvalues reach from {lowest:e} to {largest:e}, and none of a covariance is negative"
         )));

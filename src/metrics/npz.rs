@@ -224,7 +224,7 @@ fn of_features(path: &Path) -> Result<Statistics> {
         let bytes = rows * d * array.width as u64;
         let part = Header { shape: vec![rows, d], bytes, ..array.clone() };
         let values = part.numbers(file.by_ref().take(bytes)).map_err(bad)?;
-        if values.iter().any(|v| !(v.abs() <= LARGEST)) {
+        if values.iter().any(|v| !v.is_finite() || v.abs() > LARGEST) {
             return Err(bad("holds values that are not finite, or so large that their products overflow".to_owned()));
         }
         sums.add(&Tensor::from_vec(values, (rows as usize, d as usize), &Device::Cpu)?)?;

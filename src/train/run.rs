@@ -114,9 +114,9 @@ pub fn run(results: &Path, cell: &Cell, bench: &Bench, existing: Existing, watch
 /// consequence.
 ///
 /// # Errors
-/// When a conditional cell's data cannot be opened, or has labels that are no classes.
+/// When a cell's data cannot be opened, or a conditional one's has no classes.
 pub fn classes(cell: &Cell) -> Result<usize> {
-    if is_conditional(&cell.arch) { data::classes(&cell.dataset, cell.split) } else { Ok(1) }
+    data::classes(&cell.dataset, cell.split, is_conditional(&cell.arch))
 }
 
 /// The untrained networks of a cell over a data set of `classes` classes, with their optimisers.

@@ -1,7 +1,7 @@
 //! A zip archive of image files, as StyleGAN's tools pack data sets (`dataset.zip`).
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,6 +17,8 @@ use crate::error::{AtPath, Error, Result};
 
 /// Most bytes of a packed file.
 const LONGEST: u64 = 1 << 28;
+/// Most bytes of the record at the end of an archive, with its comment.
+const END: u64 = 22 + u16::MAX as u64;
 
 /// Images of an archive, in order.
 pub struct Zip {
@@ -25,6 +27,23 @@ pub struct Zip {
     /// Folder that the images are below.
     root: PathBuf,
     images: Vec<PathBuf>,
+}
+
+/// How many files the end of an archive says that there are, unless they are so many that it says so elsewhere.
+fn listed(path: &Path) -> Result<Option<usize>> {
+    let mut file = File::open(path).at("open", path)?;
+    let length = file.metadata().at("read", path)?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(END))).at("read", path)?;
+    let mut end = Vec::new();
+    file.take(END).read_to_end(&mut end).at("read", path)?;
+    let record = end.windows(12).rev().find(|w| w.starts_with(b"PK\x05\x06"));
+    Ok(record.map(|w| usize::from(u16::from_le_bytes([w[10], w[11]]))).filter(|&n| n < usize::from(u16::MAX)))
+}
+
+fn begins_image(archive: &mut ZipArchive<BufReader<File>>, name: &str) -> bool {
+    let mut head = Vec::new();
+    let read = archive.by_name(name).map(|file| file.take(tree::HEAD as u64).read_to_end(&mut head));
+    matches!(read, Ok(Ok(_))) && tree::begins_image(&head)
 }
 
 fn bad(path: &Path) -> impl Fn(String) -> Error {
@@ -38,13 +57,17 @@ impl Zip {
     /// When the archive cannot be read, or holds no image, or anything else that is read.
     pub fn open(path: &Path, split: Split) -> Result<Self> {
         let file = BufReader::new(File::open(path).at("open", path)?);
-        let archive = ZipArchive::new(file).map_err(|e| bad(path)(e.to_string()))?;
+        let mut archive = ZipArchive::new(file).map_err(|e| bad(path)(e.to_string()))?;
+        let names = archive.file_names().map(|name| name.map(|name| name.into_owned())).collect::<Result<Vec<_>, _>>();
+        let names = names.map_err(|e| bad(path)(e.to_string()))?;
+        // The library keeps one of those that share a name.
+        if let Some(listed) = listed(path)?.filter(|&listed| listed > names.len()) {
+            let twice = format!("{} of its {listed} files have the names of others", listed - names.len());
+            return Err(Error::content(path, format!("{twice}: pack it anew")));
+        }
         let mut tree = Tree::default();
-        for name in archive.file_names() {
-            let name = name.map_err(|e| bad(path)(e.to_string()))?;
-            if !name.ends_with('/') {
-                tree.add(PathBuf::from(name.as_ref()));
-            }
+        for name in names.iter().filter(|name| !name.ends_with('/')) {
+            tree.add(PathBuf::from(name), || begins_image(&mut archive, name));
         }
         let Holds::Images(images) = tree.holds(path)? else {
             return Err(Error::content(path, "holds no image files: only those are read from an archive"));
@@ -60,7 +83,8 @@ impl Zip {
         let text = name.to_str().unwrap_or_default();
         let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(index) = archive.index_for_name(text) else { return Ok(None) };
-        let packed = archive.by_index(index).map_err(|e| bad(e.to_string()))?;
+        let packed =
+            archive.by_index(index).map_err(|e| bad(format!("{e}; pack it anew, by deflate and without password")))?;
         if packed.size() > LONGEST {
             return Err(bad(format!("has {} bytes, more than {LONGEST}", packed.size())));
         }
@@ -80,11 +104,13 @@ impl Source for Zip {
     }
 
     fn labels(&self) -> Result<Option<Labels>> {
-        let stated = self.root.join(tree::LABELS);
-        match self.read(&stated)? {
-            Some(json) => tree::stated(&self.path.join(stated), &json, &self.images),
-            None => tree::classes(&self.path.join(&self.root), &self.images),
+        for place in tree::places_of_labels(&self.root) {
+            if let Some(json) = self.read(&place)? {
+                let below = self.root.strip_prefix(place.parent().unwrap_or(Path::new(""))).unwrap_or(&self.root);
+                return tree::stated(&self.path.join(&place), &json, below, &self.images);
+            }
         }
+        tree::classes(&self.path.join(&self.root), &self.images)
     }
 
     fn describe(&self, index: usize) -> String {

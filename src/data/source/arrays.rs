@@ -34,7 +34,8 @@ pub struct Arrays {
 
 /// Why an array is not one of images.
 fn size_of_images(of: &Header) -> Result<[usize; 3], String> {
-    let found = format!("holds {} of shape {:?}", of.descr, of.shape);
+    let order = if of.fortran { " in Fortran's order" } else { "" };
+    let found = format!("holds {} of shape {:?}{order}", of.descr, of.shape);
     match of.shape[..] {
         [_, height, width, channels @ (1 | 3 | 4)] if of.kind == Kind::Unsigned && of.width == 1 && !of.fortran => {
             let whole = |n: u64| usize::try_from(n).map_err(|_| found.clone());
@@ -42,7 +43,7 @@ fn size_of_images(of: &Header) -> Result<[usize; 3], String> {
             Room::default().take(size[1], size[0])?;
             Ok(size)
         }
-        _ => Err(format!("{found}, expected images as uint8 [N, height, width, 3]")),
+        _ => Err(format!("{found}, expected images as uint8 [N, height, width, 3], or 1 or 4 channels, in C's order")),
     }
 }
 
@@ -77,7 +78,10 @@ impl Arrays {
                 let able: Vec<&String> = names.iter().filter(able).collect();
                 let [one] = able[..] else {
                     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-                    return Err(bad(format!("which array is that of images? expected `arr_0`; it has: {names}")));
+                    return Err(bad(format!(
+                        "which array is that of images? expected one of {}; it has: {names}",
+                        IMAGES.join(", ")
+                    )));
                 };
                 one.clone()
             }

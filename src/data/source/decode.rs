@@ -2,7 +2,8 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::metadata::Orientation::NoTransforms;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader};
 
 use super::room::Room;
 use super::{Mode, Picture, jpeg};
@@ -10,18 +11,39 @@ use crate::error::{Error, Result};
 
 /// Decodes an image of any format that is read; `what` makes an error of a fault in it. Of an animation it is the first frame.
 pub(crate) fn decode(bytes: &[u8], room: &Room, what: &dyn Fn(String) -> Error) -> Result<Picture> {
-    let decode = if bytes.starts_with(b"\xff\xd8") { jpeg::decode } else { by_library };
+    let decode = match bytes {
+        [] => return Err(what("image cannot be decoded: it is empty".to_owned())),
+        _ if bytes.starts_with(b"version https://git-lfs") => {
+            return Err(what(
+                "image cannot be decoded: it is a pointer of Git LFS, not the image: run `git lfs pull`".to_owned(),
+            ));
+        }
+        _ if bytes.starts_with(b"\xff\xd8") => jpeg::decode,
+        _ => by_library,
+    };
     decode(bytes, room).map_err(|e| what(format!("image cannot be decoded: {e}")))
 }
 
 fn by_library(bytes: &[u8], room: &Room) -> Result<Picture, String> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    let decoder = reader.into_decoder().map_err(|e| e.to_string())?;
+    let format = reader.format();
+    let mut decoder = reader.into_decoder().map_err(refused)?;
     let (width, height) = decoder.dimensions();
-    let size = [height as usize, width as usize];
-    room.take(size[1], size[0])?;
-    let (pixels, mode) = to_rgb(DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?)?;
+    room.take(width as usize, height as usize)?;
+    // Pillow turns a TIFF as its tag says when it opens it, and nothing else.
+    let turn = if format == Some(ImageFormat::Tiff) { decoder.orientation().map_err(refused)? } else { NoTransforms };
+    let mut image = DynamicImage::from_decoder(decoder).map_err(refused)?;
+    image.apply_orientation(turn);
+    let size = [image.height() as usize, image.width() as usize];
+    let (pixels, mode) = to_rgb(image)?;
     Ok(Picture { pixels, size, mode })
+}
+
+fn refused(error: ImageError) -> String {
+    match error {
+        ImageError::Unsupported(what) => format!("{what}; save it as PNG"),
+        other => other.to_string(),
+    }
 }
 
 /// Transparency is dropped, grey is repeated, and of 16 bits the upper eight are kept.

@@ -1,7 +1,8 @@
 //! A tree of image files in a folder.
 
 use std::collections::BTreeSet;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -19,6 +20,8 @@ const LONGEST: u64 = 1 << 30;
 /// Image files below a root, in order.
 pub struct Folder {
     root: PathBuf,
+    /// Folder of the root that the images are below.
+    below: PathBuf,
     images: Vec<PathBuf>,
 }
 
@@ -56,13 +59,23 @@ fn list(root: &Path, below: &Path, entered: &BTreeSet<PathBuf>, tree: &mut Tree)
                 list(root, &path, &entered, tree)?;
             }
         } else if leads_to.is_some_and(|k| k.is_file()) {
-            tree.add(path);
+            tree.add(path, || begins_image(&full));
+        } else if leads_to.is_none() {
+            return Err(Error::content(
+                full,
+                "is a link that leads nowhere: take it out, or bring back what it leads to",
+            ));
         } else if tree::is_image(&path) {
-            let what = if leads_to.is_none() { "a link that leads nowhere" } else { "no file" };
-            return Err(Error::content(full, format!("has the name of an image, but is {what}: take it out")));
+            return Err(Error::content(full, "has the name of an image, but is no file: take it out"));
         }
     }
     Ok(())
+}
+
+fn begins_image(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(tree::HEAD as u64).read_to_end(&mut head));
+    read.is_ok() && tree::begins_image(&head)
 }
 
 /// The bytes of an encoded image.
@@ -78,9 +91,18 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 impl Folder {
-    /// Images by their paths below `root`.
-    pub fn new(root: PathBuf, images: Vec<PathBuf>) -> Self {
-        Self { root, images }
+    /// Images by their paths `below` a folder of `root`.
+    pub fn new(root: PathBuf, below: PathBuf, images: Vec<PathBuf>) -> Self {
+        Self { root, below, images }
+    }
+
+    fn path(&self, image: &Path) -> PathBuf {
+        self.root.join(&self.below).join(image)
+    }
+
+    /// The file that says labels, from the root.
+    fn stated(&self) -> Option<PathBuf> {
+        tree::places_of_labels(&self.below).find(|place| self.root.join(place).is_file())
     }
 }
 
@@ -90,27 +112,28 @@ impl Source for Folder {
     }
 
     fn labels(&self) -> Result<Option<Labels>> {
-        let stated = self.root.join(tree::LABELS);
-        if stated.is_file() {
-            return tree::stated(&stated, &std::fs::read(&stated).at("read", &stated)?, &self.images);
-        }
-        tree::classes(&self.root, &self.images)
+        let Some(stated) = self.stated() else {
+            return tree::classes(&self.root.join(&self.below), &self.images);
+        };
+        let (path, above) = (self.root.join(&stated), stated.parent().unwrap_or(Path::new("")));
+        let below = self.below.strip_prefix(above).unwrap_or(&self.below);
+        tree::stated(&path, &std::fs::read(&path).at("read", &path)?, below, &self.images)
     }
 
     fn describe(&self, index: usize) -> String {
-        self.images.get(index).map_or_else(String::new, |path| name_of(&self.root.join(path)))
+        self.images.get(index).map_or_else(String::new, |image| name_of(&self.path(image)))
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let stated = self.root.join(tree::LABELS);
-        self.images.iter().map(|path| self.root.join(path)).chain(stated.is_file().then_some(stated)).collect()
+        let stated = self.stated().map(|place| self.root.join(place));
+        self.images.iter().map(|image| self.path(image)).chain(stated).collect()
     }
 
     fn batches(&self, indices: Vec<usize>, size: usize) -> Batches<'_> {
         in_chunks(indices, size, |chunk| {
             let room = Room::default();
             let one = |&i: &usize| -> Result<Picture> {
-                let path = self.root.join(&self.images[i]);
+                let path = self.path(&self.images[i]);
                 decode(&read(&path)?, &room, &|m| Error::content(&path, m))
             };
             chunk.par_iter().map(one).collect()

@@ -12,6 +12,7 @@ mod order;
 pub(crate) mod pages;
 pub mod parquet;
 mod room;
+mod thrift;
 pub mod tree;
 
 use std::ffi::OsStr;
@@ -153,7 +154,7 @@ impl Source for Images {
     }
 
     fn labels(&self) -> Result<Option<Labels>> {
-        self.labelled().map(|classes| Some(Labels { of: self.labels.clone(), classes }))
+        Ok(Some(Labels { of: self.labels.clone(), classes: self.classes }))
     }
 
     fn describe(&self, index: usize) -> String {
@@ -235,7 +236,7 @@ pub fn part(path: &Path, split: Split) -> Result<Box<dyn Source>> {
         return Ok(match folder::listed(path)?.holds(path)? {
             Holds::Images(images) => {
                 let (below, images) = tree::images_of(path, images, split)?;
-                Box::new(folder::Folder::new(path.join(below), images))
+                Box::new(folder::Folder::new(path.to_path_buf(), below, images))
             }
             Holds::Tables(tables) => {
                 let tables = tree::part(path, tables, split)?;
@@ -253,7 +254,8 @@ pub fn part(path: &Path, split: Split) -> Result<Box<dyn Source>> {
     }
     if !path.exists() {
         return Err(Error::invalid(format!(
-            "{}: there is no such file or folder, and it is no data set with split such as cifar10:train (known: {})",
+            "{}: there is no such file or folder, and it is no data set with split such as cifar10:train (known: {}); an \
+             experiment names a split as `split: test`",
             name_of(path),
             super::IDS.join(", ")
         )));

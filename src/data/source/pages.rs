@@ -10,11 +10,10 @@ use polars_parquet::parquet::metadata::ColumnChunkMetadata;
 use polars_parquet::parquet::page::CompressedPage;
 use polars_parquet::parquet::read::{get_page_iterator, read_metadata};
 
+use super::thrift::{FILE, Thrift};
 use crate::guard::caught;
 
 const MAGIC: &[u8] = b"PAR1";
-/// Deepest nesting of the footer's structures.
-const DEEPEST: usize = 32;
 /// More than compression shrinks images or result rows.
 const SHRINK: usize = 1 << 6;
 /// What small files may grow by beyond that.
@@ -37,102 +36,7 @@ fn footer(bytes: &[u8]) -> Result<(), String> {
     let Some(tail) = bytes.len().checked_sub(8).filter(|_| ends) else { return Err("no PAR1 at both ends".to_owned()) };
     let length = u32::from_le_bytes([bytes[tail], bytes[tail + 1], bytes[tail + 2], bytes[tail + 3]]) as usize;
     let start = tail.checked_sub(length).filter(|&s| s >= 4).ok_or("its footer is longer than the file")?;
-    let mut walk = Thrift { bytes: &bytes[start..tail], at: 0 };
-    walk.skip(STRUCT, 0).ok_or_else(|| "its footer is damaged".to_owned())
-}
-
-/// Thrift's compact protocol, skipped value by value.
-struct Thrift<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-const STRUCT: u8 = 12;
-
-impl Thrift<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let byte = *self.bytes.get(self.at)?;
-        self.at += 1;
-        Some(byte)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn signed(&mut self) -> Option<i64> {
-        self.varint().map(|n| (n >> 1) as i64 ^ -((n & 1) as i64))
-    }
-
-    /// A whole number in a structure, under the ids of the fields that lead to it.
-    fn field(&mut self, path: &[i64]) -> Option<i64> {
-        let (wanted, rest) = path.split_first()?;
-        let mut id = 0;
-        loop {
-            let head = self.byte()?;
-            match head >> 4 {
-                _ if head == 0 => return None,
-                0 => id = self.signed()?,
-                more => id += i64::from(more),
-            }
-            match head & 15 {
-                4..=6 if id == *wanted && rest.is_empty() => return self.signed(),
-                STRUCT if id == *wanted => return self.field(rest),
-                kind => self.skip(kind, 1)?,
-            }
-        }
-    }
-
-    fn advance(&mut self, n: u64) -> Option<()> {
-        self.at = self.at.checked_add(usize::try_from(n).ok()?).filter(|&at| at <= self.bytes.len())?;
-        Some(())
-    }
-
-    /// Passes over a value of a type; a list has no more elements than bytes are left.
-    fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
-        if depth > DEEPEST {
-            return None;
-        }
-        match kind {
-            1 | 2 => Some(()),
-            3 => self.advance(1),
-            4..=6 => self.varint().map(drop),
-            7 => self.advance(8),
-            8 => {
-                let length = self.varint()?;
-                self.advance(length)
-            }
-            9 | 10 => {
-                let head = self.byte()?;
-                let count = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
-                if count > (self.bytes.len() - self.at) as u64 {
-                    return None;
-                }
-                // A true or false in a list has a byte of its own.
-                let kind = if head & 15 <= 2 { 3 } else { head & 15 };
-                (0..count).try_for_each(|_| self.skip(kind, depth + 1))
-            }
-            STRUCT => loop {
-                let head = self.byte()?;
-                if head == 0 {
-                    return Some(());
-                }
-                if head >> 4 == 0 {
-                    self.varint()?;
-                }
-                self.skip(head & 15, depth + 1)?;
-            },
-            _ => None,
-        }
-    }
+    Thrift { bytes: &bytes[start..tail], at: 0 }.structure(FILE, 0).ok_or_else(|| "its footer is damaged".to_owned())
 }
 
 fn contents(bytes: &Buffer<u8>, wanted: impl Fn(&str) -> bool) -> Result<(), String> {

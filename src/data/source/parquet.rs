@@ -15,7 +15,8 @@ use crate::data::name_of;
 use crate::error::{AtPath, Error, Result};
 use crate::guard::caught;
 
-/// Usual names of the column of images, of which the first that holds some is taken; else the only one that could hold any.
+/// Usual names of the column of images, of which the first that can hold some is taken; else the only one that can, else the first of
+/// texts, which are paths.
 const IMAGES: [&str; 9] = ["img", "image", "images", "jpg", "jpeg", "png", "webp", "image_path", "file_name"];
 /// Usual names of the column of classes.
 const LABELS: [&str; 7] = ["label", "labels", "class", "class_id", "cls", "target", "fine_label"];
@@ -79,15 +80,19 @@ fn holds_images(of: &ArrowDataType) -> bool {
 }
 
 fn image_column(path: &Path, schema: &ArrowSchema) -> Result<String> {
-    let usual = |name: &&&str| schema.get(name).is_some_and(|f| holds_images(&f.dtype) || is_text(&f.dtype));
-    if let Some(name) = IMAGES.iter().find(usual) {
-        return Ok((*name).to_owned());
+    let usual = |able: fn(&ArrowDataType) -> bool| {
+        IMAGES.iter().find(|name| schema.get(name).is_some_and(|f| able(&f.dtype))).map(|name| (*name).to_owned())
+    };
+    if let Some(name) = usual(holds_images) {
+        return Ok(name);
     }
     let able: Vec<&str> = schema.iter_values().filter(|f| holds_images(&f.dtype)).map(|f| f.name.as_str()).collect();
     match able.as_slice() {
         [one] => Ok((*one).to_owned()),
+        [] if usual(is_text).is_some() => Ok(usual(is_text).unwrap_or_default()),
         [] => {
-            let names = schema.iter_names().map(|n| n.as_str()).collect::<Vec<_>>().join(", ");
+            let names: Vec<String> = schema.iter_values().map(|f| format!("{} ({:?})", f.name, f.dtype)).collect();
+            let names = names.join(", ");
             Err(Error::content(path, format!("has no column of images, such as `img` or `image`, only {names}")))
         }
         several => {
@@ -152,7 +157,8 @@ impl Table {
         if let Some(linked) = &self.linked {
             let one = |&row: &usize| {
                 let path = &linked[row];
-                decode(&folder::read(path)?, &room, &|m| Error::content(path, m))
+                let read = folder::read(path).map_err(|e| self.fault(row, e.to_string()))?;
+                decode(&read, &room, &|m| Error::content(path, m))
             };
             return rows.par_iter().map(one).collect();
         }

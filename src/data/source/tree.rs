@@ -13,8 +13,13 @@ use crate::error::{Error, Result};
 pub const IMAGES: [&str; 14] =
     ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"];
 /// Extensions of images that are not.
-const UNREAD: [&str; 14] =
-    ["avif", "heic", "heif", "jxl", "jp2", "j2k", "jpx", "psd", "tga", "exr", "hdr", "svg", "pcx", "dng"];
+const UNREAD: [&str; 32] = [
+    "avif", "avifs", "heic", "heif", "hif", "jxl", "jxr", "jp2", "j2k", "jpc", "jpx", "psd", "tga", "exr", "hdr",
+    "svg", "svgz", "pcx", "dng", "ico", "icns", "cur", "sgi", "ras", "xbm", "pam", "pfm", "qoi", "dds", "dcm", "cr2",
+    "nef",
+];
+/// Bytes that tell what a file is.
+pub const HEAD: usize = 16;
 const TABLE: &str = "parquet";
 /// Left out beside names with a leading dot.
 const LEFT_OUT: [&str; 2] = ["__MACOSX", "@eaDir"];
@@ -61,6 +66,13 @@ pub fn is_image(path: &Path) -> bool {
     IMAGES.contains(&extension(path).as_str())
 }
 
+/// Whether a file that begins so is an image, whatever its name: of a format whose beginning no text has.
+pub fn begins_image(head: &[u8]) -> bool {
+    let webp = head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP");
+    let beginnings: [&[u8]; 5] = [b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*"];
+    webp || beginnings.iter().any(|beginning| head.starts_with(beginning))
+}
+
 fn counts(of: &BTreeMap<(String, PathBuf), usize>) -> String {
     let one = |((extension, folder), n): (&(String, PathBuf), &usize)| {
         let kind = if extension.is_empty() { "without extension".to_owned() } else { format!(".{extension}") };
@@ -75,8 +87,8 @@ fn counts(of: &BTreeMap<(String, PathBuf), usize>) -> String {
 }
 
 impl Tree {
-    /// Takes a file in.
-    pub fn add(&mut self, path: PathBuf) {
+    /// Takes a file in; `is_image` looks into one whose name says nothing.
+    pub fn add(&mut self, path: PathBuf, is_image: impl FnOnce() -> bool) {
         if path.components().any(|part| matches!(part, Component::Normal(name) if is_left_out(name))) {
             return;
         }
@@ -89,7 +101,8 @@ impl Tree {
         } else if path.file_name().is_some_and(|name| name == lmdb::FILE) {
             self.environments.push(parent);
         } else {
-            let others = if UNREAD.contains(&kind.as_str()) { &mut self.unread } else { &mut self.other };
+            let unread = UNREAD.contains(&kind.as_str()) || is_image();
+            let others = if unread { &mut self.unread } else { &mut self.other };
             *others.entry((kind, parent)).or_default() += 1;
         }
     }
@@ -109,12 +122,12 @@ impl Tree {
             return Err(Error::content(root, format!("holds {}: name the one that is meant", there.join(" and "))));
         }
         if !self.unread.is_empty() {
-            let known = format!("images that cannot be read ({})", counts(&self.unread));
+            let known = format!("images of formats or names that are not read ({})", counts(&self.unread));
             let beside = there.first().map(|some| format!("{some} and ")).unwrap_or_default();
             return Err(Error::content(
                 root,
                 format!(
-                    "holds {beside}{known}: convert those to PNG, or take them out; read are {}",
+                    "holds {beside}{known}: convert or rename those, or take them out; read are {}",
                     IMAGES.join(", ")
                 ),
             ));
@@ -153,32 +166,36 @@ fn ordered(images: Vec<PathBuf>) -> Vec<PathBuf> {
     folders.into_values().flatten().collect()
 }
 
-fn split_named(name: &str) -> Option<Split> {
-    match name.to_lowercase().as_str() {
-        "train" => Some(Split::Train),
-        "val" | "valid" | "validation" => Some(Split::Validation),
-        "test" => Some(Split::Test),
-        "unlabeled" => Some(Split::Unlabeled),
-        _ => None,
-    }
-}
-
 /// The first folder of a path, if there is one.
 fn first_folder(path: &Path) -> Option<&OsStr> {
     let mut parts = path.iter();
     parts.next().filter(|_| parts.next().is_some())
 }
 
-/// The split that a path says it is of: by its first folder, or for a Parquet file or environment (`anywhere`) by any folder or the
-/// beginning of its name, as the Hub lays out data sets (`data/train-00000-of-00002.parquet`, `default/train/0000.parquet`).
+/// The split that a path says it is of: by its first folder, or for a Parquet file or environment (`anywhere`) by a word of its name
+/// or of any folder, as the Hub lays out data sets (`data/train-00000-of-00002.parquet`, `default/train/0000.parquet`).
 fn split_of(path: &Path, anywhere: bool) -> Option<Split> {
     if !anywhere {
-        return split_named(&first_folder(path)?.to_string_lossy());
+        return Split::named(&first_folder(path)?.to_string_lossy());
     }
     path.iter().rev().find_map(|part| {
         let part = part.to_string_lossy();
-        split_named(part.split(['-', '.', '_']).next().unwrap_or_default())
+        let mut found: BTreeSet<Split> = part.split(['-', '.', '_']).filter_map(Split::named).collect();
+        found.pop_first().filter(|_| found.is_empty())
     })
+}
+
+/// The folder that all paths are below, where it holds nothing else and is no split: what one packs is often a folder.
+fn lone_folder(paths: &[PathBuf]) -> PathBuf {
+    let mut below = PathBuf::new();
+    while let Some(first) = paths.first().and_then(|p| first_folder(p.strip_prefix(&below).ok()?)) {
+        let next = below.join(first);
+        if Split::named(&first.to_string_lossy()).is_some() || !paths.iter().all(|p| p.starts_with(&next)) {
+            break;
+        }
+        below = next;
+    }
+    below
 }
 
 /// The paths of a split, which is all of them where none says what it is of. A name of a split among other folders is that of a
@@ -191,13 +208,13 @@ fn of_split(root: &Path, paths: Vec<PathBuf>, split: Split, anywhere: bool) -> R
         return Ok((paths, false));
     }
     match outside {
-        Some(other) if found.len() > 1 || anywhere && !found.is_empty() => {
+        Some(other) if !found.is_empty() && (anywhere || found.iter().any(|split| *split != Split::Train)) => {
             let which = format!("holds splits ({}) and beside them {}", names(), name_of(other));
             Err(Error::content(root, format!("{which}: name the split's own folder or file, or take the other out")))
         }
         Some(_) if split == Split::Train => Ok((paths, false)),
         Some(_) => {
-            let what = format!("has no {split} split: that takes folders `train` and `{split}` in it");
+            let what = format!("has no {split} split: that takes a folder or files of this name in it");
             Err(Error::content(root, what))
         }
         None if found.contains(&split) => {
@@ -212,7 +229,14 @@ fn of_split(root: &Path, paths: Vec<PathBuf>, split: Split, anywhere: bool) -> R
 /// # Errors
 /// When there is none, or what is meant is unclear.
 pub fn part(root: &Path, paths: Vec<PathBuf>, split: Split) -> Result<Vec<PathBuf>> {
-    of_split(root, paths, split, true).map(|(paths, _)| paths)
+    let (paths, named) = of_split(root, paths, split, true)?;
+    let folders: BTreeSet<&Path> = paths.iter().filter(|_| named).filter_map(|p| p.parent()).collect();
+    if folders.len() > 1 {
+        let folders: Vec<String> = folders.into_iter().map(name_of).collect();
+        let which = format!("has a {split} split in each of {}: name the folder that is meant", folders.join(", "));
+        return Err(Error::content(root, which));
+    }
+    Ok(paths)
 }
 
 /// Images of a split: the folder that they are below, and their paths below that.
@@ -220,14 +244,16 @@ pub fn part(root: &Path, paths: Vec<PathBuf>, split: Split) -> Result<Vec<PathBu
 /// # Errors
 /// As for [`part`].
 pub fn images_of(root: &Path, paths: Vec<PathBuf>, split: Split) -> Result<(PathBuf, Vec<PathBuf>)> {
-    let (paths, in_folders) = of_split(root, paths, split, false)?;
+    let lone = lone_folder(&paths);
+    let paths = paths.iter().filter_map(|p| p.strip_prefix(&lone).ok()).map(Path::to_path_buf).collect();
+    let (paths, in_folders) = of_split(&root.join(&lone), paths, split, false)?;
     let folders = paths.iter().filter(|_| in_folders).filter_map(|p| first_folder(p)).map(PathBuf::from);
     let mut folders = folders.collect::<BTreeSet<_>>().into_iter();
     match (folders.next(), folders.next()) {
-        (None, _) => Ok((PathBuf::new(), paths)),
+        (None, _) => Ok((lone, paths)),
         (Some(one), None) => {
             let below = paths.iter().filter_map(|p| p.strip_prefix(&one).ok()).map(Path::to_path_buf).collect();
-            Ok((one, below))
+            Ok((lone.join(one), below))
         }
         (Some(one), Some(other)) => {
             let which = format!("holds both {} and {}", name_of(&one), name_of(&other));
@@ -253,23 +279,33 @@ pub fn classes(root: &Path, images: &[PathBuf]) -> Result<Option<Labels>> {
     Labels::new(folders.iter().map(|name| numbers[name] as u64), numbers.len(), &|m| Error::content(root, m)).map(Some)
 }
 
-/// The classes that [`LABELS`] gives images, `{"labels": [["00000/img00000000.png", 6], …]}`; none where it gives none.
+/// Where [`LABELS`] may be that says the classes of images below a folder: in it or above it.
+pub fn places_of_labels(below: &Path) -> impl Iterator<Item = PathBuf> {
+    below.ancestors().map(|folder| folder.join(LABELS))
+}
+
+/// The classes that [`LABELS`] gives images, `{"labels": [["00000/img00000000.png", 6], …]}`; none where it gives none. Images are
+/// `below` a folder of those that it names.
 ///
 /// # Errors
 /// When it is damaged, or leaves an image out.
-pub fn stated(path: &Path, json: &[u8], images: &[PathBuf]) -> Result<Option<Labels>> {
+pub fn stated(path: &Path, json: &[u8], below: &Path, images: &[PathBuf]) -> Result<Option<Labels>> {
     #[derive(serde::Deserialize)]
     struct Stated {
         labels: Option<Vec<(String, u64)>>,
     }
-    let stated: Stated = serde_json::from_slice(json)
+    let stated: Stated = serde_json::from_slice(json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json))
         .map_err(|e| Error::content(path, format!("not labels as [[\"name\", class], …] under `labels`: {e}")))?;
     let Some(stated) = stated.labels else { return Ok(None) };
     let classes = stated.iter().map(|(_, class)| class.saturating_add(1)).max().unwrap_or(1);
+    let number = stated.len();
     let stated: BTreeMap<PathBuf, u64> = stated.into_iter().map(|(name, class)| (PathBuf::from(name), class)).collect();
+    if stated.len() != number {
+        return Err(Error::content(path, format!("has {} names twice", number - stated.len())));
+    }
     let found = images.iter().map(|image| {
         let missing = || Error::content(path, format!("has no label for {}", name_of(image)));
-        stated.get(image).copied().ok_or_else(missing)
+        stated.get(&below.join(image)).copied().ok_or_else(missing)
     });
     let found = found.collect::<Result<Vec<u64>>>()?;
     Labels::new(found, usize::try_from(classes).unwrap_or(usize::MAX), &|m| Error::content(path, m)).map(Some)
@@ -285,7 +321,7 @@ mod tests {
 
     fn holds(of: &[&str]) -> Result<Holds> {
         let mut tree = Tree::default();
-        paths(of).into_iter().for_each(|p| tree.add(p));
+        paths(of).into_iter().for_each(|p| tree.add(p, || false));
         tree.holds(Path::new("set"))
     }
 
@@ -316,7 +352,9 @@ mod tests {
     fn what_would_be_left_out_is_refused_by_extension_and_folder() {
         let refused = said(holds(&["0.png", "1.avif", "a/2.avif", "a/3.avif", "a/4.heic"]));
         assert!(
-            refused.contains("holds 1 images and images that cannot be read (1 .avif, 2 .avif in a, 1 .heic in a)"),
+            refused.contains(
+                "holds 1 images and images of formats or names that are not read (1 .avif, 2 .avif in a, 1 .heic in a)"
+            ),
             "{refused}"
         );
         assert!(said(holds(&["0.png", "a.parquet"])).contains("holds 1 images and 1 Parquet files: name the one"));
@@ -337,6 +375,10 @@ mod tests {
         let classes = ["car/0.png", "train/0.png"];
         assert_eq!(of(&classes, Split::Train).unwrap().1.len(), 2);
         assert!(said(of(&classes, Split::Test)).contains("has no test split"));
+        assert!(said(of(&["training/0.png", "test/0.png"], Split::Train)).contains("beside them training/0.png"));
+        let packed = ["ds/train/a/0.png", "ds/train/b/1.png", "ds/test/a/2.png"];
+        assert_eq!(of(&packed, Split::Train).unwrap(), (PathBuf::from("ds/train"), paths(&["a/0.png", "b/1.png"])));
+        assert_eq!(of(&packed[..2], Split::All).unwrap().0, PathBuf::from("ds"));
         assert!(said(of(&["train/0.png", "test/0.png", "0.png"], Split::Train)).contains("beside them 0.png"));
         assert!(said(of(&["val/0.png", "valid/0.png"], Split::Validation)).contains("names of one split"));
 
@@ -345,6 +387,9 @@ mod tests {
         assert_eq!(part(root, hub.clone(), Split::Train).unwrap(), hub[..2]);
         assert_eq!(part(root, hub.clone(), Split::Test).unwrap(), hub[2..]);
         assert_eq!(part(root, paths(&["default/validation/0000.parquet"]), Split::Validation).unwrap().len(), 1);
+        let configurations = paths(&["a/train-0.parquet", "b/train-0.parquet"]);
+        assert!(said(part(root, configurations, Split::Train)).contains("in each of a, b"));
+        assert_eq!(part(root, paths(&["set-train.parquet", "set-test.parquet"]), Split::Test).unwrap().len(), 1);
         assert_eq!(part(root, paths(&["a.parquet", "b.parquet"]), Split::Train).unwrap().len(), 2);
         assert!(
             said(part(root, paths(&["train.parquet", "b.parquet"]), Split::Train)).contains("beside them b.parquet")
@@ -360,10 +405,17 @@ mod tests {
         assert!(classes(root, &paths(&["0.png"])).unwrap().is_none());
         assert!(said(classes(root, &paths(&["0.png", "a/0.png"]))).contains("both images and folders"));
         let json = br#"{"labels": [["b/0.png", 6], ["a/0.png", 0], ["a/more/1.png", 2]]}"#;
-        let labels = stated(root, json, &images).unwrap().unwrap();
+        let labels = stated(root, json, Path::new(""), &images).unwrap().unwrap();
         assert_eq!((labels.of, labels.classes), (vec![0, 2, 6], 7));
-        assert!(stated(root, br#"{"labels": null}"#, &images).unwrap().is_none());
-        assert!(said(stated(root, br#"{"labels": [["b/0.png", 6]]}"#, &images)).contains("has no label for a/0.png"));
-        assert!(said(stated(root, b"[", &images)).contains("not labels as"));
+        assert!(stated(root, br#"{"labels": null}"#, Path::new(""), &images).unwrap().is_none());
+        assert!(
+            said(stated(root, br#"{"labels": [["b/0.png", 6]]}"#, Path::new(""), &images))
+                .contains("has no label for a/0.png")
+        );
+        assert!(
+            said(stated(root, br#"{"labels": [["a", 6], ["a", 1]]}"#, Path::new(""), &images))
+                .contains("has 1 names twice")
+        );
+        assert!(said(stated(root, b"[", Path::new(""), &images)).contains("not labels as"));
     }
 }
