@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::ImagesOf;
 use super::source::folder::listed;
 use super::source::parquet::Parquet;
-use super::source::{part, tree};
+use super::source::{held, tree};
 use super::{Split, name_of};
 use crate::error::Result;
 use crate::files::cache_folder;
@@ -49,7 +49,7 @@ pub(super) fn split_in(folder: &Path, split: Split, classes: Option<usize>) -> R
             let files: Vec<PathBuf> = tree::part(folder, tables, split)?.iter().map(|t| folder.join(t)).collect();
             Ok(of_parquet(files, classes))
         }
-        _ => part(folder, split).map(ImagesOf::from),
+        others => held(folder, others, split).map(ImagesOf::from),
     }
 }
 

@@ -40,12 +40,6 @@ fn listed(path: &Path) -> Result<Option<usize>> {
     Ok(record.map(|w| usize::from(u16::from_le_bytes([w[10], w[11]]))).filter(|&n| n < usize::from(u16::MAX)))
 }
 
-fn begins_image(archive: &mut ZipArchive<BufReader<File>>, name: &str) -> bool {
-    let mut head = Vec::new();
-    let read = archive.by_name(name).map(|file| file.take(tree::HEAD as u64).read_to_end(&mut head));
-    matches!(read, Ok(Ok(_))) && tree::begins_image(&head)
-}
-
 fn bad(path: &Path) -> impl Fn(String) -> Error {
     move |what| Error::content(path, format!("not a readable zip archive: {what}"))
 }
@@ -67,7 +61,7 @@ impl Zip {
         }
         let mut tree = Tree::default();
         for name in names.iter().filter(|name| !name.ends_with('/')) {
-            tree.add(PathBuf::from(name), || begins_image(&mut archive, name));
+            tree.add(PathBuf::from(name), || archive.by_name(name).is_ok_and(tree::begins_image));
         }
         let Holds::Images(images) = tree.holds(path)? else {
             return Err(Error::content(path, "holds no image files: only those are read from an archive"));
@@ -104,9 +98,8 @@ impl Source for Zip {
     }
 
     fn labels(&self) -> Result<Option<Labels>> {
-        for place in tree::places_of_labels(&self.root) {
+        for (place, below) in tree::places_of_labels(&self.root) {
             if let Some(json) = self.read(&place)? {
-                let below = self.root.strip_prefix(place.parent().unwrap_or(Path::new(""))).unwrap_or(&self.root);
                 return tree::stated(&self.path.join(&place), &json, below, &self.images);
             }
         }

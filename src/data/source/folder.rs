@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -59,7 +58,7 @@ fn list(root: &Path, below: &Path, entered: &BTreeSet<PathBuf>, tree: &mut Tree)
                 list(root, &path, &entered, tree)?;
             }
         } else if leads_to.is_some_and(|k| k.is_file()) {
-            tree.add(path, || begins_image(&full));
+            tree.add(path, || File::open(&full).is_ok_and(tree::begins_image));
         } else if leads_to.is_none() {
             return Err(Error::content(
                 full,
@@ -70,12 +69,6 @@ fn list(root: &Path, below: &Path, entered: &BTreeSet<PathBuf>, tree: &mut Tree)
         }
     }
     Ok(())
-}
-
-fn begins_image(path: &Path) -> bool {
-    let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(tree::HEAD as u64).read_to_end(&mut head));
-    read.is_ok() && tree::begins_image(&head)
 }
 
 /// The bytes of an encoded image.
@@ -100,9 +93,10 @@ impl Folder {
         self.root.join(&self.below).join(image)
     }
 
-    /// The file that says labels, from the root.
-    fn stated(&self) -> Option<PathBuf> {
-        tree::places_of_labels(&self.below).find(|place| self.root.join(place).is_file())
+    /// The file that says labels, and where the images are below its folder.
+    fn stated(&self) -> Option<(PathBuf, &Path)> {
+        let mut places = tree::places_of_labels(&self.below).map(|(place, below)| (self.root.join(place), below));
+        places.find(|(path, _)| path.is_file())
     }
 }
 
@@ -112,12 +106,10 @@ impl Source for Folder {
     }
 
     fn labels(&self) -> Result<Option<Labels>> {
-        let Some(stated) = self.stated() else {
-            return tree::classes(&self.root.join(&self.below), &self.images);
-        };
-        let (path, above) = (self.root.join(&stated), stated.parent().unwrap_or(Path::new("")));
-        let below = self.below.strip_prefix(above).unwrap_or(&self.below);
-        tree::stated(&path, &std::fs::read(&path).at("read", &path)?, below, &self.images)
+        match self.stated() {
+            Some((path, below)) => tree::stated(&path, &std::fs::read(&path).at("read", &path)?, below, &self.images),
+            None => tree::classes(&self.root.join(&self.below), &self.images),
+        }
     }
 
     fn describe(&self, index: usize) -> String {
@@ -125,7 +117,7 @@ impl Source for Folder {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let stated = self.stated().map(|place| self.root.join(place));
+        let stated = self.stated().map(|(path, _)| path);
         self.images.iter().map(|image| self.path(image)).chain(stated).collect()
     }
 

@@ -233,24 +233,7 @@ pub fn elsewhere(path: &Path) -> Result<Box<dyn Source>> {
 /// As for [`elsewhere`], and when there is no such split.
 pub fn part(path: &Path, split: Split) -> Result<Box<dyn Source>> {
     if path.is_dir() && !path.join(lmdb::FILE).is_file() {
-        return Ok(match folder::listed(path)?.holds(path)? {
-            Holds::Images(images) => {
-                let (below, images) = tree::images_of(path, images, split)?;
-                Box::new(folder::Folder::new(path.to_path_buf(), below, images))
-            }
-            Holds::Tables(tables) => {
-                let tables = tree::part(path, tables, split)?;
-                Box::new(parquet::Parquet::open(tables.iter().map(|t| path.join(t)).collect(), None)?)
-            }
-            Holds::Environments(folders) => match tree::part(path, folders, split)?.as_slice() {
-                [one] => Box::new(lmdb::Lmdb::open(&path.join(one))?),
-                several => {
-                    let names: Vec<String> = several.iter().map(|p| name_of(p)).collect();
-                    let several = format!("holds the LMDB environments {}: name the one", names.join(", "));
-                    return Err(Error::content(path, several));
-                }
-            },
-        });
+        return held(path, folder::listed(path)?.holds(path)?, split);
     }
     if !path.exists() {
         return Err(Error::invalid(format!(
@@ -276,4 +259,29 @@ pub fn part(path: &Path, split: Split) -> Result<Box<dyn Source>> {
             "neither a folder of images, nor a zip archive, a Parquet file, an npz of images or an LMDB environment",
         )),
     }
+}
+
+/// Opens the images of a split of a folder that holds these.
+///
+/// # Errors
+/// As for [`part`].
+pub(super) fn held(folder: &Path, holds: Holds, split: Split) -> Result<Box<dyn Source>> {
+    Ok(match holds {
+        Holds::Images(images) => {
+            let (below, images) = tree::images_of(folder, images, split)?;
+            Box::new(folder::Folder::new(folder.to_path_buf(), below, images))
+        }
+        Holds::Tables(tables) => {
+            let tables = tree::part(folder, tables, split)?;
+            Box::new(parquet::Parquet::open(tables.iter().map(|t| folder.join(t)).collect(), None)?)
+        }
+        Holds::Environments(folders) => match tree::part(folder, folders, split)?.as_slice() {
+            [one] => Box::new(lmdb::Lmdb::open(&folder.join(one))?),
+            several => {
+                let names: Vec<String> = several.iter().map(|p| name_of(p)).collect();
+                let several = format!("holds the LMDB environments {}: name the one", names.join(", "));
+                return Err(Error::content(folder, several));
+            }
+        },
+    })
 }

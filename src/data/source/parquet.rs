@@ -87,15 +87,15 @@ fn image_column(path: &Path, schema: &ArrowSchema) -> Result<String> {
         return Ok(name);
     }
     let able: Vec<&str> = schema.iter_values().filter(|f| holds_images(&f.dtype)).map(|f| f.name.as_str()).collect();
-    match able.as_slice() {
-        [one] => Ok((*one).to_owned()),
-        [] if usual(is_text).is_some() => Ok(usual(is_text).unwrap_or_default()),
-        [] => {
+    match (able.as_slice(), usual(is_text)) {
+        ([one], _) => Ok((*one).to_owned()),
+        ([], Some(name)) => Ok(name),
+        ([], None) => {
             let names: Vec<String> = schema.iter_values().map(|f| format!("{} ({:?})", f.name, f.dtype)).collect();
             let names = names.join(", ");
             Err(Error::content(path, format!("has no column of images, such as `img` or `image`, only {names}")))
         }
-        several => {
+        (several, _) => {
             let which = several.join(", ");
             Err(Error::content(
                 path,

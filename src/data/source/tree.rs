@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Labels, lmdb};
@@ -18,8 +19,6 @@ const UNREAD: [&str; 32] = [
     "svg", "svgz", "pcx", "dng", "ico", "icns", "cur", "sgi", "ras", "xbm", "pam", "pfm", "qoi", "dds", "dcm", "cr2",
     "nef",
 ];
-/// Bytes that tell what a file is.
-pub const HEAD: usize = 16;
 const TABLE: &str = "parquet";
 /// Left out beside names with a leading dot.
 const LEFT_OUT: [&str; 2] = ["__MACOSX", "@eaDir"];
@@ -27,7 +26,7 @@ const LEFT_OUT: [&str; 2] = ["__MACOSX", "@eaDir"];
 const SHOWN: usize = 5;
 
 /// The file that says the labels of StyleGAN's data sets.
-pub const LABELS: &str = "dataset.json";
+const LABELS: &str = "dataset.json";
 
 /// Files of a collection by their paths below its root.
 #[derive(Default)]
@@ -66,8 +65,12 @@ pub fn is_image(path: &Path) -> bool {
     IMAGES.contains(&extension(path).as_str())
 }
 
-/// Whether a file that begins so is an image, whatever its name: of a format whose beginning no text has.
-pub fn begins_image(head: &[u8]) -> bool {
+/// Whether a file begins as an image, whatever its name: of a format whose beginning no text has.
+pub fn begins_image(file: impl Read) -> bool {
+    let mut head = Vec::new();
+    if file.take(12).read_to_end(&mut head).is_err() {
+        return false;
+    }
     let webp = head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP");
     let beginnings: [&[u8]; 5] = [b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*"];
     webp || beginnings.iter().any(|beginning| head.starts_with(beginning))
@@ -279,9 +282,9 @@ pub fn classes(root: &Path, images: &[PathBuf]) -> Result<Option<Labels>> {
     Labels::new(folders.iter().map(|name| numbers[name] as u64), numbers.len(), &|m| Error::content(root, m)).map(Some)
 }
 
-/// Where [`LABELS`] may be that says the classes of images below a folder: in it or above it.
-pub fn places_of_labels(below: &Path) -> impl Iterator<Item = PathBuf> {
-    below.ancestors().map(|folder| folder.join(LABELS))
+/// Where [`LABELS`] may be that says the classes of images below a folder, in it or above it; and the folder from there.
+pub fn places_of_labels(below: &Path) -> impl Iterator<Item = (PathBuf, &Path)> {
+    below.ancestors().map(|folder| (folder.join(LABELS), below.strip_prefix(folder).unwrap_or(below)))
 }
 
 /// The classes that [`LABELS`] gives images, `{"labels": [["00000/img00000000.png", 6], …]}`; none where it gives none. Images are
