@@ -7,7 +7,7 @@
 //! * **narrow**: the same sum for at most four output channels, vectorised over k instead of n.
 //! * **outer**: `out[k, n] (+)= Σ_p input[base_p + k] · delta[p, n]`, the weight gradient of one tap.
 //!
-//! Each is written once over [`Simd`] and compiled for AVX-512, AVX2 and plain loops.
+//! Each is a [`Routine`], written once over [`Simd`] and compiled for AVX-512, AVX2 and plain loops.
 
 // Indices, not iterators: the compiler keeps a tile in registers only when it sees constant indices.
 #![allow(clippy::needless_range_loop)]
@@ -29,6 +29,15 @@ macro_rules! number {
     })* };
 }
 number!(f32, f64);
+
+/// Work written once over [`Simd`], for each instruction set to be compiled from.
+pub trait Routine<T: Number> {
+    /// Does it.
+    ///
+    /// # Safety
+    /// Only on a machine that has the instruction set; every offset must lie in the buffer that it points into.
+    unsafe fn run<S: Simd<T>>(&self);
+}
 
 /// Rows (pixels or input channels) of a register tile.
 pub const ROWS: usize = 6;
@@ -201,16 +210,18 @@ unsafe fn gather_tile<T: Number, S: Simd<T>, const NV: usize>(args: &Gather<T>, 
     }
 }
 
-#[inline(always)]
-pub(super) unsafe fn gather_body<T: Number, S: Simd<T>>(args: &Gather<T>) {
-    for pixels in args.pixels.chunks(ROWS) {
-        unsafe {
-            match args.vectors {
-                1 => gather_tile::<T, S, 1>(args, pixels),
-                // The compiler drops what no register would hold.
-                n if n == 2 || vectors(S::REGISTERS) == 2 => gather_tile::<T, S, 2>(args, pixels),
-                3 => gather_tile::<T, S, 3>(args, pixels),
-                _ => gather_tile::<T, S, 4>(args, pixels),
+impl<T: Number> Routine<T> for Gather<'_, T> {
+    #[inline(always)]
+    unsafe fn run<S: Simd<T>>(&self) {
+        for pixels in self.pixels.chunks(ROWS) {
+            unsafe {
+                match self.vectors {
+                    1 => gather_tile::<T, S, 1>(self, pixels),
+                    // The compiler drops what no register would hold.
+                    n if n == 2 || vectors(S::REGISTERS) == 2 => gather_tile::<T, S, 2>(self, pixels),
+                    3 => gather_tile::<T, S, 3>(self, pixels),
+                    _ => gather_tile::<T, S, 4>(self, pixels),
+                }
             }
         }
     }
@@ -255,12 +266,17 @@ unsafe fn narrow_tile<T: Number, S: Simd<T>, const N: usize, const R: usize>(arg
     }
 }
 
-#[inline(always)]
-pub(super) unsafe fn narrow_body<T: Number, S: Simd<T>>(args: &Gather<T>) {
-    if vectors(S::REGISTERS) >= NARROW {
-        unsafe { narrow_rows::<T, S, ROWS>(args) }
-    } else {
-        unsafe { narrow_rows::<T, S, 3>(args) }
+/// A gather of at most [`NARROW`] columns, every segment a multiple of the lanes long, the panel `[columns, row]`.
+pub struct Narrow<'a, T>(pub Gather<'a, T>);
+
+impl<T: Number> Routine<T> for Narrow<'_, T> {
+    #[inline(always)]
+    unsafe fn run<S: Simd<T>>(&self) {
+        if vectors(S::REGISTERS) >= NARROW {
+            unsafe { narrow_rows::<T, S, ROWS>(&self.0) }
+        } else {
+            unsafe { narrow_rows::<T, S, 3>(&self.0) }
+        }
     }
 }
 
@@ -327,14 +343,16 @@ unsafe fn outer_rows<T: Number, S: Simd<T>, const NV: usize>(args: &Outer<T>) {
     }
 }
 
-#[inline(always)]
-pub(super) unsafe fn outer_body<T: Number, S: Simd<T>>(args: &Outer<T>) {
-    unsafe {
-        match args.vectors {
-            1 => outer_rows::<T, S, 1>(args),
-            n if n == 2 || vectors(S::REGISTERS) == 2 => outer_rows::<T, S, 2>(args),
-            3 => outer_rows::<T, S, 3>(args),
-            _ => outer_rows::<T, S, 4>(args),
+impl<T: Number> Routine<T> for Outer<'_, T> {
+    #[inline(always)]
+    unsafe fn run<S: Simd<T>>(&self) {
+        unsafe {
+            match self.vectors {
+                1 => outer_rows::<T, S, 1>(self),
+                n if n == 2 || vectors(S::REGISTERS) == 2 => outer_rows::<T, S, 2>(self),
+                3 => outer_rows::<T, S, 3>(self),
+                _ => outer_rows::<T, S, 4>(self),
+            }
         }
     }
 }
@@ -371,28 +389,4 @@ unsafe impl<T: Number> Simd<T> for Portable<T> {
     unsafe fn sum(v: [T; 8]) -> T {
         v.into_iter().sum()
     }
-}
-
-/// [`Gather`] in plain loops: the readable reference of the vector versions.
-///
-/// # Safety
-/// Every offset of `args` must lie in the buffers that it points into.
-pub unsafe fn gather_portable<T: Number>(args: &Gather<T>) {
-    unsafe { gather_body::<T, Portable<T>>(args) }
-}
-
-/// The narrow kernel in plain loops.
-///
-/// # Safety
-/// As for [`gather_portable`]; at most [`NARROW`] columns, every segment a multiple of the lanes long.
-pub unsafe fn narrow_portable<T: Number>(args: &Gather<T>) {
-    unsafe { narrow_body::<T, Portable<T>>(args) }
-}
-
-/// [`Outer`] in plain loops.
-///
-/// # Safety
-/// Every offset of `args` must lie in the buffers that it points into.
-pub unsafe fn outer_portable<T: Number>(args: &Outer<T>) {
-    unsafe { outer_body::<T, Portable<T>>(args) }
 }

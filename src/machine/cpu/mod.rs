@@ -3,5 +3,6 @@
 pub mod kernel;
 pub mod parallel;
 pub mod real;
+pub mod winograd;
 #[cfg(target_arch = "x86_64")]
 mod x86;

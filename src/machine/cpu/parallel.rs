@@ -40,3 +40,18 @@ pub fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec<T> {
         }
     })
 }
+
+/// Makes `out` of `len` elements, written by tasks in parallel, each given its number and where the elements begin.
+///
+/// New elements are not initialised: the tasks must write each that is read, and no two of them the same.
+pub fn scatter<T: Real>(out: &mut Vec<T>, len: usize, tasks: usize, write: impl Fn(usize, *mut T) + Sync) {
+    struct Shared<T>(*mut T);
+    // SAFETY: tasks write different elements.
+    unsafe impl<T> Sync for Shared<T> {}
+    out.clear();
+    out.reserve(len);
+    let shared = &Shared(out.as_mut_ptr());
+    (0..tasks).into_par_iter().for_each(|task| write(task, shared.0));
+    // SAFETY: any bits are a valid float.
+    unsafe { out.set_len(len) };
+}

@@ -4,9 +4,9 @@ use std::sync::LazyLock;
 
 use candle_core::{CpuStorage, DType, Result, bail};
 
-use super::kernel::{Gather, Number, Outer, Portable, gather_portable, narrow_portable, outer_portable, vectors};
+use super::kernel::{Number, Portable, Routine, vectors};
 #[cfg(target_arch = "x86_64")]
-use super::x86::{gather_avx2, gather_avx512, narrow_avx2, narrow_avx512, outer_avx2, outer_avx512};
+use super::x86;
 
 /// `f32` or `f64`.
 pub trait Real: Number {
@@ -16,22 +16,11 @@ pub trait Real: Number {
     fn vectors() -> usize {
         vectors(if isa() == Isa::Avx2 { 16 } else { 32 })
     }
-    /// Runs the gather kernel on the widest vector unit of this machine.
+    /// Runs a routine on the widest vector unit of this machine.
     ///
     /// # Safety
-    /// Every offset of `args` must lie in the buffers it points into.
-    unsafe fn gather(args: &Gather<Self>);
-    /// Runs the narrow kernel: at most [`NARROW`](super::kernel::NARROW) columns, every segment a multiple of the lanes
-    /// long, the panel `[columns, row]`.
-    ///
-    /// # Safety
-    /// As for [`Real::gather`].
-    unsafe fn narrow(args: &Gather<Self>);
-    /// Runs the outer-product kernel on the widest vector unit of this machine.
-    ///
-    /// # Safety
-    /// As for [`Real::gather`].
-    unsafe fn outer(args: &Outer<Self>);
+    /// Every offset of the routine must lie in the buffer that it points into.
+    unsafe fn run(routine: &impl Routine<Self>);
     /// The mutable elements of a CPU storage of this type.
     ///
     /// # Errors
@@ -106,38 +95,14 @@ macro_rules! real {
                 }
             }
 
-            unsafe fn gather(args: &Gather<Self>) {
+            unsafe fn run(routine: &impl Routine<Self>) {
                 unsafe {
                     match isa() {
                         #[cfg(target_arch = "x86_64")]
-                        Isa::Avx512 => gather_avx512(args),
+                        Isa::Avx512 => x86::avx512(routine),
                         #[cfg(target_arch = "x86_64")]
-                        Isa::Avx2 => gather_avx2(args),
-                        _ => gather_portable(args),
-                    }
-                }
-            }
-
-            unsafe fn narrow(args: &Gather<Self>) {
-                unsafe {
-                    match isa() {
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx512 => narrow_avx512(args),
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx2 => narrow_avx2(args),
-                        _ => narrow_portable(args),
-                    }
-                }
-            }
-
-            unsafe fn outer(args: &Outer<Self>) {
-                unsafe {
-                    match isa() {
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx512 => outer_avx512(args),
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx2 => outer_avx2(args),
-                        _ => outer_portable(args),
+                        Isa::Avx2 => x86::avx2(routine),
+                        _ => routine.run::<Portable<Self>>(),
                     }
                 }
             }

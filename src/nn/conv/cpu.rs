@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::machine::convolution::Dims;
-use crate::machine::cpu::kernel::{Gather, NARROW, Outer, Pixel, ROWS, Segment, Start};
+use crate::machine::cpu::kernel::{Gather, NARROW, Narrow, Outer, Pixel, ROWS, Segment, Start};
 use crate::machine::cpu::parallel::fill;
 use crate::machine::cpu::real::Real;
 
@@ -19,9 +19,11 @@ const GATHERED: usize = 1 << 17;
 /// The same of the weight gradient, which keeps the sums in cache beside it.
 const SCRATCH: usize = 1 << 18;
 /// Channels × taps of a weight block: with 64 output channels in f32 this is 32 KiB, which stays in the first cache.
-const BLOCK: usize = 128;
+pub(super) const BLOCK: usize = 128;
 /// Pixels that the outer-product kernel takes at a time: their output gradients, 32 KiB in f32, stay in the first cache.
-const PIXELS: usize = 128;
+pub(super) const PIXELS: usize = 64;
+/// Tasks of a weight gradient for each thread, at least.
+const TASKS: usize = 4;
 /// Input channels of a weight-gradient task.
 const ROW_BLOCK: usize = 64;
 
@@ -122,15 +124,26 @@ pub(super) struct Plan {
     weight: WeightLayout,
 }
 
-/// Panels of output channels, each `vectors` wide or less: (first channel, channels, vectors).
-fn panels<T: Real>(n: usize, vectors: usize) -> Vec<(usize, usize, usize)> {
+/// A panel of output channels.
+#[derive(Clone, Copy)]
+pub(super) struct Panel {
+    /// Its first channel.
+    pub(super) first: usize,
+    /// Channels.
+    pub(super) columns: usize,
+    /// Vectors that hold them.
+    pub(super) vectors: usize,
+}
+
+/// Panels of output channels, each `vectors` wide or less.
+pub(super) fn panels<T: Real>(n: usize, vectors: usize) -> Vec<Panel> {
     let lanes = T::lanes();
     let width = vectors * lanes;
     (0..n)
         .step_by(width)
         .map(|first| {
             let columns = width.min(n - first);
-            (first, columns, columns.div_ceil(lanes))
+            Panel { first, columns, vectors: columns.div_ceil(lanes) }
         })
         .collect()
 }
@@ -199,9 +212,9 @@ impl Plan {
     fn pack<T: Real>(&self, weights: &[T]) -> Vec<T> {
         let rows = self.rows();
         let panels = panels::<T>(self.n, T::vectors());
-        let mut packed = vec![T::ZERO; panels.iter().map(|p| rows * p.2 * T::lanes()).sum()];
+        let mut packed = vec![T::ZERO; panels.iter().map(|p| rows * p.vectors * T::lanes()).sum()];
         let most = (rows * T::vectors() * T::lanes()).max(1);
-        packed.par_chunks_mut(most).zip(&panels).for_each(|(out, &(first, columns, vectors))| {
+        packed.par_chunks_mut(most).zip(&panels).for_each(|(out, &Panel { first, columns, vectors })| {
             let width = vectors * T::lanes();
             // The taps of a channel lie side by side: they are read together.
             for k in 0..self.k {
@@ -269,13 +282,13 @@ impl Plan {
         pixels: &[Pixel],
         segments: &[Segment],
         packed: &[T],
-        panels: &[(usize, usize, usize)],
+        panels: &[Panel],
         bias: Option<&[T]>,
     ) {
         if self.is_narrow::<T>() {
             // SAFETY: as below.
             return unsafe {
-                T::narrow(&Gather {
+                T::run(&Narrow(Gather {
                     input: input.as_ptr(),
                     output: out.as_mut_ptr(),
                     pixels,
@@ -285,11 +298,11 @@ impl Plan {
                     vectors: 1,
                     columns: self.n,
                     start: bias.map_or(Start::Zero, Start::Bias),
-                });
+                }));
             };
         }
         let mut panel_at = 0;
-        for &(first, columns, vectors) in panels {
+        for &Panel { first, columns, vectors } in panels {
             let mut start = bias.map_or(Start::Zero, |b| Start::Bias(&b[first..first + columns]));
             let mut rest = segments;
             loop {
@@ -302,7 +315,7 @@ impl Plan {
                 // SAFETY: offsets come from the plan, whose pixels and segments stay inside one image and one output image;
                 // `repeat` moves them by whole images of this group.
                 unsafe {
-                    T::gather(&Gather {
+                    T::run(&Gather {
                         input: input.as_ptr(),
                         output: out.as_mut_ptr().add(first),
                         pixels,
@@ -334,52 +347,57 @@ fn repeat(pixels: &[Pixel], images: usize, input_len: usize, output_len: usize) 
         .collect()
 }
 
-/// A block of the weight gradient: kernel rows, some input channels, one panel of output channels.
-struct WeightBlock {
+/// A block of the weight gradient: kernel rows, some input channels, some panels of output channels.
+struct WeightBlock<'a> {
     ky: Range<usize>,
     first: usize,
     rows: usize,
-    panel: (usize, usize, usize),
+    panels: &'a [Panel],
 }
 
 pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     // With few input channels the output gradient is what must be read once, and narrower panels keep the threads busy.
     let few = d.i * d.kernel[0] * d.kernel[1] <= ROW_BLOCK;
     let vectors = if few { 2 } else { T::vectors() };
-    let panel_width = vectors * T::lanes();
     let rows = d.i.div_ceil(d.i.div_ceil(ROW_BLOCK).max(1)).max(1);
     let panels = panels::<T>(d.o, vectors);
-    // All kernel rows in one block, unless that leaves threads without work. Either way sums are the same.
+    // Large blocks read their inputs for many panels, small ones leave no thread without work. Either way sums are the same.
+    let wanted = TASKS * rayon::current_num_threads();
     let tasks = panels.len() * d.i.div_ceil(rows);
-    let kernel_rows = if few || tasks >= rayon::current_num_threads() { d.kernel[0] } else { 1 };
+    let kernel_rows = if few || tasks >= wanted { d.kernel[0] } else { 1 };
+    let whole = panels.len() - usize::from(!d.o.is_multiple_of(vectors * T::lanes()));
+    let groups = wanted.div_ceil(d.i.div_ceil(rows).max(1) * (d.kernel[0] / kernel_rows)).clamp(1, whole.max(1));
+    let (whole, ragged) = panels.split_at(whole);
     let mut blocks = Vec::new();
-    for panel in panels {
-        for first in (0..d.i).step_by(rows) {
+    for first in (0..d.i).step_by(rows) {
+        for panels in whole.chunks(whole.len().div_ceil(groups).max(1)).chain(ragged.chunks(1)) {
             for ky in (0..d.kernel[0]).step_by(kernel_rows) {
-                blocks.push(WeightBlock { ky: ky..ky + kernel_rows, first, rows: rows.min(d.i - first), panel });
+                blocks.push(WeightBlock { ky: ky..ky + kernel_rows, first, rows: rows.min(d.i - first), panels });
             }
         }
     }
     // Outputs are counted in pixels: the stride between them is the block's.
     let phases = Phase::all(&[0, 1].map(|a| forward_axis(d, a)), [d.input[1], d.i], [d.output[1], 1], d.kernel[1]);
-    let parts: Vec<Vec<T>> = blocks.par_iter().map(|b| weight_block(d, &phases, b, x, dy)).collect();
+    let parts: Vec<Vec<Vec<T>>> = blocks.par_iter().map(|b| weight_block(d, &phases, b, x, dy)).collect();
 
     let [kh, kw] = d.kernel;
-    let mut by_panel: Vec<Vec<(&WeightBlock, &[T])>> = vec![Vec::new(); d.o.div_ceil(panel_width)];
-    for (block, part) in blocks.iter().zip(&parts) {
-        by_panel[block.panel.0 / panel_width].push((block, part));
+    let mut by_panel: Vec<Vec<(&WeightBlock, &Panel, &[T])>> = vec![Vec::new(); panels.len()];
+    for (block, parts) in blocks.iter().zip(&parts) {
+        for (panel, part) in block.panels.iter().zip(parts) {
+            by_panel[panel.first / (vectors * T::lanes())].push((block, panel, part));
+        }
     }
     // Each output channel's weights are one contiguous row of the result.
     let row = d.i * kh * kw;
     fill(d.o * row, row, |at, out| {
         let o = at / row;
-        for (block, part) in &by_panel[o / panel_width] {
-            let width = block.panel.2 * T::lanes();
+        for (block, panel, part) in &by_panel[o / (vectors * T::lanes())] {
+            let width = panel.vectors * T::lanes();
             for (n, ky) in block.ky.clone().enumerate() {
                 for kx in 0..kw {
                     for r in 0..block.rows {
                         out[((block.first + r) * kh + ky) * kw + kx] =
-                            part[((n * kw + kx) * block.rows + r) * width + o - block.panel.0];
+                            part[((n * kw + kx) * block.rows + r) * width + o - panel.first];
                     }
                 }
             }
@@ -387,16 +405,17 @@ pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     })
 }
 
-/// `[kernel rows, Kw, rows, panel width]` of one block.
-fn weight_block<T: Real>(d: &Dims, phases: &[Phase], block: &WeightBlock, x: &[T], dy: &[T]) -> Vec<T> {
-    let (first, columns, vectors) = block.panel;
-    let width = vectors * T::lanes();
+/// `[kernel rows, Kw, rows, panel width]` of each panel of a block.
+fn weight_block<T: Real>(d: &Dims, phases: &[Phase], block: &WeightBlock, x: &[T], dy: &[T]) -> Vec<Vec<T>> {
+    let width = |panel: &Panel| panel.vectors * T::lanes();
     let (in_len, out_pixels) = (d.input[0] * d.input[1] * d.i, d.output[0] * d.output[1]);
-    let touched = (d.input[0] * d.input[1] * block.rows).max(out_pixels * width);
+    let widths: usize = block.panels.iter().map(width).sum();
+    let touched = (d.input[0] * d.input[1] * block.rows).max(out_pixels * widths);
     let group = (SCRATCH / touched.max(1)).clamp(1, d.n.max(1));
-    // A full panel is read where it lies; a ragged one from a copy whose missing channels are zero.
-    let ragged = columns != width;
-    let delta_stride = if ragged { width } else { d.o };
+    // A full panel is read where it lies; a ragged one, alone in its block, from a copy whose missing channels are zero.
+    let Panel { first, columns, .. } = block.panels[0];
+    let ragged = block.panels.iter().any(|panel| panel.columns != width(panel));
+    let (delta_stride, delta_first) = if ragged { (widths, first) } else { (d.o, 0) };
     let taps = block.ky.start * d.kernel[1]..block.ky.end * d.kernel[1];
     let work: Vec<_> = phases
         .iter()
@@ -408,35 +427,55 @@ fn weight_block<T: Real>(d: &Dims, phases: &[Phase], block: &WeightBlock, x: &[T
         })
         .collect();
 
-    let mut ragged_delta = if ragged { vec![T::ZERO; group * out_pixels * width] } else { Vec::new() };
-    let mut acc = vec![T::ZERO; taps.len() * block.rows * width];
+    let mut ragged_delta = if ragged { vec![T::ZERO; group * out_pixels * widths] } else { Vec::new() };
+    let mut sums: Vec<Vec<T>> =
+        block.panels.iter().map(|panel| vec![T::ZERO; taps.len() * block.rows * width(panel)]).collect();
+    // Parts of pixels are copied side by side: where they lie, powers of two apart, they would share few lines of the cache.
+    let copies = block.rows < d.i && block.panels.len() > 1;
+    let pitch = work.iter().flat_map(|(runs, _)| runs).map(|run| run.len).max().unwrap_or(0);
+    let mut together = vec![T::ZERO; PIXELS * pitch];
+    let mut packed = [Pixel { input: 0, output: 0 }; PIXELS];
     for (images, delta) in x.chunks(group * in_len).zip(dy.chunks(group * out_pixels * d.o)) {
         let count = images.len() / in_len;
         let delta = if ragged {
-            for (out, d) in ragged_delta.chunks_exact_mut(width).zip(delta.chunks_exact(d.o)) {
+            for (out, d) in ragged_delta.chunks_exact_mut(widths).zip(delta.chunks_exact(d.o)) {
                 out[..columns].copy_from_slice(&d[first..first + columns]);
             }
             ragged_delta.as_slice()
         } else {
-            &delta[first..]
+            delta
         };
         for (phase, (runs, pixels)) in phases.iter().zip(&work) {
             for pixels in pixels[..count * phase.pixels.len()].chunks(PIXELS) {
+                for (n, (packed, pixel)) in packed.iter_mut().zip(pixels).enumerate() {
+                    *packed = Pixel { input: n * pitch, output: pixel.output };
+                }
                 for run in runs {
-                    // SAFETY: the plan's pixels and runs stay inside one image, from the block's first channel on.
-                    unsafe {
-                        T::outer(&Outer {
-                            input: images.as_ptr().add(run.offset + block.first),
-                            delta: delta.as_ptr(),
-                            pixels,
-                            rows: run.len,
-                            vectors,
-                            output: acc.as_mut_ptr().add((run.row - taps.start * block.rows) * width),
-                        });
+                    let (input, pixels) = if !copies {
+                        (&images[run.offset + block.first..], pixels)
+                    } else {
+                        for (to, pixel) in together.chunks_exact_mut(pitch).zip(pixels) {
+                            let from = &images[pixel.input + run.offset + block.first..];
+                            to[..run.len].copy_from_slice(&from[..run.len]);
+                        }
+                        (&together[..], &packed[..pixels.len()])
+                    };
+                    for (panel, sums) in block.panels.iter().zip(&mut sums) {
+                        // SAFETY: the plan's pixels and runs stay inside one image, from the block's first channel on.
+                        unsafe {
+                            T::run(&Outer {
+                                input: input.as_ptr(),
+                                delta: delta.as_ptr().add(panel.first - delta_first),
+                                pixels,
+                                rows: run.len,
+                                vectors: panel.vectors,
+                                output: sums.as_mut_ptr().add((run.row - taps.start * block.rows) * width(panel)),
+                            });
+                        }
                     }
                 }
             }
         }
     }
-    acc
+    sums
 }

@@ -195,6 +195,75 @@ fn single_precision_agrees_with_double() {
     }
 }
 
+/// Of 64 channels and more: 3×3 taps of stride 1, 4×4 of stride 2; sides that leave ragged tiles.
+fn filtered() -> Vec<Case> {
+    let case = |n, size, i, o, kernel, stride, padding| Case {
+        n,
+        size,
+        i,
+        o,
+        kernel: [kernel; 2],
+        spec: ConvSpec { stride, padding },
+    };
+    vec![
+        case(3, [4, 4], 64, 80, 3, 1, [1, 1]),
+        case(2, [9, 6], 64, 64, 3, 1, [0, 1]),
+        case(1, [5, 17], 144, 64, 3, 1, [2, 1]),
+        case(5, [8, 8], 64, 80, 4, 2, [1, 1]),
+        case(2, [11, 14], 80, 64, 4, 2, [0, 1]),
+        case(1, [9, 10], 64, 64, 4, 2, [2, 3]),
+    ]
+}
+
+#[test]
+fn minimal_filtering_is_the_same_sum() {
+    for c in filtered() {
+        let (x, w, b) = (
+            random("x", &[c.n, c.size[0], c.size[1], c.i]),
+            kernel("w", [c.o, c.i, c.kernel[0], c.kernel[1]]),
+            random("b", &[c.o]),
+        );
+        let d = Dims::new("test", c.n, c.size, w.shape(), c.spec).unwrap();
+        let dy = random("dy", &d.output_dims());
+        let read = |t: &Tensor| t.to_device(&candle_core::Device::Cpu).unwrap().flatten_all().unwrap().to_vec1::<f64>();
+        let single = |v: &[f64]| v.iter().map(|&v| v as f32).collect::<Vec<_>>();
+        let (x64, w64, b64, dy64) =
+            (read(&x).unwrap(), read(&w.tensor().unwrap()).unwrap(), read(&b).unwrap(), read(&dy).unwrap());
+        let (x32, w32, b32, dy32) = (single(&x64), single(&w64), single(&b64), single(&dy64));
+        assert!(winograd::applies::<f32>(&d) && !winograd::applies::<f64>(&d));
+        // Relative to the largest value, double and single precision.
+        let check = |want: &[f64], double: &[f64], single: &[f32]| {
+            let largest = want.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+            let error = |of: &dyn Fn(usize) -> f64| {
+                (0..want.len()).map(|k| (of(k) - want[k]).abs()).fold(0.0, f64::max) / largest
+            };
+            assert_eq!((want.len(), want.len()), (double.len(), single.len()));
+            let errors = [error(&|k| double[k]), error(&|k| f64::from(single[k]))];
+            assert!(errors[0] < 1e-14 && errors[1] < 1e-5, "{errors:?}");
+        };
+        let nothing = |_: usize, _: &mut [f64]| {};
+        let nothing32 = |_: usize, _: &mut [f32]| {};
+        let want = naive(&c, &x, &w, &d.output_dims()).broadcast_add(&b).unwrap();
+        let plan = winograd::Plan::forward(&d);
+        check(
+            &read(&want).unwrap(),
+            &plan.run(&x64, &w64, Some(&b64), d.n, nothing),
+            &plan.run(&x32, &w32, Some(&b32), d.n, nothing32),
+        );
+        let plan = winograd::Plan::input_grad(&d);
+        check(
+            &cpu::Plan::input_grad(&d).run(&dy64, &w64, None, d.n, nothing),
+            &plan.run(&dy64, &w64, None, d.n, nothing),
+            &plan.run(&dy32, &w32, None, d.n, nothing32),
+        );
+        check(
+            &cpu::weight_grad(&d, &x64, &dy64),
+            &winograd::weight_grad(&d, &x64, &dy64),
+            &winograd::weight_grad(&d, &x32, &dy32),
+        );
+    }
+}
+
 #[test]
 fn linear_is_a_matrix_product() {
     let (x, w, b) = (random("x", &[7, 37]), random("w", &[5, 37]), random("b", &[5]));
