@@ -3,9 +3,10 @@ double backward, and the cost of a method against no method; with --kernels each
 Inception features against torch-fidelity and the Fréchet distance against scipy.
 
     python compare.py --binaries target/release/examples [--pairs 7] [--only cnn32:pgn:critic] [--kernels] [--weights FILE]
+    python compare.py --binaries target/release/examples --isa avx2 [--kernels]
     python compare.py --binaries target/release/examples --device cuda [--precision tf32] [--burst 20] [--compile]
 
-Each side runs in a process of its own with the same number of threads. Ratios are pgn-bench's time over the peer's; for
+Each side runs in a process of its own with the same number of threads, limited to the same instruction set with --isa. Ratios are pgn-bench's time over the peer's; for
 kernels, pgn-bench's rate over the peer's. On a GPU the peer's memory is what its tensors took at most, ours what was in use
 at most, workspaces included in both. Needs: pip install torch numpy scipy safetensors torch-fidelity, and cargo.
 """
@@ -30,15 +31,21 @@ GPU_CASES = [(arch, "pgn", "whole") for arch in ("cnn32", "resnet32", "biggan32"
     ("resnet32", "pgn", "critic"), ("resnet32", "pgn", "generator"),
 ]
 METHOD_COST = [("cnn32", "pgn", "none"), ("resnet32", "pgn", "none")]
+ISAS = {"native": {}, "avx2": {"PGN_BENCH_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2",
+                               "MKL_ENABLE_INSTRUCTIONS": "AVX2"}}
 
 
-def run(command, threads):
-    env = dict(os.environ, RAYON_NUM_THREADS=str(threads))
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout.splitlines()[-1])
+def environment(args):
+    return dict(os.environ, RAYON_NUM_THREADS=str(args.threads), **ISAS[args.isa])
+
+
+def run(command, args):
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment(args))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare(name, peer, ours, args):
-    pairs = [(run(peer, args.threads), run(ours, args.threads)) for _ in range(args.pairs)]
+    pairs = [(run(peer, args), run(ours, args)) for _ in range(args.pairs)]
     theirs, mine = ([side["median_s"] for side in sides] for sides in zip(*pairs))
     ratios = sorted(o / t for t, o in zip(theirs, mine))
     memory = "–"
@@ -52,7 +59,7 @@ def kernel_seconds(args):
     """Of our kernels, by shape and pass."""
     shapes = json.loads((Path(__file__).parent.with_name("shapes.json")).read_text())
     with tempfile.TemporaryDirectory() as home:
-        env = dict(os.environ, RAYON_NUM_THREADS=str(args.threads), CRITERION_HOME=home)
+        env = dict(environment(args), CRITERION_HOME=home)
         subprocess.run(["cargo", "bench", "--locked", "--quiet", "--bench", "kernels", "--", "(gradient|forward)$"],
                        check=True, capture_output=True, env=env)
         return {s["name"]: {name: json.loads((Path(home) / s["name"] / name / "new" / "estimates.json").read_text())
@@ -63,7 +70,7 @@ def kernel_seconds(args):
 def kernels(args):
     layouts = {"": [], ", channels last": ["--channels-last"]}
     script = [sys.executable, str(Path(__file__).with_name("kernels.py")), "--threads", str(args.threads)]
-    pairs = [([run(script + flags, args.threads) for flags in layouts.values()], kernel_seconds(args))
+    pairs = [([run(script + flags, args) for flags in layouts.values()], kernel_seconds(args))
              for _ in range(args.pairs)]
     print("\n| rate over oneDNN's | " + " | ".join(f"{name}{layout}" for layout in layouts for name in pairs[0][1]["cnn32 main.2"])
           + " |\n|---|---|---|---|---|---|---|")
@@ -79,6 +86,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--repeat", type=int, default=3, help="rounds timed in each process")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--isa", choices=ISAS, default="native", help="instruction set of both sides")
     parser.add_argument("--only", default="", help="ARCH:METHOD:WHAT, inception or fid; any part of it")
     parser.add_argument("--weights", help="Inception weights with pytorch-fid's names (.safetensors)")
     parser.add_argument("--kernels", action="store_true", help="only the convolution kernels")
