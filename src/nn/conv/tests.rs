@@ -38,6 +38,7 @@ fn cases() -> Vec<Case> {
         case(2, [6, 6], 3, 32, [4, 4], 2, [1, 1]),
         case(5, [4, 4], 48, 1, [4, 4], 1, [0, 0]),
         case(40, [8, 8], 7, 9, [3, 3], 1, [1, 1]),
+        case(4, [12, 9], 64, 64, [3, 3], 1, [1, 1]),
     ]
 }
 
@@ -172,10 +173,12 @@ fn bfloat16_rounds_operands_and_results() {
 
 #[test]
 fn single_precision_agrees_with_double() {
-    // cuDNN may take an algorithm that rounds more often, such as Winograd's.
-    let tolerance = if device().is_cpu() { 1e-6 } else { 1e-5 };
     for c in cases() {
         let (x, w, dy) = tensors(&c);
+        // Minimal filtering rounds more often, and cuDNN may take it anywhere.
+        let d = Dims::new("test", c.n, c.size, w.shape(), c.spec).unwrap();
+        let filtered = winograd::applies::<f32>(&d, Pass::Forward);
+        let tolerance = if device().is_cpu() && !filtered { 1e-6 } else { 1e-5 };
         let single = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
         let back = |t: Tensor| {
             assert_eq!(t.dtype(), DType::F32);
@@ -230,7 +233,6 @@ fn minimal_filtering_is_the_same_sum() {
         let (x64, w64, b64, dy64) =
             (read(&x).unwrap(), read(&w.tensor().unwrap()).unwrap(), read(&b).unwrap(), read(&dy).unwrap());
         let (x32, w32, b32, dy32) = (single(&x64), single(&w64), single(&b64), single(&dy64));
-        assert!(winograd::applies::<f32>(&d) && !winograd::applies::<f64>(&d));
         // Relative to the largest value.
         let check = |name: &str, want: &[f64], double: &[f64], single: &[f32], direct: &[f32]| {
             let largest = want.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
