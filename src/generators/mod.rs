@@ -297,7 +297,7 @@ impl Generator {
             beta = product(labels, &beta)?;
             more = 1.0;
         }
-        batch_norm_relu(x, Affine { gamma: &gamma, beta: &beta, more }, statistics, BATCH_NORM_EPSILON)
+        batch_norm_relu(x, None, Affine { gamma: &gamma, beta: &beta, more }, statistics, BATCH_NORM_EPSILON)
     }
 
     /// Adds the gradient of ⟨`cotangent`, images⟩ in every parameter to `gradients`; `pass` must have used the batch's
@@ -336,7 +336,7 @@ impl Generator {
                     };
                     let [gamma, beta] = [into.get(norm.gamma)?, into.get(norm.beta)?];
                     let whole = (!norm.conditional).then_some([&gamma, &beta]);
-                    let (dx, of_images) = batch_norm_relu_grad(&dy, &x, &coefficients, whole, before(layers, i))?;
+                    let (dx, of_images) = batch_norm_relu_grad(&dy, &x, &coefficients, None, whole, before(layers, i))?;
                     if let Some([of_gamma, of_beta]) = of_images {
                         let labels = classes(&pass.labels)?;
                         add_transposed_product(labels, &of_gamma, &gamma)?;
