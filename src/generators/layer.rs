@@ -71,6 +71,17 @@ pub enum Layer {
     Residual { main: Vec<Layer>, shortcut: Vec<Layer> },
 }
 
+impl Layer {
+    /// Whether it begins with a batch normalisation.
+    pub fn normalises(&self) -> bool {
+        match self {
+            Self::BatchNormRelu(_) => true,
+            Self::Residual { main, .. } => main.first().is_some_and(Self::normalises),
+            _ => false,
+        }
+    }
+}
+
 /// Declares layers and their parameters.
 #[derive(Default)]
 pub struct NetBuilder {

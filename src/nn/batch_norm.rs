@@ -1,88 +1,68 @@
-//! Batch normalisation followed by ReLU, the pair every generator block opens with: one pass over the data each way.
+//! Batch normalisation followed by ReLU, the pair every generator block opens with: one pass over the data each way, where the
+//! convolution beside it has noted the sums that it needs ([`Tally`]), and two where not.
 //! Ioffe and Szegedy 2015; ε and running statistics as PyTorch's `BatchNorm2d` (the running variance is the unbiased one).
 //! Scale and shift are those of the channel or, in a class-conditional network, of the image and the channel.
 
 use candle_core::{DType, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
 use super::activation::add_assign;
 use super::kernel::Next;
-use super::op::{Made, Op, View, apply, either, same_dims};
+use super::op::{Made, Op, View, apply, either, elements, same_dims};
 use super::store::overwrite;
+use super::tally::{Tally, combined, grad_sums, moments};
 use crate::machine::call::Array;
 use crate::machine::cpu::parallel::fill;
 use crate::machine::cpu::real::{Real, vectorised};
 use crate::machine::tape::Tape;
 use crate::words;
 
-/// Rows a partial sum covers: fixed, so that results do not depend on the number of threads.
-const ROWS: usize = 1024;
-
-fn channels(name: &str, dims: &[usize]) -> Result<usize> {
+/// Images, rows of each, channels.
+fn images(name: &str, dims: &[usize]) -> Result<[usize; 3]> {
     match dims {
-        &[.., c] if !dims.contains(&0) => Ok(c),
+        &[n, .., c] if !dims.contains(&0) => Ok([n, dims.iter().product::<usize>() / n / c, c]),
         dims => bail!("{name}: expected a non-empty [N, H, W, C], got {dims:?}"),
     }
 }
 
-/// Sums over the rows of each of `groups` groups of `rows` rows, in f64, of `f(row index, group, row's partial sums)`:
-/// `[groups, width]`.
-fn row_sums<T: Real>([groups, rows]: [usize; 2], width: usize, f: impl Fn(usize, usize, &mut [T]) + Sync) -> Vec<f64> {
-    let blocks = rows.div_ceil(ROWS);
-    let parts: Vec<Vec<T>> = (0..groups * blocks)
-        .into_par_iter()
-        .map(|part| {
-            let (group, block) = (part / blocks, part % blocks);
-            let mut sum = vec![T::ZERO; width];
-            vectorised(|| {
-                for row in block * ROWS..((block + 1) * ROWS).min(rows) {
-                    f(group * rows + row, group, &mut sum);
-                }
-            });
-            sum
-        })
-        .collect();
-    parts.chunks(blocks).flat_map(|parts| (0..width).map(move |k| parts.iter().map(|p| p[k].to_f64()).sum())).collect()
-}
-
 /// How images and their coefficients `[G + more, 2, C]` fit: groups, rows of each, channels.
 fn grouped(name: &str, x: &[usize], coefficients: &[usize], more: usize) -> Result<[usize; 3]> {
-    let c = channels(name, x)?;
-    let Some(groups) = coefficients.first().and_then(|g| g.checked_sub(more)).filter(|&g| g == 1 || g == x[0]) else {
+    let [n, rows, c] = images(name, x)?;
+    let Some(groups) = coefficients.first().and_then(|g| g.checked_sub(more)).filter(|&g| g == 1 || g == n) else {
         bail!("{name}: coefficients of shape {coefficients:?} for {x:?}")
     };
     same_dims(name, &[groups + more, 2, c], coefficients)?;
-    Ok([groups, x.iter().product::<usize>() / c / groups, c])
+    Ok([groups, n / groups * rows, c])
 }
 
-struct Moments;
+/// Of an image's group the scale and shift, then what all groups share.
+fn of_image<T>(coefficients: &[T], [groups, c]: [usize; 2], image: usize) -> [&[T]; 4] {
+    let part = |k: usize| &coefficients[k * c..][..c];
+    let group = if groups == 1 { 0 } else { image };
+    [part(2 * group), part(2 * group + 1), part(2 * groups), part(2 * groups + 1)]
+}
 
-impl Op<1> for Moments {
+struct Moments<'a>(Option<&'a Tally>);
+
+impl Op<1> for Moments<'_> {
     const NAME: &'static str = "channel_moments";
     fn cpu<T: Real>(&self, [x]: [View<T>; 1]) -> Made<T> {
-        let c = channels(Self::NAME, x.dims)?;
-        let rows = x.data.len() / c;
-        let mean: Vec<T> = row_sums([1, rows], c, |r, _, sum: &mut [T]| {
-            for (s, &v) in sum.iter_mut().zip(&x.data[r * c..]) {
-                *s += v;
+        let [n, rows, c] = images(Self::NAME, x.dims)?;
+        let notes = match self.0 {
+            Some(tally) => tally.notes(n, c)?,
+            None => {
+                let len = rows * c;
+                Tally::of(n, |image| moments(&x.data[image * len..][..len], c)).notes(n, c)?
             }
-        })
-        .iter()
-        .map(|s| T::from_f64(s / rows as f64))
-        .collect();
-        let var = row_sums([1, rows], c, |r, _, sum: &mut [T]| {
-            for ((s, &v), &m) in sum.iter_mut().zip(&x.data[r * c..]).zip(&mean) {
-                *s += (v - m) * (v - m);
-            }
-        });
-        let var: Vec<T> = var.iter().map(|s| T::from_f64(s / rows as f64)).collect();
-        Ok(([mean, var].concat(), Shape::from((2, c))))
+        };
+        let mut all = combined(&notes.into_iter().map(|note| (rows, note)).collect::<Vec<_>>(), c);
+        all[c..].iter_mut().for_each(|squares| *squares /= (n * rows) as f64);
+        Ok((all.into_iter().map(T::from_f64).collect(), Shape::from((2, c))))
     }
     // One pass over x: sums in double have the bits that the difference of two squares takes away.
     fn device(&self, tape: &Tape, [x]: [Array; 1]) -> Result<Tensor> {
-        let c = channels(Self::NAME, x.dims)?;
+        let [n, rows, c] = images(Self::NAME, x.dims)?;
         let out = tape.alloc(&[2, c])?;
-        tape.column_sums(Self::NAME, [1, x.len() / c, c], x, words![tape.memory(&out)?])?;
+        tape.column_sums(Self::NAME, [1, n * rows, c], x, words![tape.memory(&out)?])?;
         Ok(out)
     }
 }
@@ -90,18 +70,28 @@ impl Op<1> for Moments {
 /// Coefficients `[G, 2, C]`: scale, shift.
 struct Apply;
 
+/// Inlined by force: it has to be compiled for the vector unit that [`vectorised`] chose.
+#[inline(always)]
+fn apply_to<T: Real>(x: &[T], scale: &[T], shift: &[T], out: &mut [T]) {
+    let c = scale.len();
+    let shift = &shift[..c];
+    for (x, out) in x.chunks_exact(c).zip(out.chunks_exact_mut(c)) {
+        for k in 0..c {
+            let y = x[k] * scale[k] + shift[k];
+            out[k] = if y > T::ZERO { y } else { T::ZERO * y };
+        }
+    }
+}
+
 impl Op<2> for Apply {
     const NAME: &'static str = "batch_norm_relu";
     fn cpu<T: Real>(&self, [x, coefficients]: [View<T>; 2]) -> Made<T> {
-        let [_, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 0)?;
-        let out = fill(x.data.len(), c * ROWS, |at, out| {
-            for (n, (out, x)) in out.chunks_exact_mut(c).zip(x.data[at..].chunks_exact(c)).enumerate() {
-                let (scale, shift) = coefficients.data[(at / c + n) / rows * 2 * c..][..2 * c].split_at(c);
-                for k in 0..c {
-                    let y = x[k] * scale[k] + shift[k];
-                    out[k] = if y > T::ZERO { y } else { T::ZERO * y };
-                }
-            }
+        let [groups, _, c] = grouped(Self::NAME, x.dims, coefficients.dims, 0)?;
+        let image = x.data.len() / x.dims[0];
+        let out = fill(x.data.len(), image, |at, out| {
+            let group = if groups == 1 { 0 } else { at / image };
+            let (scale, shift) = coefficients.data[2 * group * c..][..2 * c].split_at(c);
+            vectorised(|| apply_to(&x.data[at..], scale, shift, out));
         });
         Ok((out, Shape::from(x.dims)))
     }
@@ -113,52 +103,63 @@ impl Op<2> for Apply {
 
 /// Coefficients `[G + 1, 2, C]`: scale, shift of each group; mean, inverse deviation. Sums `[G, 2, C]`: of the gradient
 /// where the ReLU lets it pass, and of it times the normalised input.
-struct GradSums;
+struct GradSums<'a>(Option<&'a Tally>);
 
-impl Op<3> for GradSums {
+impl Op<3> for GradSums<'_> {
     const NAME: &'static str = "batch_norm_relu_grad_sums";
     fn cpu<T: Real>(&self, [dy, x, coefficients]: [View<T>; 3]) -> Made<T> {
         same_dims(Self::NAME, x.dims, dy.dims)?;
-        let [groups, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 1)?;
-        let co: Vec<&[T]> = coefficients.data.chunks_exact(c).collect();
-        let (mean, inverse) = (co[2 * groups], co[2 * groups + 1]);
-        let sums = row_sums([groups, rows], 2 * c, |r, group, sum: &mut [T]| {
-            let (x, dy) = (&x.data[r * c..][..c], &dy.data[r * c..][..c]);
-            let (scale, shift) = (co[2 * group], co[2 * group + 1]);
-            let (beta, gamma) = sum.split_at_mut(c);
-            for k in 0..c {
-                let d = if x[k] * scale[k] + shift[k] > T::ZERO { dy[k] } else { T::ZERO };
-                beta[k] += d;
-                gamma[k] += d * (x[k] - mean[k]) * inverse[k];
+        let [groups, _, c] = grouped(Self::NAME, x.dims, coefficients.dims, 1)?;
+        let (n, len) = (x.dims[0], x.data.len() / x.dims[0]);
+        let notes = match self.0 {
+            Some(tally) => tally.notes(n, c)?,
+            None => {
+                let of_images = Tally::of(n, |image| {
+                    let (at, co) = (image * len..(image + 1) * len, of_image(coefficients.data, [groups, c], image));
+                    grad_sums(&dy.data[at.clone()], &x.data[at], co)
+                });
+                of_images.notes(n, c)?
             }
-        });
-        Ok((sums.into_iter().map(T::from_f64).collect(), Shape::from((groups, 2, c))))
+        };
+        let sum = |notes: &[Vec<f64>]| {
+            (0..2 * c).map(|k| T::from_f64(notes.iter().map(|note| note[k]).sum())).collect::<Vec<_>>()
+        };
+        Ok((notes.chunks(n / groups).flat_map(sum).collect(), Shape::from((groups, 2, c))))
     }
 }
 
 /// Coefficients `[G + 2, 2, C]`: those of [`GradSums`], then what the batch's mean and its deviation pass back.
 struct InputGrad;
 
+/// Inlined as [`apply_to`]. Coefficients: scale, shift, mean, by deviation over deviation.
+#[inline(always)]
+fn input_grad_to<T: Real>(dy: &[T], x: &[T], coefficients: [&[T]; 4], by_mean: &[T], out: &mut [T]) {
+    let [scale, shift, mean, slope] = coefficients;
+    let rows = dy.chunks_exact(scale.len()).zip(x.chunks_exact(scale.len()));
+    for (out, (dy, x)) in out.chunks_exact_mut(scale.len()).zip(rows) {
+        let coefficients = scale.iter().zip(shift).zip(mean).zip(slope).zip(by_mean);
+        for (((out, &dy), &x), ((((&scale, &shift), &mean), &slope), &by_mean)) in
+            out.iter_mut().zip(dy).zip(x).zip(coefficients)
+        {
+            let d = if x * scale + shift > T::ZERO { dy } else { T::ZERO };
+            *out = scale * d - by_mean - (x - mean) * slope;
+        }
+    }
+}
+
 impl Op<3> for InputGrad {
     const NAME: &'static str = "batch_norm_relu_input_grad";
     fn cpu<T: Real>(&self, [dy, x, coefficients]: [View<T>; 3]) -> Made<T> {
         same_dims(Self::NAME, x.dims, dy.dims)?;
-        let [groups, rows, c] = grouped(Self::NAME, x.dims, coefficients.dims, 2)?;
-        let co: Vec<&[T]> = coefficients.data.chunks_exact(c).collect();
-        let &[mean, inverse, by_mean, by_deviation] = &co[2 * groups..] else {
-            bail!("{}: coefficients of shape {:?}", Self::NAME, coefficients.dims)
-        };
-        let out = fill(x.data.len(), c * ROWS, |at, out| {
-            let pairs = x.data[at..].chunks_exact(c).zip(dy.data[at..].chunks_exact(c));
-            for (n, (out, (x, dy))) in out.chunks_exact_mut(c).zip(pairs).enumerate() {
-                let group = (at / c + n) / rows;
-                let (scale, shift) = (co[2 * group], co[2 * group + 1]);
-                for k in 0..c {
-                    let d = if x[k] * scale[k] + shift[k] > T::ZERO { dy[k] } else { T::ZERO };
-                    let normed = (x[k] - mean[k]) * inverse[k];
-                    out[k] = scale[k] * d - by_mean[k] - normed * by_deviation[k];
-                }
-            }
+        let [groups, _, c] = grouped(Self::NAME, x.dims, coefficients.dims, 2)?;
+        let image = x.data.len() / x.dims[0];
+        let (by_mean, by_deviation) = coefficients.data[2 * (groups + 1) * c..].split_at(c);
+        let inverse = of_image(coefficients.data, [groups, c], 0)[3];
+        let slope: Vec<T> = by_deviation.iter().zip(inverse).map(|(&by, &inverse)| by * inverse).collect();
+        let out = fill(x.data.len(), image, |at, out| {
+            let [scale, shift, mean, _] = of_image(coefficients.data, [groups, c], at / image);
+            let co = [scale, shift, mean, &slope];
+            vectorised(|| input_grad_to(&dy.data[at..], &x.data[at..], co, by_mean, out));
         });
         Ok((out, Shape::from(x.dims)))
     }
@@ -169,7 +170,12 @@ impl Op<3> for InputGrad {
 /// # Errors
 /// On an empty or non-contiguous tensor, or a dtype other than F32 and F64.
 pub fn channel_moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
-    let both = apply(&Moments, [x])?;
+    moments_of(x, None)
+}
+
+/// [`channel_moments`], which may have been noted.
+fn moments_of(x: &Tensor, noted: Option<&Tally>) -> Result<(Tensor, Tensor)> {
+    let both = apply(&Moments(noted), [x])?;
     Ok((both.get(0)?, both.get(1)?))
 }
 
@@ -177,6 +183,22 @@ pub fn channel_moments(x: &Tensor) -> Result<(Tensor, Tensor)> {
 /// 1/√(variance + ε).
 #[derive(Clone, Debug)]
 pub struct Coefficients(Tensor);
+
+impl Coefficients {
+    /// Has `read` called with what gives those of an image on the CPU: scale, shift, mean, inverse deviation.
+    ///
+    /// # Errors
+    /// When they are not of images of these dimensions, or not there.
+    pub fn read<T: Real, R>(&self, x: &[usize], read: impl FnOnce(&OfImage<T>) -> Result<R>) -> Result<R> {
+        let [groups, _, c] = grouped(GradSums::NAME, x, self.0.dims(), 1)?;
+        elements(GradSums::NAME, &self.0, 2 * (groups + 1) * c, |data| {
+            read(&|image| of_image(data, [groups, c], image))
+        })
+    }
+}
+
+/// The coefficients of an image.
+pub type OfImage<'a, T> = dyn Fn(usize) -> [&'a [T]; 4] + Sync + 'a;
 
 /// Scale γ and shift β, each `[C]`, or `[N, C]` for each image.
 #[derive(Clone, Copy)]
@@ -200,24 +222,25 @@ pub enum Statistics<'a> {
     Moving([&'a Tensor; 2], f64),
 }
 
-/// `relu((γ + more)·(x − mean)/√(variance + ε) + β)`, for convolutions and products.
+/// `relu((γ + more)·(x − mean)/√(variance + ε) + β)`, for convolutions and products; moments of `x` that were noted are not taken again.
 ///
 /// # Errors
 /// As for [`channel_moments`], and when the channels do not fit.
 pub fn batch_norm_relu(
     x: &Tensor,
+    noted: Option<&Tally>,
     affine: Affine,
     statistics: Statistics,
     epsilon: f64,
 ) -> Result<(Tensor, Coefficients)> {
-    let c = channels("batch_norm_relu", x.dims())?;
+    let [n, rows, c] = images("batch_norm_relu", x.dims())?;
     let cpu = || {
         let (mean, variance) = match statistics {
             Statistics::Given([mean, variance]) => (mean.clone(), variance.clone()),
-            Statistics::Batch => channel_moments(x)?,
+            Statistics::Batch => moments_of(x, noted)?,
             Statistics::Moving([running_mean, running_variance], momentum) => {
-                let (mean, variance) = channel_moments(x)?;
-                let rows = (x.elem_count() / c) as f64;
+                let (mean, variance) = moments_of(x, noted)?;
+                let rows = (n * rows) as f64;
                 let moved = |old: &Tensor, new: &Tensor, scale: f64| -> Result<Tensor> {
                     (old * (1.0 - momentum))? + (new * (scale * momentum))?
                 };
@@ -263,8 +286,8 @@ pub fn batch_norm_relu(
     })
 }
 
-/// Gradient of [`batch_norm_relu`] in x, for what takes it next, when mean and variance are those of `x`. Those in γ and β are added to `into` or, without it,
-/// returned for each image, `[N, C]`.
+/// Gradient of [`batch_norm_relu`] in x, for what takes it next, when mean and variance are those of `x`; sums that were noted are not
+/// taken again. Those in γ and β are added to `into` or, without it, returned for each image, `[N, C]`.
 ///
 /// # Errors
 /// As for [`batch_norm_relu`].
@@ -272,11 +295,12 @@ pub fn batch_norm_relu_grad(
     dy: &Tensor,
     x: &Tensor,
     coefficients: &Coefficients,
+    noted: Option<&Tally>,
     into: Option<[&Tensor; 2]>,
     next: Next,
 ) -> Result<(Tensor, Option<[Tensor; 2]>)> {
     let cpu = || {
-        let sums = apply(&GradSums, [dy, x, &coefficients.0])?;
+        let sums = apply(&GradSums(noted), [dy, x, &coefficients.0])?;
         let (groups, _, c) = sums.dims3()?;
         let rows = x.elem_count() / c;
         // Σ over images of scale·sums: what reaches mean and deviation, times 1/√(variance + ε).

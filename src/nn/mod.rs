@@ -16,6 +16,7 @@ pub mod pool;
 pub mod resample;
 pub mod spectral;
 pub mod store;
+pub mod tally;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

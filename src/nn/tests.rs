@@ -181,11 +181,11 @@ fn batch_norm_is_its_definition() {
     }
     let (m, s) = (values(&mean), values(&variance));
     let given = Statistics::Given([&mean, &variance]);
-    let y = batch_norm_relu(&x, affine(&gamma, &beta), given, 1e-5).unwrap().0;
+    let y = batch_norm_relu(&x, None, affine(&gamma, &beta), given, 1e-5).unwrap().0;
     let want = |n, h, w, c| (g[c] * (at(&v, DIMS, [n, h, w, c]) - m[c]) / (s[c] + 1e-5f64).sqrt() + b[c]).max(0.0);
     let want = naive(DIMS, want);
     tensors_close(&y, &want, 1e-13);
-    let of_batch = batch_norm_relu(&x, affine(&gamma, &beta), Statistics::Batch, 1e-5).unwrap().0;
+    let of_batch = batch_norm_relu(&x, None, affine(&gamma, &beta), Statistics::Batch, 1e-5).unwrap().0;
     tensors_close(&of_batch, &want, 1e-13);
     // Running statistics as PyTorch's: the variance is the unbiased one.
     let (running_mean, running_variance) = (random("rm", &[5]), random("rv", &[5]));
@@ -197,20 +197,20 @@ fn batch_norm_is_its_definition() {
     let statistics = Statistics::Moving([&running_mean, &running_variance], 0.1);
     let less = (&gamma - 1.0).unwrap();
     let with_more = Affine { more: 1.0, ..affine(&less, &beta) };
-    tensors_close(&batch_norm_relu(&x, with_more, statistics, 1e-5).unwrap().0, &want, 1e-13);
+    tensors_close(&batch_norm_relu(&x, None, with_more, statistics, 1e-5).unwrap().0, &want, 1e-13);
     tensors_close(&running_mean, &to_mean, 1e-14);
     tensors_close(&running_variance, &to_variance, 1e-14);
 
     let (gamma, beta) = (random("gamma", &[3, 5]), random("beta", &[3, 5]));
     let (g, b) = (values(&gamma), values(&beta));
-    let y = batch_norm_relu(&x, affine(&gamma, &beta), given, 1e-5).unwrap().0;
+    let y = batch_norm_relu(&x, None, affine(&gamma, &beta), given, 1e-5).unwrap().0;
     let of_image = |n: usize, h, w, c: usize| {
         let k = 5 * n + c;
         (g[k] * (at(&v, DIMS, [n, h, w, c]) - m[c]) / (s[c] + 1e-5f64).sqrt() + b[k]).max(0.0)
     };
     tensors_close(&y, &naive(DIMS, of_image), 1e-13);
     let two = random("two", &[2, 5]);
-    assert!(batch_norm_relu(&x, affine(&two, &two), given, 1e-5).is_err());
+    assert!(batch_norm_relu(&x, None, affine(&two, &two), given, 1e-5).is_err());
 }
 
 fn affine<'a>(gamma: &'a Tensor, beta: &'a Tensor) -> Affine<'a> {
@@ -228,18 +228,20 @@ fn batch_norm_gradients_are_central_differences() {
 fn batch_norm_gradients(shape: &[usize]) {
     let (x, gamma, beta) = (random("x", &DIMS), random("gamma", shape), random("beta", shape));
     let dy = random("dy", &DIMS);
-    let run =
-        |x: &Tensor, gamma: &Tensor, beta: &Tensor| batch_norm_relu(x, affine(gamma, beta), Statistics::Batch, 1e-5);
+    let run = |x: &Tensor, gamma: &Tensor, beta: &Tensor| {
+        batch_norm_relu(x, None, affine(gamma, beta), Statistics::Batch, 1e-5)
+    };
     let coefficients = run(&x, &gamma, &beta).unwrap().1;
     let gradient = |dy: &Tensor, coefficients: &Coefficients| {
-        let (dx, of_images) = batch_norm_relu_grad(dy, &x, coefficients, None, Next::Any).unwrap();
+        let (dx, of_images) = batch_norm_relu_grad(dy, &x, coefficients, None, None, Next::Any).unwrap();
         let [dgamma, dbeta] = of_images.unwrap().map(|t| t.reshape(shape).unwrap());
         (dx, dgamma, dbeta)
     };
     let (dx, dgamma, dbeta) = gradient(&dy, &coefficients);
     let into = [random("into", shape), random("other into", shape)];
     let before = into.clone().map(|t| t.copy().unwrap());
-    let (again, none) = batch_norm_relu_grad(&dy, &x, &coefficients, Some([&into[0], &into[1]]), Next::Any).unwrap();
+    let (again, none) =
+        batch_norm_relu_grad(&dy, &x, &coefficients, None, Some([&into[0], &into[1]]), Next::Any).unwrap();
     assert!(none.is_none());
     tensors_close(&again, &dx, 1e-14);
     for ((into, before), of) in into.iter().zip(&before).zip([&dgamma, &dbeta]) {

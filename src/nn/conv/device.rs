@@ -8,6 +8,7 @@ use super::Then;
 use crate::machine::call::{Array, Memory, Product, Word};
 use crate::machine::convolution::{Dims, Pass};
 use crate::machine::tape::Tape;
+use crate::nn::activation::add;
 use crate::nn::kernel::Next;
 use crate::words;
 
@@ -149,7 +150,11 @@ pub(super) fn weight_grad(tape: &Tape, d: &Dims, [x, dy]: [Array; 2], into: Arra
 }
 
 /// Adds the bias of a convolution and does what follows it: in place, unless the result is of another type than the convolution's.
+/// Nothing is noted: sums over all rows are launches of their own.
 fn finish(tape: &Tape, name: &str, out: Tensor, bias: Option<Array>, (then, next): (&Then, Next)) -> Result<Tensor> {
+    if let Then::Sum { plus: Some(plus), .. } = *then {
+        return add(&finish(tape, name, out, bias, (&Then::Nothing, next))?, plus);
+    }
     let (n, h, w, channels) = out.dims4()?;
     let image = h * w * channels;
     let read = |t: &Tensor, len: usize| -> Result<Memory> {
@@ -162,8 +167,10 @@ fn finish(tape: &Tape, name: &str, out: Tensor, bias: Option<Array>, (then, next
     let (half, element) = (is_half(&out), next.element(tape.element));
     let bias = bias.map_or(Memory::NONE, |b| b.memory());
     let (bias, c, y, y_is_half, alpha) = match *then {
-        Then::Nothing if bias == Memory::NONE && out.dtype() == element => return Ok(out),
-        Then::Nothing => (bias, Memory::NONE, Memory::NONE, false, 1.0),
+        Then::Nothing | Then::Sum { .. } | Then::GradSums { .. } if bias == Memory::NONE && out.dtype() == element => {
+            return Ok(out);
+        }
+        Then::Nothing | Then::Sum { .. } | Then::GradSums { .. } => (bias, Memory::NONE, Memory::NONE, false, 1.0),
         Then::Leaky(alpha) => (bias, Memory::NONE, Memory::NONE, false, alpha),
         Then::Slope { y, alpha } => (bias, Memory::NONE, read(y, n * image)?, is_half(y), alpha),
         Then::ScaledBiasSlope { .. } if bias != Memory::NONE => bail!("{name}: a bias, and one that is scaled"),

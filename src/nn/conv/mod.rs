@@ -15,8 +15,10 @@ mod winograd;
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::activation::add_assign;
+use super::batch_norm::Coefficients;
 use super::kernel::{Kernel, Next};
 use super::op::{Made, Op, View, apply, either, elements};
+use super::tally::{Tally, grad_sums, moments};
 use crate::machine::call::Array;
 pub use crate::machine::convolution::ConvSpec;
 use crate::machine::convolution::{Dims, Pass};
@@ -36,6 +38,12 @@ pub enum Then<'a> {
     /// [`add_scaled_bias`](crate::nn::image::add_scaled_bias) of `bias` `[C]` times `c` `[N]`, then as [`Then::Slope`].
     #[allow(missing_docs)]
     ScaledBiasSlope { c: &'a Tensor, bias: &'a Tensor, y: &'a Tensor, alpha: f64 },
+    /// `plus` is added, and the [`moments`] of each image of the sum are noted.
+    #[allow(missing_docs)]
+    Sum { plus: Option<&'a Tensor>, noted: Option<&'a Tally> },
+    /// The [`grad_sums`] of each image are noted, the outputs being the gradient of a batch normalisation of `x`.
+    #[allow(missing_docs)]
+    GradSums { x: &'a Tensor, coefficients: &'a Coefficients, noted: &'a Tally },
 }
 
 /// Inlined by force: it has to be compiled for the vector unit that [`vectorised`] chose.
@@ -59,6 +67,12 @@ impl Then<'_> {
     ) -> Result<Vec<T>> {
         let [images, _, _, channels] = dims;
         let len = dims.iter().product::<usize>();
+        let image = (len / images.max(1)).max(1);
+        let note_moments = |noted: Option<&Tally>, at: usize, out: &[T]| {
+            if let Some(noted) = noted {
+                out.chunks_exact(image).zip(at / image..).for_each(|(out, n)| noted.note(n, moments(out, channels)));
+            }
+        };
         match *self {
             Self::Nothing => Ok(convolve(&|_, _| {})),
             Self::Leaky(alpha) => {
@@ -80,7 +94,7 @@ impl Then<'_> {
             Self::ScaledBiasSlope { c, bias, y, alpha } => elements(name, y, len, |y: &[T]| {
                 elements(name, c, images, |c: &[T]| {
                     elements(name, bias, channels, |bias: &[T]| {
-                        let (alpha, image) = (T::from_f64(alpha), (len / images).max(1));
+                        let alpha = T::from_f64(alpha);
                         Ok(convolve(&|at, out| {
                             let images = out.chunks_exact_mut(image).zip(y[at..].chunks_exact(image));
                             for ((out, y), &c) in images.zip(&c[at / image..]) {
@@ -88,6 +102,23 @@ impl Then<'_> {
                             }
                         }))
                     })
+                })
+            }),
+            Self::Sum { plus: None, noted } => Ok(convolve(&|at, out| note_moments(noted, at, out))),
+            Self::Sum { plus: Some(plus), noted } => elements(name, plus, len, |plus: &[T]| {
+                Ok(convolve(&|at, out| {
+                    vectorised(|| out.iter_mut().zip(&plus[at..]).for_each(|(v, &plus)| *v += plus));
+                    note_moments(noted, at, out);
+                }))
+            }),
+            Self::GradSums { x, coefficients, noted } => elements(name, x, len, |x: &[T]| {
+                coefficients.read(&dims, |of_image| {
+                    Ok(convolve(&|at, out| {
+                        let images = out.chunks_exact(image).zip(x[at..].chunks_exact(image));
+                        for ((dy, x), n) in images.zip(at / image..) {
+                            noted.note(n, grad_sums(dy, x, of_image(n)));
+                        }
+                    }))
                 })
             }),
         }
@@ -332,10 +363,24 @@ pub fn transposed_size(input: [usize; 2], kernel: [usize; 2], spec: ConvSpec) ->
 /// # Errors
 /// As for [`conv2d`].
 pub fn conv_transpose2d(x: &Tensor, w: &Kernel, bias: Option<&Tensor>, spec: ConvSpec) -> Result<Tensor> {
+    conv_transpose2d_then(x, w, bias, spec, Then::Nothing)
+}
+
+/// [`conv_transpose2d`], then something done to its output.
+///
+/// # Errors
+/// As for [`conv2d_then`].
+pub fn conv_transpose2d_then(
+    x: &Tensor,
+    w: &Kernel,
+    bias: Option<&Tensor>,
+    spec: ConvSpec,
+    then: Then<'_>,
+) -> Result<Tensor> {
     let (_, h, wd, _) = x.dims4()?;
     let [_, _, kh, kw] = w.shape();
     let input = transposed_size([h, wd], [kh, kw], spec);
-    let op = InputGrad { spec, weight: w.shape(), input, then: Then::Nothing, next: Next::Any };
+    let op = InputGrad { spec, weight: w.shape(), input, then, next: Next::Any };
     match bias {
         Some(b) => apply(&op, [x, w.data(), b]),
         None => apply(&op, [x, w.data()]),
@@ -347,7 +392,15 @@ pub fn conv_transpose2d(x: &Tensor, w: &Kernel, bias: Option<&Tensor>, spec: Con
 /// # Errors
 /// As for [`conv2d`].
 pub fn conv_transpose2d_input_grad(dy: &Tensor, w: &Kernel, spec: ConvSpec) -> Result<Tensor> {
-    conv2d(dy, w, None, spec)
+    conv_transpose2d_input_grad_then(dy, w, spec, Then::Nothing)
+}
+
+/// [`conv_transpose2d_input_grad`], then something done to its output.
+///
+/// # Errors
+/// As for [`conv2d_then`].
+pub fn conv_transpose2d_input_grad_then(dy: &Tensor, w: &Kernel, spec: ConvSpec, then: Then<'_>) -> Result<Tensor> {
+    conv2d_then(dy, w, None, spec, (then, Next::Any))
 }
 
 /// Gradient of [`conv_transpose2d`] in its weight: `x` `[N, H, W, I]`, `dy` `[N, H', W', O]` → `[I, O, Kh, Kw]`.

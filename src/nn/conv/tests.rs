@@ -5,6 +5,7 @@ use candle_core::{DType, Tensor};
 use super::*;
 use crate::machine::precision::Precision;
 use crate::nn::activation::{leaky_relu, leaky_relu_slope};
+use crate::nn::batch_norm::{Affine, Statistics, batch_norm_relu, batch_norm_relu_grad};
 use crate::nn::image::add_scaled_bias;
 use crate::nn::kernel::operand;
 use crate::nn::testing::{
@@ -332,4 +333,49 @@ fn what_follows_a_convolution_is_done_to_its_output() {
     let got = conv2d_input_grad_then(&dy, &w, spec, [7, 9], (Then::Slope { y: &x, alpha: 0.0 }, Next::Any)).unwrap();
     tensors_close(&got, &leaky_relu_slope(&back, &x, 0.0).unwrap(), 1e-15);
     assert!(conv2d_input_grad_then(&dy, &w, spec, [7, 9], (Then::Slope { y: &dy, alpha: 0.0 }, Next::Any)).is_err());
+}
+
+#[test]
+fn what_batch_norm_needs_is_noted() {
+    let spec = ConvSpec::new(2, 1);
+    let (x, w, b) = (random("x", &[3, 6, 8, 4]), kernel("w", [5, 4, 4, 4]), random("b", &[5]));
+    let plus = random("plus", &[3, 3, 4, 5]);
+    let sum = (conv2d(&x, &w, Some(&b), spec).unwrap() + &plus).unwrap();
+    let (gamma, beta) = (random("gamma", &[5]), random("beta", &[5]));
+    let affine = Affine { gamma: &gamma, beta: &beta, more: 0.0 };
+    let normalise = |x: &Tensor, noted: Option<&Tally>| batch_norm_relu(x, noted, affine, Statistics::Batch, 1e-5);
+    let noted = Tally::default();
+    let then = (Then::Sum { plus: Some(&plus), noted: Some(&noted) }, Next::Any);
+    let got = conv2d_then(&x, &w, Some(&b), spec, then).unwrap();
+    tensors_close(&got, &sum, 1e-14);
+    tensors_close(&normalise(&got, Some(&noted)).unwrap().0, &normalise(&sum, None).unwrap().0, 1e-13);
+
+    // The same way back, and with coefficients of the channel or of the image.
+    let dy = random("dy", &[3, 3, 4, 5]);
+    let dx = conv2d_input_grad(&dy, &w, spec, [6, 8]).unwrap();
+    for shape in [&[4][..], &[3, 4]] {
+        let affine = Affine { gamma: &random("gamma", shape), beta: &random("beta", shape), more: 0.0 };
+        let coefficients = batch_norm_relu(&x, None, affine, Statistics::Batch, 1e-5).unwrap().1;
+        let grad = |dy: &Tensor, noted: Option<&Tally>| {
+            let (dx, of_images) = batch_norm_relu_grad(dy, &x, &coefficients, noted, None, Next::Any).unwrap();
+            let [gamma, beta] = of_images.unwrap();
+            [dx, gamma, beta]
+        };
+        let noted = Tally::default();
+        let then = (Then::GradSums { x: &x, coefficients: &coefficients, noted: &noted }, Next::Any);
+        let got = conv2d_input_grad_then(&dy, &w, spec, [6, 8], then).unwrap();
+        tensors_close(&got, &dx, 1e-15);
+        for (got, want) in grad(&got, Some(&noted)).iter().zip(&grad(&dx, None)) {
+            tensors_close(got, want, 1e-13);
+        }
+    }
+
+    let (noted, w) = (Tally::default(), kernel("w", [4, 5, 4, 4]));
+    let y = conv_transpose2d(&x, &w, Some(&b), spec).unwrap();
+    let then = Then::Sum { plus: None, noted: Some(&noted) };
+    let got = conv_transpose2d_then(&x, &w, Some(&b), spec, then).unwrap();
+    tensors_close(&normalise(&got, Some(&noted)).unwrap().0, &normalise(&y, None).unwrap().0, 1e-13);
+    if !on_machine() {
+        assert!(normalise(&got, Some(&Tally::default())).is_err());
+    }
 }
