@@ -7,7 +7,7 @@
 //! * **narrow**: the same sum for at most four output channels, vectorised over k instead of n.
 //! * **outer**: `out[k, n] (+)= Σ_p input[base_p + k] · delta[p, n]`, the weight gradient of one tap.
 //!
-//! Each is written once over [`Simd`] and compiled for AVX-512, AVX2 and plain loops.
+//! Each is written once over [`Simd`] and compiled for AVX-512, AVX2, NEON and plain loops.
 
 // Indices, not iterators: the compiler keeps a tile in registers only when it sees constant indices.
 #![allow(clippy::needless_range_loop)]
@@ -342,11 +342,6 @@ pub(super) unsafe fn outer_body<T: Number, S: Simd<T>>(args: &Outer<T>) {
 /// Plain loops over eight lanes.
 pub struct Portable<T>(std::marker::PhantomData<T>);
 
-impl<T> Portable<T> {
-    /// Lanes of the portable vector.
-    pub const LANES: usize = 8;
-}
-
 unsafe impl<T: Number> Simd<T> for Portable<T> {
     type V = [T; 8];
     const LANES: usize = 8;
@@ -373,26 +368,57 @@ unsafe impl<T: Number> Simd<T> for Portable<T> {
     }
 }
 
-/// [`Gather`] in plain loops: the readable reference of the vector versions.
-///
-/// # Safety
-/// Every offset of `args` must lie in the buffers that it points into.
-pub unsafe fn gather_portable<T: Number>(args: &Gather<T>) {
-    unsafe { gather_body::<T, Portable<T>>(args) }
+/// The loops as an instruction set runs them. Every offset of their arguments must lie in the buffers that it points into.
+pub struct Kernels<T> {
+    /// Elements of a vector register, which fixes the width of a packed weight panel.
+    pub lanes: usize,
+    /// Most vectors of a packed weight panel.
+    pub vectors: usize,
+    /// [`Gather`].
+    pub gather: unsafe fn(&Gather<T>),
+    /// The same for at most [`NARROW`] columns, every segment a multiple of the lanes long, the panel `[columns, row]`.
+    pub narrow: unsafe fn(&Gather<T>),
+    /// [`Outer`].
+    pub outer: unsafe fn(&Outer<T>),
 }
 
-/// The narrow kernel in plain loops.
-///
-/// # Safety
-/// As for [`gather_portable`]; at most [`NARROW`] columns, every segment a multiple of the lanes long.
-pub unsafe fn narrow_portable<T: Number>(args: &Gather<T>) {
-    unsafe { narrow_body::<T, Portable<T>>(args) }
+/// A function `$name` that gives the [`Kernels`] for `$isa`. They may only run on a machine that has the features.
+macro_rules! kernels {
+    ($name:ident, $isa:ty $(, $features:literal)?) => {
+        pub(super) fn $name<T: Number>() -> Kernels<T>
+        where
+            $isa: Simd<T>,
+        {
+            $(#[target_feature(enable = $features)])?
+            unsafe fn gather<T: Number>(args: &Gather<T>)
+            where
+                $isa: Simd<T>,
+            {
+                unsafe { gather_body::<T, $isa>(args) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn narrow<T: Number>(args: &Gather<T>)
+            where
+                $isa: Simd<T>,
+            {
+                unsafe { narrow_body::<T, $isa>(args) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn outer<T: Number>(args: &Outer<T>)
+            where
+                $isa: Simd<T>,
+            {
+                unsafe { outer_body::<T, $isa>(args) }
+            }
+            Kernels {
+                lanes: <$isa as Simd<T>>::LANES,
+                vectors: vectors(<$isa as Simd<T>>::REGISTERS),
+                gather: gather::<T>,
+                narrow: narrow::<T>,
+                outer: outer::<T>,
+            }
+        }
+    };
 }
-
-/// [`Outer`] in plain loops.
-///
-/// # Safety
-/// Every offset of `args` must lie in the buffers that it points into.
-pub unsafe fn outer_portable<T: Number>(args: &Outer<T>) {
-    unsafe { outer_body::<T, Portable<T>>(args) }
-}
+pub(super) use kernels;
+kernels!(portable, Portable<T>);

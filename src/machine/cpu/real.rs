@@ -4,34 +4,45 @@ use std::sync::LazyLock;
 
 use candle_core::{CpuStorage, DType, Result, bail};
 
-use super::kernel::{Gather, Number, Outer, Portable, gather_portable, narrow_portable, outer_portable, vectors};
+use super::kernel::{self, Gather, Kernels, Number, Outer};
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 #[cfg(target_arch = "x86_64")]
-use super::x86::{gather_avx2, gather_avx512, narrow_avx2, narrow_avx512, outer_avx2, outer_avx512};
+use super::x86;
 
 /// `f32` or `f64`.
 pub trait Real: Number {
-    /// Elements of one vector register on this machine, which fixes the width of a packed weight panel.
-    fn lanes() -> usize;
+    /// The kernels for the widest vector unit of this machine.
+    fn kernels() -> &'static Kernels<Self>;
+    /// Elements of one vector register on this machine.
+    fn lanes() -> usize {
+        Self::kernels().lanes
+    }
     /// Most vectors of a packed weight panel.
     fn vectors() -> usize {
-        vectors(if isa() == Isa::Avx2 { 16 } else { 32 })
+        Self::kernels().vectors
     }
-    /// Runs the gather kernel on the widest vector unit of this machine.
+    /// Runs the gather kernel.
     ///
     /// # Safety
     /// Every offset of `args` must lie in the buffers it points into.
-    unsafe fn gather(args: &Gather<Self>);
-    /// Runs the narrow kernel: at most [`NARROW`](super::kernel::NARROW) columns, every segment a multiple of the lanes
-    /// long, the panel `[columns, row]`.
+    unsafe fn gather(args: &Gather<Self>) {
+        unsafe { (Self::kernels().gather)(args) }
+    }
+    /// Runs the narrow kernel: its arguments are as [`Kernels::narrow`] says.
     ///
     /// # Safety
     /// As for [`Real::gather`].
-    unsafe fn narrow(args: &Gather<Self>);
-    /// Runs the outer-product kernel on the widest vector unit of this machine.
+    unsafe fn narrow(args: &Gather<Self>) {
+        unsafe { (Self::kernels().narrow)(args) }
+    }
+    /// Runs the outer-product kernel.
     ///
     /// # Safety
     /// As for [`Real::gather`].
-    unsafe fn outer(args: &Outer<Self>);
+    unsafe fn outer(args: &Outer<Self>) {
+        unsafe { (Self::kernels().outer)(args) }
+    }
     /// The mutable elements of a CPU storage of this type.
     ///
     /// # Errors
@@ -50,6 +61,8 @@ pub enum Isa {
     Avx512,
     /// 256-bit registers with fused multiply-add.
     Avx2,
+    /// 128-bit registers, which every aarch64 has.
+    Neon,
     /// What the compiler makes of plain loops.
     Portable,
 }
@@ -66,6 +79,10 @@ pub fn isa() -> Isa {
             if wanted != "portable" && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Isa::Avx2;
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if wanted != "portable" {
+            return Isa::Neon;
         }
         Isa::Portable
     });
@@ -89,57 +106,26 @@ pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
         match isa() {
             Isa::Avx512 => return unsafe { avx512(f) },
             Isa::Avx2 => return unsafe { avx2(f) },
-            Isa::Portable => {}
+            Isa::Neon | Isa::Portable => {}
         }
     }
     f()
 }
 
 macro_rules! real {
-    ($t:ty, $variant:ident, $bytes:expr) => {
+    ($t:ty, $variant:ident) => {
         impl Real for $t {
-            fn lanes() -> usize {
-                match isa() {
-                    Isa::Avx512 => 64 / $bytes,
-                    Isa::Avx2 => 32 / $bytes,
-                    Isa::Portable => Portable::<$t>::LANES,
-                }
-            }
-
-            unsafe fn gather(args: &Gather<Self>) {
-                unsafe {
-                    match isa() {
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx512 => gather_avx512(args),
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx2 => gather_avx2(args),
-                        _ => gather_portable(args),
-                    }
-                }
-            }
-
-            unsafe fn narrow(args: &Gather<Self>) {
-                unsafe {
-                    match isa() {
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx512 => narrow_avx512(args),
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx2 => narrow_avx2(args),
-                        _ => narrow_portable(args),
-                    }
-                }
-            }
-
-            unsafe fn outer(args: &Outer<Self>) {
-                unsafe {
-                    match isa() {
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx512 => outer_avx512(args),
-                        #[cfg(target_arch = "x86_64")]
-                        Isa::Avx2 => outer_avx2(args),
-                        _ => outer_portable(args),
-                    }
-                }
+            fn kernels() -> &'static Kernels<Self> {
+                static KERNELS: LazyLock<Kernels<$t>> = LazyLock::new(|| match isa() {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => x86::avx512(),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => x86::avx2(),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon => neon::neon(),
+                    _ => kernel::portable(),
+                });
+                &KERNELS
             }
 
             fn slice_mut(storage: &mut CpuStorage) -> Result<&mut [Self]> {
@@ -160,8 +146,8 @@ macro_rules! real {
     };
 }
 
-real!(f32, F32, 4);
-real!(f64, F64, 8);
+real!(f32, F32);
+real!(f64, F64);
 
 fn dtype(storage: &CpuStorage) -> DType {
     use candle_core::backend::BackendStorage;

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Gather, Number, Outer, Simd, gather_body, narrow_body, outer_body};
+use super::kernel::{Gather, Kernels, Number, Outer, Simd, gather_body, kernels, narrow_body, outer_body, vectors};
 
 /// 512-bit registers.
 pub struct Avx512;
@@ -95,24 +95,5 @@ simd!(
     sum_stored::<f64, Avx2, 4>
 );
 
-macro_rules! entry {
-    ($name:ident, $args:ident, $body:ident, $isa:ident, $features:literal) => {
-        /// The kernel for this instruction set.
-        ///
-        /// # Safety
-        /// As for [`gather_portable`](super::kernel::gather_portable), on a machine that has it.
-        #[target_feature(enable = $features)]
-        pub unsafe fn $name<T: Number>(args: &$args<T>)
-        where
-            $isa: Simd<T>,
-        {
-            unsafe { $body::<T, $isa>(args) }
-        }
-    };
-}
-entry!(gather_avx512, Gather, gather_body, Avx512, "avx512f");
-entry!(outer_avx512, Outer, outer_body, Avx512, "avx512f");
-entry!(narrow_avx512, Gather, narrow_body, Avx512, "avx512f");
-entry!(narrow_avx2, Gather, narrow_body, Avx2, "avx2,fma");
-entry!(gather_avx2, Gather, gather_body, Avx2, "avx2,fma");
-entry!(outer_avx2, Outer, outer_body, Avx2, "avx2,fma");
+kernels!(avx512, Avx512, "avx512f");
+kernels!(avx2, Avx2, "avx2,fma");
