@@ -8,7 +8,7 @@ SCALE ?= full
 PYTHON ?= python3
 INCEPTION = $(if $(WEIGHTS),--weights $(WEIGHTS))
 
-.PHONY: demo test check fmt clippy golden bench bench-peer table report gate reproduce-cifar10 reproduce-stl10 reproduce-celebahq
+.PHONY: demo test check check-aarch64 fmt clippy golden bench bench-peer table report gate reproduce-cifar10 reproduce-stl10 reproduce-celebahq
 
 ## The main job in small: four critics on the embedded data set. A second call goes on where the first was stopped.
 demo:
@@ -30,6 +30,10 @@ check: fmt clippy
 	PGN_BENCH_DEVICE=emulated $(CARGO) test --release --locked --test golden
 	for precision in f32 tf32 bf16; do env -u PGN_BENCH_GOLDEN PGN_BENCH_DEVICE=emulated PGN_BENCH_PRECISION=$$precision \
 	  $(CARGO) test --release --locked --test golden || exit; done
+
+## The kernel proofs and the small golden files on aarch64's NEON, in an emulator; tests/aarch64/run.sh says what that needs.
+check-aarch64:
+	CARGO="$(CARGO)" tests/aarch64/run.sh
 
 fmt:
 	$(CARGO) fmt --check

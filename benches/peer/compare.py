@@ -49,7 +49,7 @@ def compare(name, peer, ours, args):
     theirs, mine = ([side["median_s"] for side in sides] for sides in zip(*pairs))
     ratios = sorted(o / t for t, o in zip(theirs, mine))
     memory = "–"
-    if "peak_bytes" in pairs[0][0]:
+    if all(side.get("peak_bytes") for side in pairs[0]):
         memory = f"{statistics.median(o['peak_bytes'] / t['peak_bytes'] for t, o in pairs):.2f}×"
     print(f"| {name} | {statistics.median(theirs):.3g} | {statistics.median(mine):.3g} "
           f"| {statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f}) | {memory} |", flush=True)

@@ -99,7 +99,10 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         compute.id()
     ));
     show(totals(&update, &seconds, most, &recordings)?);
-    say(format_args!("memory: {:.0} MB at most", bytes as f64 / 1e6));
+    match bytes {
+        Some(bytes) => say(format_args!("memory: {:.0} MB at most", bytes as f64 / 1e6)),
+        None => say(format_args!("memory: not known, the system does not say")),
+    }
     if let Some(most) = most {
         say(format_args!(
             "peak: {:.1} TFLOP/s in a product, {:.0} GB/s in a copy",

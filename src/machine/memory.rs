@@ -4,7 +4,7 @@
 //! each page again; this one keeps them, and [`keep_pages`] makes it keep them from one training step to the next.
 
 use candle_core::{Device, Result};
-use libmimalloc_sys::{mi_collect, mi_option_set};
+use libmimalloc_sys::{mi_collect, mi_option_set, mi_process_info};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,7 +20,8 @@ pub fn keep_pages() {
     unsafe { mi_option_set(PURGE_DELAY, DELAY_MS) }
 }
 
-/// Forgets the peak, so that [`peak_bytes`] is that of what comes next (on the CPU: Linux; nothing elsewhere).
+/// Forgets the peak, so that [`peak_bytes`] is that of what comes next. On the CPU only Linux can: elsewhere it stays the
+/// whole process's.
 ///
 /// # Errors
 /// When the GPU's driver refuses.
@@ -32,23 +33,49 @@ pub fn reset_peak(device: &Device) -> Result<()> {
     let Device::Cpu = device else { return Ok(()) };
     // SAFETY: returns pages that nothing uses, or they would count.
     unsafe { mi_collect(true) }
-    // Where the system does not let us, the peak stays the whole process's.
+    // Nor does every Linux let us.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     Ok(())
 }
 
-/// Most bytes since [`reset_peak`]: that this process has had resident (Linux; zero elsewhere), or in use on the GPU.
+/// Most bytes since [`reset_peak`] that this process has had resident, or in use on the GPU; none where the system does not say.
 ///
 /// # Errors
 /// When the GPU's driver does not say.
-pub fn peak_bytes(device: &Device) -> Result<u64> {
+pub fn peak_bytes(device: &Device) -> Result<Option<u64>> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
-        return super::cuda::peak_bytes(device);
+        return super::cuda::peak_bytes(device).map(Some);
     }
-    let Device::Cpu = device else { return Ok(0) };
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let Device::Cpu = device else { return Ok(None) };
+    Ok(high_water_mark().or_else(of_process).filter(|&bytes| bytes > 0))
+}
+
+/// Linux's, which [`reset_peak`] lowers.
+fn high_water_mark() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kib =
         status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    Ok(kib.unwrap_or(0) * 1024)
+    Some(kib? * 1024)
+}
+
+/// What `getrusage` says of the whole process, in bytes whatever the system counts in.
+fn of_process() -> Option<u64> {
+    let (mut peak, no) = (0usize, std::ptr::null_mut());
+    // SAFETY: writes the one number, and nothing where it gets a null.
+    unsafe { mi_process_info(no, no, no, no, &raw mut peak, no, no, no) }
+    u64::try_from(peak).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_holds_what_was_touched() {
+        let touched = std::hint::black_box(vec![1u8; 32 << 20]);
+        for peak in [peak_bytes(&Device::Cpu).unwrap(), of_process()] {
+            assert!(peak.unwrap() >= touched.len() as u64, "{peak:?}");
+        }
+    }
 }

@@ -307,7 +307,8 @@ impl<'a> Run<'a> {
     }
 
     fn note_peak(&mut self) -> Result<()> {
-        self.progress.peak_bytes = self.progress.peak_bytes.max(memory::peak_bytes(&self.bench.compute.device)?);
+        let peak = memory::peak_bytes(&self.bench.compute.device)?;
+        self.progress.peak_bytes = self.progress.peak_bytes.max(peak.unwrap_or(0));
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 //! * **narrow**: the same sum for at most four output channels, vectorised over k instead of n.
 //! * **outer**: `out[k, n] (+)= Σ_p input[base_p + k] · delta[p, n]`, the weight gradient of one tap.
 //!
-//! Each is a [`Routine`], written once over [`Simd`] and compiled for AVX-512, AVX2 and plain loops.
+//! Each is a [`Routine`], written once over [`Simd`] and compiled for AVX-512, AVX2, NEON and plain loops.
 
 // Indices, not iterators: the compiler keeps a tile in registers only when it sees constant indices.
 #![allow(clippy::needless_range_loop)]
@@ -359,11 +359,6 @@ impl<T: Number> Routine<T> for Outer<'_, T> {
 
 /// Plain loops over eight lanes.
 pub struct Portable<T>(std::marker::PhantomData<T>);
-
-impl<T> Portable<T> {
-    /// Lanes of the portable vector.
-    pub const LANES: usize = 8;
-}
 
 unsafe impl<T: Number> Simd<T> for Portable<T> {
     type V = [T; 8];

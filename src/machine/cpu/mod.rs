@@ -1,6 +1,8 @@
 //! The CPU: element types and their vector units, the register-tiled loops, loops in parallel.
 
 pub mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod parallel;
 pub mod real;
 pub mod winograd;

@@ -4,7 +4,9 @@ use std::sync::LazyLock;
 
 use candle_core::{CpuStorage, DType, Result, bail};
 
-use super::kernel::{Number, Portable, Routine, vectors};
+use super::kernel::{Number, Portable, Routine, Simd, vectors};
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::x86;
 
@@ -39,6 +41,8 @@ pub enum Isa {
     Avx512,
     /// 256-bit registers with fused multiply-add.
     Avx2,
+    /// 128-bit registers, which every aarch64 has.
+    Neon,
     /// What the compiler makes of plain loops.
     Portable,
 }
@@ -55,6 +59,10 @@ pub fn isa() -> Isa {
             if wanted != "portable" && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Isa::Avx2;
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if wanted != "portable" {
+            return Isa::Neon;
         }
         Isa::Portable
     });
@@ -78,20 +86,24 @@ pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
         match isa() {
             Isa::Avx512 => return unsafe { avx512(f) },
             Isa::Avx2 => return unsafe { avx2(f) },
-            Isa::Portable => {}
+            Isa::Neon | Isa::Portable => {}
         }
     }
     f()
 }
 
 macro_rules! real {
-    ($t:ty, $variant:ident, $bytes:expr) => {
+    ($t:ty, $variant:ident) => {
         impl Real for $t {
             fn lanes() -> usize {
                 match isa() {
-                    Isa::Avx512 => 64 / $bytes,
-                    Isa::Avx2 => 32 / $bytes,
-                    Isa::Portable => Portable::<$t>::LANES,
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => <x86::Avx512 as Simd<Self>>::LANES,
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => <x86::Avx2 as Simd<Self>>::LANES,
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon => <Neon as Simd<Self>>::LANES,
+                    _ => <Portable<Self> as Simd<Self>>::LANES,
                 }
             }
 
@@ -102,6 +114,8 @@ macro_rules! real {
                         Isa::Avx512 => x86::avx512(routine),
                         #[cfg(target_arch = "x86_64")]
                         Isa::Avx2 => x86::avx2(routine),
+                        #[cfg(target_arch = "aarch64")]
+                        Isa::Neon => routine.run::<Neon>(),
                         _ => routine.run::<Portable<Self>>(),
                     }
                 }
@@ -125,8 +139,8 @@ macro_rules! real {
     };
 }
 
-real!(f32, F32, 4);
-real!(f64, F64, 8);
+real!(f32, F32);
+real!(f64, F64);
 
 fn dtype(storage: &CpuStorage) -> DType {
     use candle_core::backend::BackendStorage;
