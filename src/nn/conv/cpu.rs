@@ -23,7 +23,9 @@ pub(super) const BLOCK: usize = 128;
 /// Pixels that the outer-product kernel takes at a time: their output gradients, 32 KiB in f32, stay in the first cache.
 pub(super) const PIXELS: usize = 64;
 /// Tasks of a weight gradient for each thread, at least.
-const TASKS: usize = 4;
+const TASKS: usize = 2;
+/// Elements between pixels, or a multiple, from which on their parts fall on the same sets of the first cache.
+const ALIASED: usize = 128;
 /// Input channels of a weight-gradient task.
 const ROW_BLOCK: usize = 64;
 
@@ -359,18 +361,24 @@ pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     // With few input channels the output gradient is what must be read once, and narrower panels keep the threads busy.
     let few = d.i * d.kernel[0] * d.kernel[1] <= ROW_BLOCK;
     let vectors = if few { 2 } else { T::vectors() };
-    let rows = d.i.div_ceil(d.i.div_ceil(ROW_BLOCK).max(1)).max(1);
     let panels = panels::<T>(d.o, vectors);
-    // Large blocks read their inputs for many panels, small ones leave no thread without work. Either way sums are the same.
-    let wanted = TASKS * rayon::current_num_threads();
-    let tasks = panels.len() * d.i.div_ceil(rows);
-    let kernel_rows = if few || tasks >= wanted { d.kernel[0] } else { 1 };
-    let whole = panels.len() - usize::from(!d.o.is_multiple_of(vectors * T::lanes()));
-    let groups = wanted.div_ceil(d.i.div_ceil(rows).max(1) * (d.kernel[0] / kernel_rows)).clamp(1, whole.max(1));
-    let (whole, ragged) = panels.split_at(whole);
+    let (whole, ragged) = panels.split_at(panels.len() - usize::from(!d.o.is_multiple_of(vectors * T::lanes())));
+    // The cut that keeps the threads busy the shortest, each task reading its inputs for all its panels. Either way sums are the same.
+    let threads = rayon::current_num_threads();
+    let least = d.i.div_ceil(ROW_BLOCK).max(1);
+    let kernel_rows = if few || panels.len() * least >= 2 * TASKS * threads { d.kernel[0] } else { 1 };
+    let most = (2 * least).min(d.i / ROWS / 2).max(least);
+    let cuts = (least..=most).flat_map(|blocks| (1..=whole.len().max(1)).map(move |groups| (blocks, groups)));
+    let cuts = cuts.map(|(blocks, groups)| (d.i.div_ceil(blocks).max(1), whole.len().div_ceil(groups).max(1)));
+    let (rows, some) = cuts
+        .min_by_key(|&(rows, some)| {
+            let tasks = d.i.div_ceil(rows) * whole.len().div_ceil(some) * (d.kernel[0] / kernel_rows);
+            (tasks < TASKS * threads, tasks.div_ceil(threads) * rows * (4 * some + 1))
+        })
+        .unwrap_or((1, 1));
     let mut blocks = Vec::new();
     for first in (0..d.i).step_by(rows) {
-        for panels in whole.chunks(whole.len().div_ceil(groups).max(1)).chain(ragged.chunks(1)) {
+        for panels in whole.chunks(some).chain(ragged.chunks(1)) {
             for ky in (0..d.kernel[0]).step_by(kernel_rows) {
                 blocks.push(WeightBlock { ky: ky..ky + kernel_rows, first, rows: rows.min(d.i - first), panels });
             }
@@ -430,8 +438,9 @@ fn weight_block<T: Real>(d: &Dims, phases: &[Phase], block: &WeightBlock, x: &[T
     let mut ragged_delta = if ragged { vec![T::ZERO; group * out_pixels * widths] } else { Vec::new() };
     let mut sums: Vec<Vec<T>> =
         block.panels.iter().map(|panel| vec![T::ZERO; taps.len() * block.rows * width(panel)]).collect();
-    // Parts of pixels are copied side by side: where they lie, powers of two apart, they would share few lines of the cache.
-    let copies = block.rows < d.i && block.panels.len() > 1;
+    // Pixels a power of two apart share few lines of the cache: there, parts of them are copied side by side.
+    let apart = d.i * d.spec.stride;
+    let copies = block.rows < d.i && block.panels.len() > 1 && apart.is_multiple_of(ALIASED);
     let pitch = work.iter().flat_map(|(runs, _)| runs).map(|run| run.len).max().unwrap_or(0);
     let mut together = vec![T::ZERO; PIXELS * pitch];
     let mut packed = [Pixel { input: 0, output: 0 }; PIXELS];

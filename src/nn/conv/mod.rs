@@ -21,7 +21,7 @@ use super::op::{Made, Op, View, apply, either, elements};
 use super::tally::{Tally, grad_sums, moments};
 use crate::machine::call::Array;
 pub use crate::machine::convolution::ConvSpec;
-use crate::machine::convolution::{Dims, Pass};
+use crate::machine::convolution::Dims;
 use crate::machine::cpu::real::{Real, vectorised};
 use crate::machine::tape::Tape;
 
@@ -167,7 +167,7 @@ impl Forward<'_> {
         bias.map(|b| check_bias("conv2d", b.dims, d.o)).transpose()?;
         let bias = bias.map(|b| b.data);
         let dims = d.output_dims();
-        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| match winograd::applies::<T>(&d, Pass::Forward) {
+        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| match winograd::applies::<T>(&d) {
             true => winograd::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish),
             false => cpu::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish),
         };
@@ -232,7 +232,7 @@ impl InputGrad<'_> {
         bias.map(|b| check_bias("conv_transpose2d", b.dims, d.i)).transpose()?;
         let bias = bias.map(|b| b.data);
         let dims = d.input_dims();
-        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| match winograd::applies::<T>(&d, Pass::InputGrad) {
+        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| match winograd::applies::<T>(&d) {
             true => winograd::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish),
             false => cpu::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish),
         };
@@ -249,7 +249,7 @@ impl Op<2> for WeightGrad {
     const NAME: &'static str = "conv2d_weight_grad";
     fn cpu<T: Real>(&self, [x, dy]: [View<T>; 2]) -> Made<T> {
         let d = self.dims(x.dims, dy.dims)?;
-        let of = if winograd::applies::<T>(&d, Pass::WeightGrad) { winograd::weight_grad } else { cpu::weight_grad };
+        let of = if winograd::applies::<T>(&d) { winograd::weight_grad } else { cpu::weight_grad };
         Ok((of(&d, x.data, dy.data), Shape::from(d.weight_dims().to_vec())))
     }
     fn device(&self, tape: &Tape, [x, dy]: [Array; 2]) -> Result<Tensor> {

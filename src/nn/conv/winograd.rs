@@ -12,7 +12,7 @@ use candle_core::DType;
 use rayon::prelude::*;
 
 use super::cpu::{BLOCK, PIXELS, Panel, panels};
-use crate::machine::convolution::{Dims, Pass};
+use crate::machine::convolution::Dims;
 use crate::machine::cpu::kernel::{Gather, Outer, Pixel, ROWS, Segment, Start};
 use crate::machine::cpu::parallel::{fill, scatter};
 use crate::machine::cpu::real::Real;
@@ -22,8 +22,8 @@ use crate::machine::cpu::winograd::{self, Square, TILE, Transform};
 const TILES: usize = 16 * ROWS;
 /// The same of the weight gradient, whose sums are as large as the transformed weights.
 const SUMMED: usize = 512;
-/// Fewest channels on either side, and of the weight gradient: with less, the transforms cost more than they save.
-const CHANNELS: [usize; 2] = [32, 64];
+/// Fewest channels on either side: with less, the transforms cost more than they save.
+const CHANNELS: usize = 32;
 /// Fewest tiles for kernels of 2 and of 3 taps a side: for less, transforming the kernels costs more than it saves.
 const FEWEST: [usize; 2] = [128, 32];
 /// What the channels are a multiple of.
@@ -78,16 +78,15 @@ pub(super) struct Plan {
 }
 
 /// Whether this sum is done here: in single precision, of enough channels and tiles.
-pub(super) fn applies<T: Real>(d: &Dims, pass: Pass) -> bool {
+pub(super) fn applies<T: Real>(d: &Dims) -> bool {
     let taps = match (d.kernel, d.spec.stride) {
         ([3, 3], 1) => 3,
         ([4, 4], 2) => 2,
         _ => return false,
     };
-    let channels = CHANNELS[usize::from(pass == Pass::WeightGrad)];
     let tiles = d.n * d.output.map(|side| side / TILE).iter().product::<usize>();
     T::DTYPE == DType::F32
-        && [d.i, d.o].iter().all(|&c| c >= channels && c.is_multiple_of(VECTOR))
+        && [d.i, d.o].iter().all(|&c| c >= CHANNELS && c.is_multiple_of(VECTOR))
         && tiles >= FEWEST[taps - 2]
 }
 
