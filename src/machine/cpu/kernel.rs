@@ -357,6 +357,41 @@ impl<T: Number> Routine<T> for Outer<'_, T> {
     }
 }
 
+/// [`Simd`] of an element type by the intrinsics of an instruction set.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! simd {
+    ($isa:ident, $registers:expr, $t:ty, $v:ty, $lanes:expr, $set:ident, $load:ident, $store:ident,
+     |$a:ident, $b:ident, $c:ident| $fma:expr, $sum:expr) => {
+        unsafe impl Simd<$t> for $isa {
+            type V = $v;
+            const LANES: usize = $lanes;
+            const REGISTERS: usize = $registers;
+            #[inline(always)]
+            unsafe fn splat(x: $t) -> $v {
+                unsafe { $set(x) }
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const $t) -> $v {
+                unsafe { $load(p) }
+            }
+            #[inline(always)]
+            unsafe fn store(p: *mut $t, v: $v) {
+                unsafe { $store(p, v) }
+            }
+            #[inline(always)]
+            unsafe fn fma($a: $v, $b: $v, $c: $v) -> $v {
+                unsafe { $fma }
+            }
+            #[inline(always)]
+            unsafe fn sum(v: $v) -> $t {
+                unsafe { $sum(v) }
+            }
+        }
+    };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(super) use simd;
+
 /// Plain loops over eight lanes.
 pub struct Portable<T>(std::marker::PhantomData<T>);
 

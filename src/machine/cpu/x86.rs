@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{Number, Routine, Simd};
+use super::kernel::{Number, Routine, Simd, simd};
 
 /// 512-bit registers.
 pub struct Avx512;
@@ -17,35 +17,6 @@ unsafe fn sum_stored<T: Number, S: Simd<T>, const LANES: usize>(v: S::V) -> T {
     lanes.into_iter().sum()
 }
 
-macro_rules! simd {
-    ($isa:ident, $registers:expr, $t:ty, $v:ty, $lanes:expr, $set:ident, $load:ident, $store:ident, $fma:ident, $sum:expr) => {
-        unsafe impl Simd<$t> for $isa {
-            type V = $v;
-            const LANES: usize = $lanes;
-            const REGISTERS: usize = $registers;
-            #[inline(always)]
-            unsafe fn splat(x: $t) -> $v {
-                unsafe { $set(x) }
-            }
-            #[inline(always)]
-            unsafe fn load(p: *const $t) -> $v {
-                unsafe { $load(p) }
-            }
-            #[inline(always)]
-            unsafe fn store(p: *mut $t, v: $v) {
-                unsafe { $store(p, v) }
-            }
-            #[inline(always)]
-            unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
-                unsafe { $fma(a, b, c) }
-            }
-            #[inline(always)]
-            unsafe fn sum(v: $v) -> $t {
-                unsafe { $sum(v) }
-            }
-        }
-    };
-}
 simd!(
     Avx512,
     32,
@@ -55,7 +26,7 @@ simd!(
     _mm512_set1_ps,
     _mm512_loadu_ps,
     _mm512_storeu_ps,
-    _mm512_fmadd_ps,
+    |a, b, c| _mm512_fmadd_ps(a, b, c),
     _mm512_reduce_add_ps
 );
 simd!(
@@ -67,7 +38,7 @@ simd!(
     _mm512_set1_pd,
     _mm512_loadu_pd,
     _mm512_storeu_pd,
-    _mm512_fmadd_pd,
+    |a, b, c| _mm512_fmadd_pd(a, b, c),
     _mm512_reduce_add_pd
 );
 simd!(
@@ -79,7 +50,7 @@ simd!(
     _mm256_set1_ps,
     _mm256_loadu_ps,
     _mm256_storeu_ps,
-    _mm256_fmadd_ps,
+    |a, b, c| _mm256_fmadd_ps(a, b, c),
     sum_stored::<f32, Avx2, 8>
 );
 simd!(
@@ -91,7 +62,7 @@ simd!(
     _mm256_set1_pd,
     _mm256_loadu_pd,
     _mm256_storeu_pd,
-    _mm256_fmadd_pd,
+    |a, b, c| _mm256_fmadd_pd(a, b, c),
     sum_stored::<f64, Avx2, 4>
 );
 

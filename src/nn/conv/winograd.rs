@@ -176,7 +176,6 @@ impl Plan {
                     (&panels[task / blocks / job.views.len()], task / blocks % job.views.len(), task % blocks);
                 let width = panel.columns;
                 let mut square = vec![T::ZERO; self.taps * self.taps * width];
-                let from: Vec<_> = square.chunks_exact(width).map(<[T]>::as_ptr).collect();
                 for k in block * VECTOR..((block + 1) * VECTOR).min(self.k) {
                     for c in 0..width {
                         let w = &weights[(panel.first + c) * n_stride + k * k_stride..];
@@ -184,6 +183,7 @@ impl Plan {
                             square[t * width + c] = w[tap];
                         }
                     }
+                    let from: Vec<_> = square.chunks_exact(width).map(<[T]>::as_ptr).collect();
                     let row = panel.first * rows + (view * self.k + k) * width;
                     // SAFETY: each point's plane holds `rows` × n values, of which this row of this panel is this task's.
                     unsafe {
@@ -436,11 +436,11 @@ pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
         let (at, block) = (task / blocks, task % blocks);
         let panel = &panels[at];
         let mut square = vec![T::ZERO; plan.taps * plan.taps * panel.columns];
-        let to: Vec<_> = square.chunks_exact_mut(panel.columns).map(<[T]>::as_mut_ptr).collect();
         for i in block * VECTOR..((block + 1) * VECTOR).min(d.i) {
             for (v, view) in job.views.iter().enumerate() {
                 let row = (v * d.i + i) * panel.columns;
                 let from: Vec<_> = (0..points).map(|p| sums[p * panels.len() + at][row..].as_ptr()).collect();
+                let to: Vec<_> = square.chunks_exact_mut(panel.columns).map(<[T]>::as_mut_ptr).collect();
                 let (transform, bias) = (Transform::WeightGrad, None);
                 let square_of = Square {
                     transform,
