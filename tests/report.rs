@@ -8,15 +8,16 @@ use std::path::Path;
 
 use common::{Folder, experiment, run};
 
-/// Enough training on the embedded shapes to tell a good run from a bad one.
+/// Enough training on the embedded shapes to tell a good run from one that hardly learns, averaged over so many steps that a seed's
+/// distance does not hang on the last digits.
 const SHORT: &str = "
 name: short
 dataset: shapes
 image_size: 32
 methods: [sn]
 seeds: [0]
-train: {steps: 300, critic_steps: 1, critic_batch: 8, generator_batch: 16, critic_lr: 1e-3, generator_lr: 1e-3, beta1: 0,
-  beta2: 0.9, lr_decay: none, ema_decay: 0.9, ema_start: 0, width: 0.125, loss: hinge}
+train: {steps: 300, critic_steps: 1, critic_batch: 16, generator_batch: 16, critic_lr: 1e-3, generator_lr: 1e-3, beta1: 0,
+  beta2: 0.9, lr_decay: none, ema_decay: 0.99, ema_start: 0, width: 0.125, loss: hinge}
 architectures: {cnn32: }
 eval: {every: 100, images: 300, reference: test, batch_norm: batch, weights: [ema], extractor: classifier}
 scales: {smoke: }
@@ -58,8 +59,7 @@ fn a_gate_tells_good_runs_from_bad_ones_and_refuses_other_protocols() {
     let (code, stdout, _) = gate(&home.0, &gates, &train("other-seed", &["--set", "seeds=[7]"]), &[]);
     assert!(code == 0 && stdout.contains("| passed"), "{stdout}");
 
-    let worse =
-        train("worse", &["--set", "train.critic_lr=2e-2", "--set", "train.generator_lr=2e-2", "--set", "seeds=[0, 1]"]);
+    let worse = train("worse", &["--set", "train.generator_lr=1e-7", "--set", "seeds=[0, 1]"]);
     let [junit, json] = ["gate.xml", "gate.json"].map(|name| home.join(name));
     let written = ["--junit", junit.to_str().unwrap(), "--json", json.to_str().unwrap()];
     let (code, stdout, _) = gate(&home.0, &gates, &worse, &written);
