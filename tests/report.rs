@@ -27,7 +27,7 @@ const GATES: &str = "
 gates:
   - name: short trains
     runs: {experiment: short, scale: smoke, arch: cnn32, method: sn, metric: fid300_test, weights: ema}
-    at: last
+    at: best
 ";
 
 fn gate(home: &Path, gates: &Path, results: &Path, more: &[&str]) -> (i32, String, String) {
