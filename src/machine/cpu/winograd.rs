@@ -1,8 +1,8 @@
 //! The register-level transforms of Winograd's minimal filtering F(4×4, R×R) for kernels of R = 3 or 2 taps a side (Lavin and Gray,
 //! arXiv 1509.09308): 4×4 outputs from R + 3 products a side where the sum itself takes 4·R.
 //!
-//! The R + 3 evaluation points are ±a, ±b, ∞ and, of three taps, 0. The pairs share their even and odd halves; a and b are those
-//! whose error is the least among dyadic fractions (docs/precision.md), and each constant below is exact in `f32`.
+//! The R + 3 evaluation points are ±a, ±b, ∞ and, of three taps, 0. The pairs share their even and odd halves; a and b are
+//! dyadic fractions, whose powers are exact in `f32` (docs/precision.md says what the error is).
 //!
 //! Legend: d input, g kernel, y output along one axis; `*_transposed` are the adjoints, which the weight gradient takes.
 

@@ -66,7 +66,6 @@ impl Job {
 
 /// A convolution or the gradient in its input, of `k` to `n` channels.
 pub(super) struct Plan {
-    /// Taps of each view along an axis.
     taps: usize,
     jobs: Vec<Job>,
     input: [usize; 2],
@@ -79,73 +78,79 @@ pub(super) struct Plan {
 
 /// Whether this sum is done here: in single precision, of enough channels and tiles.
 pub(super) fn applies<T: Real>(d: &Dims) -> bool {
-    let taps = match (d.kernel, d.spec.stride) {
-        ([3, 3], 1) => 3,
-        ([4, 4], 2) => 2,
-        _ => return false,
-    };
     let tiles = d.n * d.output.map(|side| side / TILE).iter().product::<usize>();
     T::DTYPE == DType::F32
+        && matches!((d.kernel, d.spec.stride), ([3, 3], 1) | ([4, 4], 2))
         && [d.i, d.o].iter().all(|&c| c >= CHANNELS && c.is_multiple_of(VECTOR))
-        && tiles >= FEWEST[taps - 2]
+        && tiles >= FEWEST[taps(d) - 2]
 }
 
-/// Of each axis, both parities: `[y, x]` for the four of them.
-fn parities() -> impl Iterator<Item = [usize; 2]> {
-    [[0, 0], [0, 1], [1, 0], [1, 1]].into_iter()
+/// Taps of each view along an axis.
+fn taps(d: &Dims) -> usize {
+    d.kernel[0] / d.spec.stride
+}
+
+/// The places of a square, `[row, column]`, row by row.
+fn square(side: usize) -> impl Iterator<Item = [usize; 2]> {
+    (0..side * side).map(move |i| [i / side, i % side])
 }
 
 impl Plan {
+    /// Output u meets input `stride`·(u + j) + s − padding at kernel position `stride`·j + s.
     pub(super) fn forward(d: &Dims) -> Self {
-        let (taps, padding) = (d.kernel[0] * d.kernel[1], d.spec.padding.map(|p| p as isize));
-        let views = if d.spec.stride == 1 {
-            vec![View { offset: padding.map(|p| -p), stride: 1, taps: (0..9).collect() }]
-        } else {
-            let view = |s: [usize; 2]| View {
-                offset: [0, 1].map(|a| s[a] as isize - padding[a]),
-                stride: 2,
-                taps: parities().map(|j| (2 * j[0] + s[0]) * 4 + 2 * j[1] + s[1]).collect(),
-            };
-            parities().map(view).collect()
+        let (stride, padding, weights) = (d.spec.stride, d.spec.padding, d.kernel[0] * d.kernel[1]);
+        let view = |s: [usize; 2]| View {
+            offset: [0, 1].map(|a| s[a] as isize - padding[a] as isize),
+            stride,
+            taps: square(taps(d)).map(|j| (stride * j[0] + s[0]) * d.kernel[1] + stride * j[1] + s[1]).collect(),
         };
+        let views = square(stride).map(view).collect();
         Self {
-            taps: if d.spec.stride == 1 { 3 } else { 2 },
+            taps: taps(d),
             jobs: vec![Job { views, offset: [0; 2], stride: 1, positions: d.output }],
             input: d.input,
             output: d.output,
             k: d.i,
             n: d.o,
-            strides: [taps, d.i * taps],
+            strides: [weights, d.i * weights],
         }
     }
 
+    /// Input `stride`·u + c meets output u + e − j at kernel position `stride`·j + s.
     pub(super) fn input_grad(d: &Dims) -> Self {
-        let taps = d.kernel[0] * d.kernel[1];
-        let jobs = if d.spec.stride == 1 {
-            let offset = d.spec.padding.map(|p| p as isize - 2);
-            let views = vec![View { offset, stride: 1, taps: (0..9).rev().collect() }];
-            vec![Job { views, offset: [0; 2], stride: 1, positions: d.input }]
-        } else {
-            // Input position 2u + c meets output u + e − j at kernel position 2j + s.
-            let job = |c: [usize; 2]| {
-                let s = [0, 1].map(|a| (c[a] + d.spec.padding[a]) % 2);
-                let e = [0, 1].map(|a| (c[a] + d.spec.padding[a]) / 2);
-                let tap = |j: [usize; 2]| (2 * (1 - j[0]) + s[0]) * 4 + 2 * (1 - j[1]) + s[1];
-                let view = View { offset: e.map(|e| e as isize - 1), stride: 1, taps: parities().map(tap).collect() };
-                let positions = [0, 1].map(|a| (d.input[a] - c[a]).div_ceil(2));
-                Job { views: vec![view], offset: c, stride: 2, positions }
+        let (stride, last, weights) = (d.spec.stride, taps(d) - 1, d.kernel[0] * d.kernel[1]);
+        let job = |c: [usize; 2]| {
+            let s = [0, 1].map(|a| (c[a] + d.spec.padding[a]) % stride);
+            let e = [0, 1].map(|a| (c[a] + d.spec.padding[a]) / stride);
+            let tap = |j: [usize; 2]| {
+                let [y, x] = [0, 1].map(|a| stride * (last - j[a]) + s[a]);
+                y * d.kernel[1] + x
             };
-            parities().map(job).collect()
+            let view = View {
+                offset: e.map(|e| e as isize - last as isize),
+                stride: 1,
+                taps: square(taps(d)).map(tap).collect(),
+            };
+            let positions = [0, 1].map(|a| (d.input[a] - c[a]).div_ceil(stride));
+            Job { views: vec![view], offset: c, stride, positions }
         };
         Self {
-            taps: if d.spec.stride == 1 { 3 } else { 2 },
-            jobs,
+            taps: taps(d),
+            jobs: square(stride).map(job).collect(),
             input: d.output,
             output: d.input,
             k: d.o,
             n: d.i,
-            strides: [d.i * taps, taps],
+            strides: [d.i * weights, weights],
         }
+    }
+
+    /// Transforms a square of runs of channels, each without gaps.
+    ///
+    /// # Safety
+    /// As for [`Real::run`].
+    unsafe fn transform<T: Real>(&self, transform: Transform, from: &[*const T], to: &[*mut T], channels: usize) {
+        unsafe { T::run(&Square { transform, taps: self.taps, from, to, channels, pitch: VECTOR, bias: None }) }
     }
 
     /// Points of the transform.
@@ -188,16 +193,7 @@ impl Plan {
                     // SAFETY: each point's plane holds `rows` × n values, of which this row of this panel is this task's.
                     unsafe {
                         let to: Vec<_> = (0..self.points()).map(|p| out.add(p * rows * self.n + row)).collect();
-                        let (transform, bias) = (Transform::Weight, None);
-                        T::run(&Square {
-                            transform,
-                            taps: self.taps,
-                            from: &from,
-                            to: &to,
-                            channels: width,
-                            pitch: VECTOR,
-                            bias,
-                        });
+                        self.transform(Transform::Weight, &from, &to, width);
                     }
                 }
             },
@@ -345,9 +341,8 @@ impl Plan {
                         .places(job, tile % each)
                         .map(|place| place.map_or(spare.as_mut_ptr(), |at| image.add(at)))
                         .collect();
-                    let transform = Transform::Output;
                     T::run(&Square {
-                        transform,
+                        transform: Transform::Output,
                         taps: self.taps,
                         from: &from,
                         to: &to,
@@ -398,15 +393,7 @@ pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
                 // SAFETY: as above.
                 unsafe {
                     let to: Vec<_> = (0..points).map(|p| out.add(p * delta.plane + t * delta.tile)).collect();
-                    T::run(&Square {
-                        transform: Transform::OutputGrad,
-                        taps: plan.taps,
-                        from: &from,
-                        to: &to,
-                        channels: d.o,
-                        pitch: VECTOR,
-                        bias: None,
-                    });
+                    plan.transform(Transform::OutputGrad, &from, &to, d.o);
                 }
             }
         });
@@ -441,18 +428,8 @@ pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
                 let row = (v * d.i + i) * panel.columns;
                 let from: Vec<_> = (0..points).map(|p| sums[p * panels.len() + at][row..].as_ptr()).collect();
                 let to: Vec<_> = square.chunks_exact_mut(panel.columns).map(<[T]>::as_mut_ptr).collect();
-                let (transform, bias) = (Transform::WeightGrad, None);
-                let square_of = Square {
-                    transform,
-                    taps: plan.taps,
-                    from: &from,
-                    to: &to,
-                    channels: panel.columns,
-                    pitch: VECTOR,
-                    bias,
-                };
                 // SAFETY: rows of the sums and of `square` are as long as the panel is wide.
-                unsafe { T::run(&square_of) };
+                unsafe { plan.transform(Transform::WeightGrad, &from, &to, panel.columns) };
                 for (t, &tap) in view.taps.iter().enumerate() {
                     for c in 0..panel.columns {
                         // SAFETY: the weights of this panel and these input channels are this task's.
