@@ -20,7 +20,7 @@ const GATHERED: usize = 1 << 17;
 const SCRATCH: usize = 1 << 18;
 /// Channels × taps of a weight block: with 64 output channels in f32 this is 32 KiB, which stays in the first cache.
 pub(super) const BLOCK: usize = 128;
-/// Pixels that the outer-product kernel takes at a time: their output gradients, 32 KiB in f32, stay in the first cache.
+/// Pixels that the outer-product kernel takes at a time: their output gradients, 16 KiB in f32, stay in the first cache.
 pub(super) const PIXELS: usize = 64;
 /// Tasks of a weight gradient for each thread, at least.
 const TASKS: usize = 2;
@@ -442,8 +442,7 @@ fn weight_block<T: Real>(d: &Dims, phases: &[Phase], block: &WeightBlock, x: &[T
     let apart = d.i * d.spec.stride;
     let copies = block.rows < d.i && block.panels.len() > 1 && apart.is_multiple_of(ALIASED);
     let pitch = work.iter().flat_map(|(runs, _)| runs).map(|run| run.len).max().unwrap_or(0);
-    let mut together = vec![T::ZERO; PIXELS * pitch];
-    let mut packed = [Pixel { input: 0, output: 0 }; PIXELS];
+    let mut together = if copies { vec![T::ZERO; PIXELS * pitch] } else { Vec::new() };
     for (images, delta) in x.chunks(group * in_len).zip(dy.chunks(group * out_pixels * d.o)) {
         let count = images.len() / in_len;
         let delta = if ragged {
@@ -456,9 +455,10 @@ fn weight_block<T: Real>(d: &Dims, phases: &[Phase], block: &WeightBlock, x: &[T
         };
         for (phase, (runs, pixels)) in phases.iter().zip(&work) {
             for pixels in pixels[..count * phase.pixels.len()].chunks(PIXELS) {
-                for (n, (packed, pixel)) in packed.iter_mut().zip(pixels).enumerate() {
-                    *packed = Pixel { input: n * pitch, output: pixel.output };
-                }
+                let copied: Vec<_> = match copies {
+                    true => pixels.iter().zip(0..).map(|(p, n)| Pixel { input: n * pitch, ..*p }).collect(),
+                    false => Vec::new(),
+                };
                 for run in runs {
                     let (input, pixels) = if !copies {
                         (&images[run.offset + block.first..], pixels)
@@ -467,7 +467,7 @@ fn weight_block<T: Real>(d: &Dims, phases: &[Phase], block: &WeightBlock, x: &[T
                             let from = &images[pixel.input + run.offset + block.first..];
                             to[..run.len].copy_from_slice(&from[..run.len]);
                         }
-                        (&together[..], &packed[..pixels.len()])
+                        (&together[..], &copied[..])
                     };
                     for (panel, sums) in block.panels.iter().zip(&mut sums) {
                         // SAFETY: the plan's pixels and runs stay inside one image, from the block's first channel on.
