@@ -35,6 +35,23 @@ pub struct Line {
     pub step_s: f64,
 }
 
+impl Line {
+    /// What is not finite in the step, if anything.
+    pub fn fault(&self) -> Option<String> {
+        [
+            ("the critic's loss", self.critic_loss),
+            ("the generator's loss", self.generator_loss),
+            ("the gradient penalty", self.penalty),
+            ("the consistency term", self.consistency),
+            ("the critic's gradient", self.critic_gradient_norm),
+            ("the generator's gradient", self.generator_gradient_norm),
+        ]
+        .into_iter()
+        .find(|(_, value)| !value.is_finite())
+        .map(|(what, value)| format!("step {}: {what} is {value}", self.step))
+    }
+}
+
 /// An open log.
 pub struct Log {
     path: PathBuf,

@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
             }
             for line in self.stretch(&mut maker)? {
                 log.write(&line)?;
-                if let Some(fault) = fault(&line) {
+                if let Some(fault) = line.fault() {
                     log.flush()?;
                     self.progress.step = line.step - 1;
                     return self.diverge(fault);
@@ -483,19 +483,4 @@ impl<'a> Run<'a> {
         checkpoint::save(&path, &self.state, &progress)?;
         Ok(Outcome::Diverged(reason))
     }
-}
-
-/// What is not finite in a step, if anything.
-fn fault(line: &Line) -> Option<String> {
-    [
-        ("the critic's loss", line.critic_loss),
-        ("the generator's loss", line.generator_loss),
-        ("the gradient penalty", line.penalty),
-        ("the consistency term", line.consistency),
-        ("the critic's gradient", line.critic_gradient_norm),
-        ("the generator's gradient", line.generator_gradient_norm),
-    ]
-    .into_iter()
-    .find(|(_, value)| !value.is_finite())
-    .map(|(what, value)| format!("step {}: {what} is {value}", line.step))
 }
