@@ -1,7 +1,7 @@
 //! Times the metrics and prints one JSON object: the counterpart of `benches/peer/measure.py`.
 //!
-//! `measure --what inception --weights FILE --repeat 3 [--device cuda] [--precision f32|tf32] [--images 50]` or
-//! `measure --what fid --repeat 3`
+//! `measure --what inception --weights FILE --repeat 3 [--device cuda] [--precision f32|tf32] [--images 50]`,
+//! `measure --what fid --repeat 3` or `measure --what manifold --images 10000 --repeat 1` (or another measure of pairs)
 
 #![allow(clippy::print_stdout)]
 
@@ -15,14 +15,21 @@ use pgn_bench::error::{Error, Result};
 use pgn_bench::machine::compute::Compute;
 use pgn_bench::machine::precision::Precision;
 use pgn_bench::metrics::Extractor;
+use pgn_bench::metrics::authenticity::auth_pct;
+use pgn_bench::metrics::cmmd::cmmd;
 use pgn_bench::metrics::frechet::{FeatureSums, distance};
 use pgn_bench::metrics::inception::Inception;
 use pgn_bench::metrics::inception::resize::Resize;
+use pgn_bench::metrics::kid::mmd2;
+use pgn_bench::metrics::manifold::manifold;
+use pgn_bench::metrics::memorisation::memorisation_distance;
+use pgn_bench::metrics::mind::{DIRECTIONS, directions, mind};
 use pgn_bench::rng::Stream;
 
 #[derive(Parser)]
 struct Args {
-    /// inception: features of images of 32×32 pixels; fid: the distance of two sets of 5,000 features of 2,048 dimensions
+    /// inception: features of images of 32×32 pixels; fid: the distance of two sets of 5,000 features of 2,048 dimensions; kid,
+    /// manifold, cmmd, auth-pct, memorisation, mind: that measure of two sets of as many features as images
     #[arg(long)]
     what: String,
     #[arg(long)]
@@ -66,8 +73,19 @@ fn main() -> Result<()> {
                 distance(&a?, &b?).map(drop)
             })
         }
-        (other, _) => {
-            return Err(Error::invalid(format!("--what {other}: expected inception (with --weights) or fid")));
+        (what, _) => {
+            let shape = (args.images, SHAPE.1);
+            let mut features = || Tensor::from_vec(stream.normals(shape.0 * shape.1), shape, &Device::Cpu);
+            let (x, y, axes) = (features()?, features()?, directions(DIRECTIONS, shape.1, 0)?);
+            match what {
+                "kid" => Box::new(move || mmd2(&x, &y).map(drop)),
+                "manifold" => Box::new(move || manifold(&x, &y, 5).map(drop)),
+                "cmmd" => Box::new(move || cmmd(&x, &y).map(drop)),
+                "auth-pct" => Box::new(move || auth_pct(&x, &y).map(drop)),
+                "memorisation" => Box::new(move || memorisation_distance(&x, &y).map(drop)),
+                "mind" => Box::new(move || mind(&x, &y, &axes).map(drop)),
+                other => return Err(Error::invalid(format!("--what {other}: not known, or --weights are missing"))),
+            }
         }
     };
     let mut times = Vec::new();

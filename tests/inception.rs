@@ -15,8 +15,8 @@ use pgn_bench::machine::compute::Compute;
 use pgn_bench::machine::precision::Precision;
 use pgn_bench::metrics::Extractor;
 use pgn_bench::metrics::frechet::{FeatureSums, distance};
-use pgn_bench::metrics::inception::Inception;
 use pgn_bench::metrics::inception::resize::Resize;
+use pgn_bench::metrics::inception::{Inception, SPATIAL};
 use pgn_bench::metrics::inception_score::ProbabilitySums;
 use pgn_bench::metrics::kid::mmd2;
 use pgn_bench::metrics::manifold::manifold;
@@ -57,8 +57,15 @@ fn bytes(t: &Tensor) -> (Vec<u8>, [usize; 2]) {
     (t.flatten_all().unwrap().to_vec1().unwrap(), [h, w])
 }
 
+/// What sFID compares, by torch-fidelity's network with the same weights (`tests/peer/measures.py`).
+fn spatial() -> HashMap<String, Tensor> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/spatial.safetensors");
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
 fn stages(folder: &Path, inception: &Inception, checks: &mut Checks) {
     let golden = candle_core::safetensors::load(folder.join("inception_stages.safetensors"), &Device::Cpu).unwrap();
+    let spatial = spatial();
     for name in ["cifar32", "square48", "wide", "large"] {
         let (image, [h, w]) = bytes(&golden[&format!("{name}.u8")]);
         for (resize, tolerance) in [(Resize::Tf, 1e-5), (Resize::Torch, 1e-5), (Resize::Clean, 1e-4)] {
@@ -72,6 +79,9 @@ fn stages(folder: &Path, inception: &Inception, checks: &mut Checks) {
             let error = largest(&channels_first(&got).unwrap(), want);
             checks.at_most(&format!("{name}.pil_bilinear_48 (levels)"), error, 0.0);
         }
+        let of = inception.extract(&[Picture::rgb(image.clone(), [h, w])]).unwrap();
+        let key = format!("{name}.spatial");
+        checks.at_most(&key, relative(&of.spatial.unwrap(), &spatial[&key]), 1e-4);
         let mut see = |stage: &str, x: &Tensor| {
             if let Some(want) = golden.get(&format!("{name}.stage.{stage}")) {
                 checks.at_most(&format!("{name}.{stage}"), relative(&channels_first(x)?, want), 1e-4);
@@ -95,6 +105,7 @@ fn emulated(folder: &Path, [cpu, device]: [&Inception; 2], checks: &mut Checks) 
     let (pixels, _) = bytes(&golden["test_u8"].narrow(0, 0, 1).unwrap());
     let [want, got] = [cpu, device].map(|inception| inception.extract_bytes(&images(&pixels)).unwrap());
     checks.at_most("features of an image", relative(&got.features, &want.features), 1e-5);
+    checks.at_most("its spatial features", relative(&got.spatial.unwrap(), &want.spatial.unwrap()), 1e-5);
     checks.at_most("its logits", relative(&got.logits.unwrap(), &want.logits.unwrap()), 1e-5);
 }
 
@@ -103,7 +114,7 @@ fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
     let metrics: HashMap<String, serde_json::Value> =
         serde_json::from_slice(&std::fs::read(folder.join("metrics.json")).unwrap()).unwrap();
     let number = |key: &str| metrics[key].as_f64().unwrap();
-    let (mut gaussians, mut all) = (Vec::new(), Vec::new());
+    let (mut gaussians, mut spatial_gaussians, mut all) = (Vec::new(), Vec::new(), Vec::new());
     for split in ["train", "test"] {
         let (pixels, _) = bytes(&golden[&format!("{split}_u8")]);
         let n = pixels.len() / (32 * 32 * 3);
@@ -113,6 +124,9 @@ fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
         for (k, part) in pixels.chunks(100 * 32 * 32 * 3).enumerate() {
             let of = inception.extract_bytes(&images(part)).unwrap();
             if k == 0 {
+                let mut first = FeatureSums::new(SPATIAL).unwrap();
+                first.add(&of.spatial.unwrap().narrow(0, 0, 64).unwrap()).unwrap();
+                spatial_gaussians.push(first.finish().unwrap());
                 let some = inception.extract(&pictures(&part[..4 * 32 * 32 * 3], 32)).unwrap().features;
                 let error = relative(&of.features.narrow(0, 0, 4).unwrap(), &some);
                 checks.at_most(&format!("cifar10 {split} features of files"), error, 1e-5);
@@ -132,6 +146,8 @@ fn cifar10(folder: &Path, inception: &Inception, checks: &mut Checks) {
         gaussians.push(sums.finish().unwrap());
         all.push(Tensor::cat(&features, 0).unwrap());
     }
+    let sfid = distance(&spatial_gaussians[0], &spatial_gaussians[1]).unwrap();
+    checks.at_most("sFID of 64 images", (sfid / values(&spatial()["sfid_64"])[0] - 1.0).abs(), 1e-4);
     let fid = distance(&gaussians[0], &gaussians[1]).unwrap();
     checks.at_most("FID", (fid / number("fid_symmetric_trace") - 1.0).abs(), 1e-4);
     checks.at_most("KID of all rows", (mmd2(&all[0], &all[1]).unwrap() - number("kid_all")).abs(), 1e-6);
@@ -160,7 +176,7 @@ fn main() -> ExitCode {
     let device = std::env::var("PGN_BENCH_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
     println!("inception: on {device}; PGN_BENCH_DEVICE names another device, or `emulated`");
     let compute = Compute::open(&device, Some(Precision::F32), false).unwrap();
-    let open = |compute| Inception::from_file(&network, Some(&probe), Resize::Tf, compute).unwrap();
+    let open = |compute| Inception::from_file(&network, Some(&probe), Resize::Tf, compute).unwrap().with_spatial();
     let inception = open(compute);
     let mut checks = Checks { failed: 0, passed: 0 };
     if device.starts_with("emulated") {

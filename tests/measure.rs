@@ -121,7 +121,7 @@ fn statistics_know_what_they_were_made_with() {
     };
     let write = |name: &str, p: usize, sha256: &str, resize: &str| {
         let [extractor, sha256, resize, order] = ["inception", sha256, resize, "spread"].map(str::to_owned);
-        npz::write(&home.join(name), &gaussian(p), None, &Protocol { extractor, sha256, resize, order }).unwrap();
+        npz::write(&home.join(name), &gaussian(p), None, None, &Protocol { extractor, sha256, resize, order }).unwrap();
         home.join(name)
     };
     let (a, b) = (write("a.npz", 3, "abcdef0123", "tf"), write("b.npz", 4, "abcdef0123", "tf"));
@@ -146,7 +146,7 @@ fn statistics_know_what_they_were_made_with() {
     let narrow = home.join("narrow.npz");
     let covariance = Mat::identity(3, 3);
     let protocol = npz::read(&a).unwrap().protocol.unwrap();
-    npz::write(&narrow, &Gaussian { n: 9, mean: vec![0.0; 3], covariance }, None, &protocol).unwrap();
+    npz::write(&narrow, &Gaussian { n: 9, mean: vec![0.0; 3], covariance }, None, None, &protocol).unwrap();
     let error = refused(&home, &["fid", a.to_str().unwrap(), narrow.to_str().unwrap()]);
     assert!(error.contains("features of 8 dimensions") && error.contains("of 3: they cannot be compared"), "{error}");
 }

@@ -354,7 +354,7 @@ pub(super) fn statistics(options: &Options, a: &OsStr, output: &Path) -> Result<
     }
     let m = Measure::new(options);
     let of = m.gaussian(&m.open(a, PAIR)?)?;
-    npz::write(output, &of, None, &m.protocol()?)?;
+    npz::write(output, &of, None, None, &m.protocol()?)?;
     let file = output.display().to_string();
     let text = format!("{} images: mean and covariance in {file}", of.n);
     m.print("stats", &[a], json!({"n": of.n, "file": file}), &text)

@@ -147,7 +147,7 @@ impl Extractor for Classifier {
         }
         let pixels: Vec<u8> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
         let (features, logits) = self.passed(&pixels, height)?;
-        Ok(Features { features, logits: Some(logits) })
+        Ok(Features { features, logits: Some(logits), spatial: None })
     }
 }
 

@@ -133,7 +133,7 @@ mod tests {
             let mut collector = Collector::new(10, 3, needs).unwrap();
             for first in (0..10).step_by(batch) {
                 let features = features.narrow(0, first, batch.min(10 - first)).unwrap();
-                collector.add(&Features { features, logits: None }).unwrap();
+                collector.add(&Features { features, logits: None, spatial: None }).unwrap();
             }
             collector.finish().unwrap()
         };
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn announced_numbers_hold() {
         let mut collector = Collector::new(3, 2, Needs { gaussian: true, ..Needs::default() }).unwrap();
-        let batch = |n: usize| Features { features: random("b", &[n, 2]), logits: None };
+        let batch = |n: usize| Features { features: random("b", &[n, 2]), logits: None, spatial: None };
         collector.add(&batch(2)).unwrap();
         assert!(collector.add(&batch(2)).is_err());
         assert!(collector.finish().unwrap_err().to_string().contains("3 images were announced, and 2 came"));

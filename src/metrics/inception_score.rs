@@ -16,8 +16,9 @@ pub struct ProbabilitySums {
     splits: Vec<Split>,
 }
 
+/// Running sums of class probabilities of any number of images, which make one split.
 #[derive(Debug)]
-struct Split {
+pub struct Split {
     n: usize,
     probability: Vec<f64>,
     negative_entropy: f64,
@@ -32,11 +33,47 @@ pub struct Score {
     pub std: f64,
 }
 
+/// Logarithms of the class probabilities that logits `[N, classes]` say, row by row.
+fn log_probabilities(logits: &Tensor) -> Result<Vec<Vec<f64>>> {
+    let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+    Ok(candle_nn::ops::log_softmax(&logits, D::Minus1)?.to_vec2()?)
+}
+
+impl Split {
+    /// No image yet.
+    pub fn new(classes: usize) -> Self {
+        Self { n: 0, probability: vec![0.0; classes], negative_entropy: 0.0 }
+    }
+
+    /// Adds logits `[N, classes]`.
+    ///
+    /// # Errors
+    /// When they are no matrix.
+    pub fn add(&mut self, logits: &Tensor) -> Result<()> {
+        log_probabilities(logits)?.iter().for_each(|row| self.add_row(row));
+        Ok(())
+    }
+
+    fn add_row(&mut self, log_p: &[f64]) {
+        self.n += 1;
+        for (sum, l) in self.probability.iter_mut().zip(log_p) {
+            *sum += l.exp();
+            self.negative_entropy += l.exp() * l;
+        }
+    }
+
+    /// The score of the images so far; not a number where there are none.
+    pub fn score(&self) -> f64 {
+        let n = self.n as f64;
+        let marginal = self.probability.iter().map(|p| p / n).filter(|&p| p > 0.0).map(|p| p * p.ln()).sum::<f64>();
+        (self.negative_entropy / n - marginal).exp()
+    }
+}
+
 impl ProbabilitySums {
     /// For `total` images of `classes` classes.
     pub fn new(total: usize, classes: usize) -> Self {
-        let split = || Split { n: 0, probability: vec![0.0; classes], negative_entropy: 0.0 };
-        Self { total, seen: 0, splits: (0..SPLITS).map(|_| split()).collect() }
+        Self { total, seen: 0, splits: (0..SPLITS).map(|_| Split::new(classes)).collect() }
     }
 
     /// Adds logits `[N, classes]` of images at these places of the order.
@@ -44,8 +81,7 @@ impl ProbabilitySums {
     /// # Errors
     /// When there are more images than announced, or other places.
     pub fn add(&mut self, logits: &Tensor, places: &[u32]) -> Result<()> {
-        let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-        let log_p = candle_nn::ops::log_softmax(&logits, D::Minus1)?.to_vec2::<f64>()?;
+        let log_p = log_probabilities(logits)?;
         if self.seen + log_p.len() > self.total {
             return Err(Error::invalid(format!("more than the {} announced images", self.total)));
         }
@@ -53,12 +89,7 @@ impl ProbabilitySums {
             return Err(Error::invalid(format!("{} images of {} have no place each", log_p.len(), self.total)));
         }
         for (row, &place) in log_p.iter().zip(places) {
-            let split = &mut self.splits[place as usize * SPLITS / self.total];
-            split.n += 1;
-            for (sum, l) in split.probability.iter_mut().zip(row) {
-                *sum += l.exp();
-                split.negative_entropy += l.exp() * l;
-            }
+            self.splits[place as usize * SPLITS / self.total].add_row(row);
             self.seen += 1;
         }
         Ok(())
@@ -75,16 +106,7 @@ impl ProbabilitySums {
                 self.total, self.seen
             )));
         }
-        let scores: Vec<f64> = self
-            .splits
-            .iter()
-            .map(|s| {
-                let n = s.n as f64;
-                let marginal =
-                    s.probability.iter().map(|p| p / n).filter(|&p| p > 0.0).map(|p| p * p.ln()).sum::<f64>();
-                (s.negative_entropy / n - marginal).exp()
-            })
-            .collect();
+        let scores: Vec<f64> = self.splits.iter().map(Split::score).collect();
         let mean = scores.iter().sum::<f64>() / SPLITS as f64;
         let std = (scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / SPLITS as f64).sqrt();
         Ok(Score { mean, std })
@@ -129,6 +151,18 @@ mod tests {
         let mut sums = ProbabilitySums::new(10, 3);
         let one = Tensor::zeros((1, 3), DType::F32, &Device::Cpu).unwrap();
         assert!(sums.add(&one, &[10]).is_err() && sums.add(&one, &[]).is_err());
+    }
+
+    #[test]
+    fn a_split_has_a_score_at_any_time() {
+        let rows: Vec<f32> = (0..90).map(|i| (i * i % 17) as f32 / 4.0).collect();
+        let part = |from: usize, n: usize| Tensor::from_slice(&rows[3 * from..3 * (from + n)], (n, 3), &Device::Cpu);
+        let (mut split, mut whole) = (Split::new(3), Split::new(3));
+        split.add(&part(0, 11).unwrap()).unwrap();
+        assert!(split.score() > 1.0);
+        split.add(&part(11, 19).unwrap()).unwrap();
+        whole.add(&part(0, 30).unwrap()).unwrap();
+        assert!((split.score() - whole.score()).abs() < 1e-12 && Split::new(3).score().is_nan());
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Kernel Inception Distance (Bińkowski et al. 2018): the unbiased squared MMD under the kernel (x·y/d + 1)³.
+//! Kernel Inception Distance (Bińkowski et al. 2018): the unbiased squared MMD under the kernel (x·y/d + 1)³. Over the features of another
+//! network than Inception it is called KD (Stein et al. 2023), and is the same.
 
 use candle_core::{DType, Tensor};
 
+use super::pairs::check;
 use crate::error::{Error, Result};
 use crate::rng::Stream;
 use crate::statistics::mean_and_deviation;
@@ -43,12 +45,8 @@ fn kernel_of_norms(a: &Tensor, d: usize) -> Result<Tensor> {
 /// When widths differ, or a matrix has fewer than two rows.
 pub fn mmd2(real: &Tensor, generated: &Tensor) -> Result<f64> {
     let (x, y) = (real.to_dtype(DType::F64)?, generated.to_dtype(DType::F64)?);
-    let ((n, d), (m, e)) = (x.dims2()?, y.dims2()?);
-    if d != e || n < 2 || m < 2 {
-        return Err(Error::invalid(format!(
-            "an MMD needs two matrices of one width and two rows or more, got {n}×{d} and {m}×{e}"
-        )));
-    }
+    check("an MMD", &x, &y, 1)?;
+    let (n, m) = (x.dim(0)?, y.dim(0)?);
     let within = |t: &Tensor, n: usize| -> Result<f64> {
         let [all, own] = kernel_sums(t, t)?;
         Ok((all - own) / (n * (n - 1)) as f64)

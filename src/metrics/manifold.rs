@@ -1,13 +1,15 @@
 //! Improved precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020): whether images of
 //! one set lie in the union of balls around those of the other, each as large as the distance to the k-th neighbour.
+//!
+//! Precision asks of generated images whether balls around real ones hold them, recall of real images whether balls around generated
+//! ones do. Balls are open, as in Naeem et al.'s `prdc`; Kynkäänniemi et al.'s are closed, which is the same but for exact ties.
 
-use candle_core::{DType, Tensor};
-use rayon::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use candle_core::Tensor;
+
+use super::pairs::{check, distances};
 use crate::error::{Error, Result};
-
-/// Rows of the distance matrix held at a time.
-const ROWS: usize = 500;
 
 /// The four measures.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,32 +24,12 @@ pub struct Manifold {
     pub coverage: f64,
 }
 
-/// Calls `each` with the index of a row of `a` and its squared distances to all rows of `b`.
-fn distances(a: &Tensor, b: &Tensor, mut each: impl FnMut(usize, &[f64])) -> Result<()> {
-    let (n, _) = a.dims2()?;
-    let norms = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.sqr()?.sum(1)?.to_vec1()?) };
-    let (na, nb) = (norms(a)?, norms(b)?);
-    let bt = b.t()?;
-    for first in (0..n).step_by(ROWS) {
-        let product = a.narrow(0, first, ROWS.min(n - first))?.matmul(&bt)?.to_vec2::<f64>()?;
-        for (i, mut row) in product.into_iter().enumerate() {
-            for (d, nb) in row.iter_mut().zip(&nb) {
-                *d = (na[first + i] + nb - 2.0 * *d).max(0.0);
-            }
-            each(first + i, &row);
-        }
-    }
-    Ok(())
-}
-
 /// Squared distance of each row to its k-th nearest other row.
 fn radii(x: &Tensor, k: usize) -> Result<Vec<f64>> {
-    let mut rows = Vec::new();
     distances(x, x, |i, row| {
-        let mut others: Vec<f64> = row.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, d)| *d).collect();
-        rows.push(*others.select_nth_unstable_by(k - 1, f64::total_cmp).1);
-    })?;
-    Ok(rows)
+        row[i] = f64::INFINITY;
+        *row.select_nth_unstable_by(k - 1, f64::total_cmp).1
+    })
 }
 
 /// The measures of feature matrices `[N, d]`, `[M, d]` with balls to the `k`-th neighbour.
@@ -55,27 +37,31 @@ fn radii(x: &Tensor, k: usize) -> Result<Vec<f64>> {
 /// # Errors
 /// When widths differ, or a matrix has no more than `k` rows.
 pub fn manifold(real: &Tensor, generated: &Tensor, k: usize) -> Result<Manifold> {
-    let (x, y) = (real.to_dtype(DType::F64)?, generated.to_dtype(DType::F64)?);
-    let ((n, d), (m, e)) = (x.dims2()?, y.dims2()?);
-    if d != e || n <= k || m <= k || k == 0 {
-        return Err(Error::invalid(format!(
-            "precision and recall with k = {k} need two matrices of one width and more than {k} rows, got {n}×{d} and {m}×{e}"
-        )));
+    if k == 0 {
+        return Err(Error::invalid("balls to the neighbour k = 0 hold nothing: k is 1 or more"));
     }
-    let (real_radii, generated_radii) = (radii(&x, k)?, radii(&y, k)?);
+    check(&format!("precision and recall with k = {k}"), real, generated, k)?;
+    let (real_radii, generated_radii) = (radii(real, k)?, radii(generated, k)?);
+    let (n, m) = (real_radii.len(), generated_radii.len());
     // How many real balls hold each generated image.
-    let mut holds = vec![0usize; m];
-    let (mut recalled, mut covered) = (0, 0);
-    distances(&x, &y, |i, row| {
-        holds.par_iter_mut().zip(row).for_each(|(count, d)| *count += usize::from(*d < real_radii[i]));
-        recalled += usize::from(row.iter().zip(&generated_radii).any(|(d, r)| d < r));
-        covered += usize::from(row.iter().any(|d| *d < real_radii[i]));
+    let holds: Vec<AtomicUsize> = (0..m).map(|_| AtomicUsize::new(0)).collect();
+    let found = distances(real, generated, |i, row| {
+        let (mut recalled, mut covered) = (false, false);
+        for ((d, r), count) in row.iter().zip(&generated_radii).zip(&holds) {
+            recalled |= d < r;
+            if *d < real_radii[i] {
+                covered = true;
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        (recalled, covered)
     })?;
+    let holds: Vec<usize> = holds.into_iter().map(AtomicUsize::into_inner).collect();
     Ok(Manifold {
-        precision: holds.iter().filter(|c| **c > 0).count() as f64 / m as f64,
-        recall: recalled as f64 / n as f64,
+        precision: holds.iter().filter(|count| **count > 0).count() as f64 / m as f64,
+        recall: found.iter().filter(|(recalled, _)| *recalled).count() as f64 / n as f64,
         density: holds.iter().sum::<usize>() as f64 / (k * m) as f64,
-        coverage: covered as f64 / n as f64,
+        coverage: found.iter().filter(|(_, covered)| *covered).count() as f64 / n as f64,
     })
 }
 
@@ -95,6 +81,17 @@ mod tests {
         // 0 is at 0 from 0; 1 at 0.5 from 0.5 (not less), at 99 from 100 (its ball is 99.5 wide: inside).
         assert_eq!(got.recall, 1.0);
         assert_eq!(got.coverage, 2.0 / 3.0);
-        assert!(manifold(&column(&[0.0, 1.0]), &column(&[0.0, 1.0]), 2).is_err());
+        for k in [0, 2] {
+            assert!(manifold(&column(&[0.0, 1.0]), &column(&[0.0, 1.0]), k).is_err());
+        }
+    }
+
+    #[test]
+    fn a_collapsed_generator_has_precision_and_no_recall() {
+        let column = |v: Vec<f64>| Tensor::from_vec(v, (10, 1), &Device::Cpu).unwrap();
+        let real = column((0..10).map(f64::from).collect());
+        let collapsed = column((0..10).map(|i| 4.5 + f64::from(i) / 1e4).collect());
+        let got = manifold(&real, &collapsed, 3).unwrap();
+        assert_eq!((got.precision, got.recall), (1.0, 0.0));
     }
 }

@@ -1,13 +1,19 @@
-//! Measures of generated images: feature extractors, the Fréchet distance, Inception Score, KID, precision and recall.
+//! Measures of generated images: feature extractors, and pure functions of features.
 
+pub mod authenticity;
 pub mod classifier;
+pub mod cmmd;
 pub mod collect;
 pub mod frechet;
 pub mod inception;
 pub mod inception_score;
+pub mod infinity;
 pub mod kid;
 pub mod manifold;
+pub mod memorisation;
+pub mod mind;
 pub mod npz;
+mod pairs;
 pub mod reference;
 
 use candle_core::{Device, Tensor};
@@ -53,4 +59,6 @@ pub struct Features {
     pub features: Tensor,
     /// `[N, classes]`, f32.
     pub logits: Option<Tensor>,
+    /// What sFID compares, f32, where it was asked for: see [`inception::Inception::with_spatial`].
+    pub spatial: Option<Tensor>,
 }

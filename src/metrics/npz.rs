@@ -1,6 +1,7 @@
 //! Statistics files. They are read as pytorch-fid and others leave them: an npz with `mu` `[d]` and `sigma` `[d, d]`, or an npy of
-//! features `[N, d]`, in any floating type, byte order and order of axes. Ours say more, in arrays that others ignore: `program`, by
-//! which they are known, `n` images, their protocol as texts and, in the cache, `features` `[k, d]` in f32.
+//! features `[N, d]`, in any floating type, byte order and order of axes. Beside them may be `mu_s` and `sigma_s`, of what sFID compares,
+//! as guided-diffusion leaves them. Ours say more, in arrays that others ignore: `program`, by which they are known, `n` images, their
+//! protocol as texts and, in the cache, `features` `[k, d]` in f32.
 
 use std::fmt::{Display, Formatter};
 use std::fs::File;
@@ -77,18 +78,31 @@ pub struct Statistics {
     pub features: Option<Tensor>,
 }
 
-/// Writes the mean and covariance, and features if there are any.
+/// Names of a mean and covariance.
+const POOLED: [&str; 2] = ["mu", "sigma"];
+/// Those of the features that sFID compares.
+const SPATIAL: [&str; 2] = ["mu_s", "sigma_s"];
+
+/// Writes the mean and covariance, and those of spatial features and features themselves if there are any.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(path: &Path, gaussian: &Gaussian, features: Option<&Tensor>, protocol: &Protocol) -> Result<()> {
-    let d = gaussian.mean.len() as u64;
+pub fn write(
+    path: &Path,
+    gaussian: &Gaussian,
+    spatial: Option<&Gaussian>,
+    features: Option<&Tensor>,
+    protocol: &Protocol,
+) -> Result<()> {
     write_atomic(path, |file| {
         let mut npz = Writer::new(BufWriter::new(file));
-        let covariance = &gaussian.covariance;
-        let rows = (0..d as usize).flat_map(|i| (0..d as usize).map(move |j| covariance[(i, j)].to_le_bytes()));
-        npz.add("mu", "<f8", &[d], gaussian.mean.iter().map(|m| m.to_le_bytes())).at("write", path)?;
-        npz.add("sigma", "<f8", &[d, d], rows).at("write", path)?;
+        for ([mu, sigma], of) in [(POOLED, Some(gaussian)), (SPATIAL, spatial)] {
+            let Some(Gaussian { mean, covariance, .. }) = of else { continue };
+            let d = mean.len();
+            let rows = (0..d).flat_map(|i| (0..d).map(move |j| covariance[(i, j)].to_le_bytes()));
+            npz.add(mu, "<f8", &[d as u64], mean.iter().map(|m| m.to_le_bytes())).at("write", path)?;
+            npz.add(sigma, "<f8", &[d as u64; 2], rows).at("write", path)?;
+        }
         npz.add("n", "<i8", &[], [(gaussian.n as i64).to_le_bytes()].into_iter()).at("write", path)?;
         for (name, text) in [
             ("program", format!("{OURS}{}", env!("CARGO_PKG_VERSION")).as_str()),
@@ -111,7 +125,7 @@ pub fn write(path: &Path, gaussian: &Gaussian, features: Option<&Tensor>, protoc
 /// Whether an npz holds statistics, whatever else is in it.
 pub fn are_in(path: &Path) -> bool {
     let names = File::open(path).map_err(|e| e.to_string()).and_then(Archive::new).map(|npz| npz.names());
-    names.is_ok_and(|names| ["mu", "sigma"].iter().all(|wanted| names.iter().any(|name| name == wanted)))
+    names.is_ok_and(|names| POOLED.iter().all(|wanted| names.iter().any(|name| name == wanted)))
 }
 
 /// Reads a mean and covariance, or takes them from features; and the features kept with them, if the file is ours.
@@ -122,20 +136,10 @@ pub fn read(path: &Path) -> Result<Statistics> {
     if has_extension(path, "npy") {
         return of_features(path);
     }
-    let bad = |what: String| {
-        // It may quote the file's own words.
-        let what: String = what.chars().take(LONGEST_MESSAGE).collect();
-        Error::content(path, format!("not a statistics file with `mu` and `sigma`: {what}"))
-    };
+    let bad = |what: String| not(path, POOLED, &what);
     let mut npz = Archive::new(File::open(path).at("open", path)?).map_err(bad)?;
-    let [(mean, shape), (sigma, square)] =
-        [numbers(&mut npz, "mu", 1).map_err(bad)?, numbers(&mut npz, "sigma", 2).map_err(bad)?];
-    let covariance = covariance(&shape, &sigma, &square).map_err(bad)?;
-    if let Some(value) = mean.iter().chain(&sigma).find(|v| v.abs() > LARGEST) {
-        return Err(bad(format!("it holds {value:e}, and products of such numbers overflow")));
-    }
-    let mut gaussian = Gaussian { n: 0, covariance, mean };
-    if !text(&mut npz, "program").is_ok_and(|program| program.starts_with(OURS)) {
+    let gaussian = gaussian(&mut npz, POOLED).map_err(bad)?;
+    if !is_ours(&mut npz) {
         return Ok(Statistics { gaussian, protocol: None, features: None });
     }
     let protocol = Protocol {
@@ -144,18 +148,50 @@ pub fn read(path: &Path) -> Result<Statistics> {
         resize: text(&mut npz, "resize").map_err(bad)?,
         order: text(&mut npz, "order").map_err(bad)?,
     };
-    let (n, _) = numbers(&mut npz, "n", 0).map_err(bad)?;
-    gaussian.n = n.first().map_or(0, |&n| n as usize);
     let mut features = None;
     if npz.names().iter().any(|name| name == "features") {
         let (values, rows) = numbers(&mut npz, "features", 2).map_err(bad)?;
-        if rows[1] != shape[0] {
-            return Err(bad(format!("`mu` has shape {shape:?}, `features` {rows:?}")));
+        if rows[1] != gaussian.mean.len() as u64 {
+            return Err(bad(format!("`mu` has shape [{}], `features` {rows:?}", gaussian.mean.len())));
         }
         let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
         features = Some(Tensor::from_vec(values, (rows[0] as usize, rows[1] as usize), &Device::Cpu)?);
     }
     Ok(Statistics { gaussian, protocol: Some(protocol), features })
+}
+
+/// Reads the mean and covariance of spatial features; `None` where the file has no such arrays.
+///
+/// # Errors
+/// When it has one of them alone, they do not fit each other, or what they hold cannot be a covariance.
+pub fn read_spatial(path: &Path) -> Result<Option<Gaussian>> {
+    let bad = |what: String| not(path, SPATIAL, &what);
+    let mut npz = Archive::new(File::open(path).at("open", path)?).map_err(bad)?;
+    if !npz.names().iter().any(|name| SPATIAL.contains(&name.as_str())) {
+        return Ok(None);
+    }
+    gaussian(&mut npz, SPATIAL).map(Some).map_err(bad)
+}
+
+fn not(path: &Path, [mu, sigma]: [&str; 2], what: &str) -> Error {
+    // It may quote the file's own words.
+    let what: String = what.chars().take(LONGEST_MESSAGE).collect();
+    Error::content(path, format!("not a statistics file with `{mu}` and `{sigma}`: {what}"))
+}
+
+fn is_ours(npz: &mut Archive) -> bool {
+    text(npz, "program").is_ok_and(|program| program.starts_with(OURS))
+}
+
+/// The mean and covariance of these names, and of how many images, if the file is ours.
+fn gaussian(npz: &mut Archive, [mu, sigma]: [&str; 2]) -> Result<Gaussian, String> {
+    let [(mean, shape), (square, of_square)] = [numbers(npz, mu, 1)?, numbers(npz, sigma, 2)?];
+    let covariance = covariance([mu, sigma], &shape, &square, &of_square)?;
+    if let Some(value) = mean.iter().chain(&square).find(|v| v.abs() > LARGEST) {
+        return Err(format!("it holds {value:e}, and products of such numbers overflow"));
+    }
+    let n = if is_ours(npz) { numbers(npz, "n", 0)?.0.first().map_or(0, |&n| n as usize) } else { 0 };
+    Ok(Gaussian { n, mean, covariance })
 }
 
 /// Finite numbers of an array of so many axes, and its shape.
@@ -178,21 +214,21 @@ fn text(npz: &mut Archive, name: &str) -> Result<String, String> {
 }
 
 /// `sigma` as the covariance of a mean of this shape. What only its eigenvalues show is found where it is used.
-fn covariance(mean: &[u64], sigma: &[f64], shape: &[u64]) -> Result<Mat<f64>, String> {
-    let &[d] = mean else { return Err(format!("`mu` has shape {mean:?}")) };
+fn covariance([mu, sigma]: [&str; 2], mean: &[u64], values: &[f64], shape: &[u64]) -> Result<Mat<f64>, String> {
+    let &[d] = mean else { return Err(format!("`{mu}` has shape {mean:?}")) };
     if shape != [d, d] {
-        return Err(format!("`mu` has shape {mean:?}, `sigma` {shape:?}"));
+        return Err(format!("`{mu}` has shape {mean:?}, `{sigma}` {shape:?}"));
     }
     let d = d as usize;
-    let at = |i: usize, j: usize| sigma[i * d + j];
+    let at = |i: usize, j: usize| values[i * d + j];
     let largest = (0..d).map(|i| at(i, i)).fold(0.0, f64::max);
     for i in 0..d {
         if at(i, i) < 0.0 {
-            return Err(format!("`sigma`[{i}, {i}] is {}, and no variance is negative", at(i, i)));
+            return Err(format!("`{sigma}`[{i}, {i}] is {}, and no variance is negative", at(i, i)));
         }
         if let Some(j) = (0..i).find(|&j| (at(i, j) - at(j, i)).abs() > ASYMMETRY * largest) {
             let (below, above) = (at(i, j), at(j, i));
-            return Err(format!("`sigma`[{i}, {j}] is {below}, `sigma`[{j}, {i}] {above}: no covariance"));
+            return Err(format!("`{sigma}`[{i}, {j}] is {below}, `{sigma}`[{j}, {i}] {above}: no covariance"));
         }
     }
     Ok(Mat::from_fn(d, d, |i, j| 0.5 * at(i, j) + 0.5 * at(j, i)))
@@ -273,7 +309,8 @@ mod tests {
         let gaussian = Gaussian { n: 9, mean: vec![1.5, -2.0, 1e-300], covariance };
         let features = Tensor::from_vec(vec![1f32, 2.0, 3.0, 4.0, 5.0, 6.0], (2, 3), &Device::Cpu).unwrap();
         for features in [None, Some(&features)] {
-            write(&path, &gaussian, features, &protocol()).unwrap();
+            write(&path, &gaussian, None, features, &protocol()).unwrap();
+            assert!(read_spatial(&path).unwrap().is_none());
             let Statistics { gaussian: got, protocol: said, features: kept } = read(&path).unwrap();
             assert_eq!((got.n, got.mean, got.covariance), (9, gaussian.mean.clone(), gaussian.covariance.clone()));
             let rows = |t: &Tensor| t.to_vec2::<f32>().unwrap();
@@ -312,6 +349,23 @@ mod tests {
         let Statistics { gaussian, protocol, features } = got.unwrap();
         assert_eq!((gaussian.n, gaussian.mean, protocol), (0, vec![1.5, -2.0], None));
         assert_eq!((gaussian.covariance[(0, 1)], gaussian.covariance[(1, 1)], features.is_none()), (0.5, 9.0, true));
+    }
+
+    #[test]
+    fn spatial_statistics_are_beside_the_others() {
+        let path = std::env::temp_dir().join(format!("pgn-bench-spatial-{}.npz", std::process::id()));
+        let of = |n: usize, d: usize| Gaussian {
+            n,
+            mean: (0..d).map(|i| i as f64).collect(),
+            covariance: Mat::from_fn(d, d, |i, j| f64::from(i == j) + 0.25),
+        };
+        let (pooled, spatial) = (of(7, 2), of(7, 3));
+        write(&path, &pooled, Some(&spatial), None, &protocol()).unwrap();
+        let got = [read(&path).unwrap().gaussian, read_spatial(&path).unwrap().unwrap()];
+        std::fs::remove_file(&path).unwrap();
+        for (got, want) in got.iter().zip([pooled, spatial]) {
+            assert_eq!((got.n, &got.mean, &got.covariance), (want.n, &want.mean, &want.covariance));
+        }
     }
 
     #[test]

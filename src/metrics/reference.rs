@@ -45,7 +45,7 @@ pub fn statistics(
     }
     let collected = collector.finish()?;
     if let Some(gaussian) = &collected.gaussian {
-        npz::write(&path, gaussian, collected.kept.as_ref(), &Protocol::of(extractor, order))?;
+        npz::write(&path, gaussian, None, collected.kept.as_ref(), &Protocol::of(extractor, order))?;
     }
     Ok(collected)
 }

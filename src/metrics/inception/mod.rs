@@ -36,6 +36,12 @@ pub const OFFICIAL: Pinned = Pinned {
 /// input of the third convolution, f32).
 const BATCH: [usize; 2] = [10, 256];
 
+/// Width of the features that sFID compares (Nash et al. 2021), in order of row, column, channel.
+pub const SPATIAL: usize = 17 * 17 * SPATIAL_CHANNELS;
+/// They are the first channels of the first branch of this stage, which the original graph calls `mixed_6/conv`.
+const SPATIAL_STAGE: &str = "Mixed_6d";
+const SPATIAL_CHANNELS: usize = 7;
+
 /// What is shown the output of each stage of the network.
 type See<'a> = &'a mut dyn FnMut(&str, &Tensor) -> candle_core::Result<()>;
 
@@ -46,6 +52,7 @@ pub struct Inception {
     /// last layer, which serve every measure but that score.
     head: Option<Tensor>,
     resize: Resize,
+    spatial: bool,
     id: String,
     sha256: String,
     compute: Compute,
@@ -85,7 +92,13 @@ impl Inception {
         }
         tensors.finish().map_err(bad)?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        Ok(Self { network, head, resize, id: format!("inception-{stem}"), sha256: hash, compute })
+        let id = format!("inception-{stem}");
+        Ok(Self { network, head, resize, spatial: false, id, sha256: hash, compute })
+    }
+
+    /// Gives [`Features::spatial`] too, `[N, 2023]`.
+    pub fn with_spatial(self) -> Self {
+        Self { spatial: true, ..self }
     }
 
     /// Features `[N, 2048]` of images, where the network is; `see` as for [`Network::forward`].
@@ -93,20 +106,28 @@ impl Inception {
     /// # Errors
     /// When the network fails.
     pub fn features(&self, images: &[Picture], see: See) -> Result<Tensor> {
-        self.in_batches(images.len(), |of| self.inputs(&images[of]), see)
+        Ok(self.in_batches(images.len(), |of| self.inputs(&images[of]), see)?.0)
     }
 
-    /// Features of `n` images, of which `inputs` makes some such as the network takes them.
+    /// Features of `n` images, of which `inputs` makes some such as the network takes them, and spatial ones if they are wanted.
     fn in_batches(
         &self,
         n: usize,
         inputs: impl Fn(Range<usize>) -> candle_core::Result<Tensor>,
         see: See,
-    ) -> Result<Tensor> {
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let batch = BATCH[usize::from(!self.compute.device.is_cpu())];
-        let some = |first| self.network.forward(&inputs(first..n.min(first + batch))?, see);
+        let mut spatial = Vec::new();
+        let mut look = |stage: &str, x: &Tensor| {
+            if self.spatial && stage == SPATIAL_STAGE {
+                spatial.push(x.narrow(3, 0, SPATIAL_CHANNELS)?.flatten_from(1)?);
+            }
+            see(stage, x)
+        };
+        let some = |first| self.network.forward(&inputs(first..n.min(first + batch))?, &mut look);
         let parts = self.compute.run(|| (0..n).step_by(batch).map(some).collect::<candle_core::Result<Vec<_>>>())?;
-        Ok(Tensor::cat(&parts, 0)?)
+        let spatial = if self.spatial { Some(Tensor::cat(&spatial, 0)?) } else { None };
+        Ok((Tensor::cat(&parts, 0)?, spatial))
     }
 
     /// Images `[N, 299, 299, 3]`, resized where the network is if they are of one size.
@@ -121,9 +142,9 @@ impl Inception {
         Tensor::from_vec(inputs.concat(), (n, SIDE, SIDE, 3), device)
     }
 
-    fn with_logits(&self, features: Tensor) -> Result<Features> {
+    fn with_logits(&self, (features, spatial): (Tensor, Option<Tensor>)) -> Result<Features> {
         let of = |head| self.compute.run(|| product_with_transposed(&features, head));
-        Ok(Features { logits: self.head.as_ref().map(of).transpose()?, features })
+        Ok(Features { logits: self.head.as_ref().map(of).transpose()?, features, spatial })
     }
 }
 
@@ -149,9 +170,14 @@ impl Extractor for Inception {
     }
 
     fn extract(&self, pictures: &[Picture]) -> Result<Features> {
-        let of = self.with_logits(self.features(pictures, &mut |_, _| Ok(()))?)?;
+        let inputs = |of: Range<usize>| self.inputs(&pictures[of]);
+        let of = self.with_logits(self.in_batches(pictures.len(), inputs, &mut |_, _| Ok(()))?)?;
         let on_cpu = |t: Tensor| t.to_device(&Device::Cpu);
-        Ok(Features { features: on_cpu(of.features)?, logits: of.logits.map(on_cpu).transpose()? })
+        Ok(Features {
+            features: on_cpu(of.features)?,
+            logits: of.logits.map(on_cpu).transpose()?,
+            spatial: of.spatial.map(on_cpu).transpose()?,
+        })
     }
 
     fn extract_bytes(&self, images: &Tensor) -> Result<Features> {
