@@ -7,11 +7,9 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::machine::convolution::Dims;
 use crate::machine::cpu::kernel::{Gather, NARROW, Narrow, Outer, Pixel, ROWS, Segment, Start};
-use crate::machine::cpu::parallel::fill;
+use crate::machine::cpu::parallel::{collect, fill, threads};
 use crate::machine::cpu::real::Real;
 
 /// Input elements that a task of the gather works on at a time.
@@ -22,6 +20,8 @@ const SCRATCH: usize = 1 << 18;
 pub(super) const BLOCK: usize = 128;
 /// Pixels that the outer-product kernel takes at a time: their output gradients, 16 KiB in f32, stay in the first cache.
 pub(super) const PIXELS: usize = 64;
+/// Pixels whose sums take as long as reading their weights.
+pub(super) const READ: usize = 32;
 /// Tasks of a weight gradient for each thread, at least.
 const TASKS: usize = 2;
 /// Elements between pixels, or a multiple, from which on their parts fall on the same sets of the first cache.
@@ -150,6 +150,12 @@ pub(super) fn panels<T: Real>(n: usize, vectors: usize) -> Vec<Panel> {
         .collect()
 }
 
+/// Images of a task, at most so many, given the work that some images are: those that keep the threads busy the shortest.
+pub(super) fn images_of_task(n_images: usize, most: usize, work: impl Fn(usize) -> usize) -> usize {
+    let rounds = |images: usize| n_images.div_ceil(images).div_ceil(threads());
+    (1..=most.min(n_images)).rev().min_by_key(|&images| rounds(images) * work(images)).unwrap_or(1)
+}
+
 impl Plan {
     pub(super) fn forward(d: &Dims) -> Self {
         let taps = d.kernel[0] * d.kernel[1];
@@ -214,10 +220,13 @@ impl Plan {
     fn pack<T: Real>(&self, weights: &[T]) -> Vec<T> {
         let rows = self.rows();
         let panels = panels::<T>(self.n, T::vectors());
-        let mut packed = vec![T::ZERO; panels.iter().map(|p| rows * p.vectors * T::lanes()).sum()];
         let most = (rows * T::vectors() * T::lanes()).max(1);
-        packed.par_chunks_mut(most).zip(&panels).for_each(|(out, &Panel { first, columns, vectors })| {
+        fill(panels.iter().map(|p| rows * p.vectors * T::lanes()).sum(), most, |at, out| {
+            let Panel { first, columns, vectors } = panels[at / most];
             let width = vectors * T::lanes();
+            if columns < width {
+                out.fill(T::ZERO);
+            }
             // The taps of a channel lie side by side: they are read together.
             for k in 0..self.k {
                 for (t, &tap) in self.weight.taps.iter().enumerate() {
@@ -228,8 +237,7 @@ impl Plan {
                     }
                 }
             }
-        });
-        packed
+        })
     }
 
     /// Whether the narrow kernel does this sum: few outputs, and whole vectors of inputs.
@@ -254,11 +262,10 @@ impl Plan {
         n_images: usize,
         finish: impl Fn(usize, &mut [T]) + Sync,
     ) -> Vec<T> {
-        // Whole tiles even in a phase of one pixel an image.
-        let group = match GATHERED / self.in_len.max(1) {
-            few if few < ROWS => few.max(1),
-            many => many - many % ROWS,
-        };
+        // Each phase of a task is in whole tiles and reads its weights.
+        let phase = |p: &Phase, images: usize| p.taps.len() * ((images * p.pixels.len()).next_multiple_of(ROWS) + READ);
+        let work = |images: usize| self.phases.iter().map(|p| phase(p, images)).sum();
+        let group = images_of_task(n_images, GATHERED / self.in_len.max(1), work);
         let work: Vec<_> = self
             .phases
             .iter()
@@ -364,7 +371,7 @@ pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     let panels = panels::<T>(d.o, vectors);
     let (whole, ragged) = panels.split_at(panels.len() - usize::from(!d.o.is_multiple_of(vectors * T::lanes())));
     // The cut that keeps the threads busy the shortest, each task reading its inputs for all its panels. Either way sums are the same.
-    let threads = rayon::current_num_threads();
+    let threads = threads();
     let least = d.i.div_ceil(ROW_BLOCK).max(1);
     let kernel_rows = if few || panels.len() * least >= 2 * TASKS * threads { d.kernel[0] } else { 1 };
     let most = (2 * least).min(d.i / ROWS / 2).max(least);
@@ -386,7 +393,7 @@ pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     }
     // Outputs are counted in pixels: the stride between them is the block's.
     let phases = Phase::all(&[0, 1].map(|a| forward_axis(d, a)), [d.input[1], d.i], [d.output[1], 1], d.kernel[1]);
-    let parts: Vec<Vec<Vec<T>>> = blocks.par_iter().map(|b| weight_block(d, &phases, b, x, dy)).collect();
+    let parts = collect(blocks.len(), |block| weight_block(d, &phases, &blocks[block], x, dy));
 
     let [kh, kw] = d.kernel;
     let mut by_panel: Vec<Vec<(&WeightBlock, &Panel, &[T])>> = vec![Vec::new(); panels.len()];
