@@ -73,7 +73,9 @@ fn main() -> Result<()> {
         }
     };
     run()?;
-    println!("| {name}, threads | s | speed-up | outside of loops | waiting for the last task |\n|---|---|---|---|---|");
+    println!(
+        "| {name}, threads | s | speed-up | outside of loops | waiting for the last task |\n|---|---|---|---|---|"
+    );
     let mut one = None;
     for &threads in &args.threads {
         let threads = usize::from(threads);

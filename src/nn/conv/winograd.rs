@@ -10,7 +10,8 @@ use std::ops::Range;
 
 use candle_core::DType;
 
-use super::cpu::{BLOCK, PIXELS, Panel, READ, images_of_task, panels};
+use super::cpu::{BLOCK, Panel, READ, images_of_task, panels};
+use super::weight_grad::PIXELS;
 use crate::machine::convolution::Dims;
 use crate::machine::cpu::kernel::{Gather, Outer, Pixel, ROWS, Segment, Start};
 use crate::machine::cpu::parallel::{chunks, collect, fill, scatter};
@@ -354,7 +355,7 @@ impl Plan {
     }
 }
 
-/// As [`weight_grad`](super::cpu::weight_grad).
+/// As [`weight_grad`](super::weight_grad::weight_grad).
 pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     let plan = Plan::forward(d);
     let job = &plan.jobs[0];
