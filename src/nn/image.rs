@@ -2,12 +2,11 @@
 //! channel sums of a bias gradient.
 
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
 use super::activation::{add, add_assign};
 use super::op::{Made, Op, View, apply, either, elements, same_dims};
 use crate::machine::call::{Array, Word};
-use crate::machine::cpu::parallel::{GRAIN, fill};
+use crate::machine::cpu::parallel::{GRAIN, collect, fill};
 use crate::machine::cpu::real::{Real, vectorised};
 use crate::machine::tape::Tape;
 use crate::words;
@@ -54,8 +53,9 @@ pub fn squared_distance(x: &Tensor, t: f64) -> Result<Tensor> {
 /// As for [`squared_distance`].
 pub fn norm(x: &Tensor) -> Result<Tensor> {
     fn squares<T: Real>(x: &[T]) -> f64 {
-        let parts: Vec<f64> =
-            x.par_chunks(GRAIN).map(|c| c.iter().map(|v| v.to_f64() * v.to_f64()).sum::<f64>()).collect();
+        let parts = collect(x.len().div_ceil(GRAIN), |i| {
+            x[i * GRAIN..].iter().take(GRAIN).map(|v| v.to_f64() * v.to_f64()).sum::<f64>()
+        });
         // As a number of the tensor's type: results do not depend on where it is summed.
         T::from_f64(parts.iter().sum()).to_f64()
     }
@@ -146,21 +146,17 @@ pub fn add_scaled_bias(x: &Tensor, s: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 fn weighted_sum<T: Real>(x: View<T>, s: &[T]) -> Vec<T> {
     let (c, len) = (x.dims.last().copied().unwrap_or(1), x.data.len() / x.dims[0]);
-    let per_image: Vec<Vec<T>> = x
-        .data
-        .par_chunks_exact(len)
-        .map(|image| {
-            let mut sum = vec![T::ZERO; c];
-            vectorised(|| {
-                for pixel in image.chunks_exact(c) {
-                    for (o, &v) in sum.iter_mut().zip(pixel) {
-                        *o += v;
-                    }
+    let per_image = collect(x.dims[0], |n| {
+        let mut sum = vec![T::ZERO; c];
+        vectorised(|| {
+            for pixel in x.data[n * len..][..len].chunks_exact(c) {
+                for (o, &v) in sum.iter_mut().zip(pixel) {
+                    *o += v;
                 }
-            });
-            sum
-        })
-        .collect();
+            }
+        });
+        sum
+    });
     (0..c).map(|k| T::from_f64(per_image.iter().zip(s).map(|(p, &s)| p[k].to_f64() * s.to_f64()).sum())).collect()
 }
 

@@ -3,10 +3,9 @@
 
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Shape, Storage, Tensor, bail};
-use rayon::prelude::*;
 
 use crate::machine::call::Array;
-use crate::machine::cpu::parallel::GRAIN;
+use crate::machine::cpu::parallel::{GRAIN, chunks};
 use crate::machine::cpu::real::{Real, vectorised};
 use crate::machine::current;
 use crate::machine::tape::Tape;
@@ -186,7 +185,7 @@ pub fn update<const N: usize, O: InPlace<N>>(op: &O, dst: &Tensor, sources: [&Te
 }
 
 fn in_place<T: Real, const N: usize, O: InPlace<N>>(op: &O, dst: &mut [T], sources: [&[T]; N]) {
-    dst.par_chunks_mut(GRAIN).enumerate().for_each(|(i, chunk)| {
+    chunks(dst, GRAIN, |i, chunk| {
         let from = i * GRAIN;
         let parts = sources.map(|v| &v[from..from + chunk.len()]);
         vectorised(|| {

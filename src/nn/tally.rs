@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Result, bail};
-use rayon::prelude::*;
 
+use crate::machine::cpu::parallel::collect;
 use crate::machine::cpu::real::{Real, vectorised};
 
 /// Elements of a block at most: it stays in cache while it is read twice.
@@ -27,7 +27,7 @@ impl Tally {
     /// Notes of `images` images.
     pub fn of(images: usize, note: impl Fn(usize) -> Vec<f64> + Sync) -> Self {
         let tally = Self::default();
-        (0..images).into_par_iter().for_each(|image| tally.note(image, note(image)));
+        collect(images, |image| tally.note(image, note(image)));
         tally
     }
 

@@ -5,6 +5,7 @@ pub mod kernel;
 mod neon;
 pub mod parallel;
 pub mod real;
+pub mod schedule;
 pub mod winograd;
 #[cfg(target_arch = "x86_64")]
 mod x86;

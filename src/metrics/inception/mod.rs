@@ -17,6 +17,7 @@ use crate::data::source::Picture;
 use crate::error::{Error, Result};
 use crate::files::{file_digest, sha256};
 use crate::machine::compute::Compute;
+use crate::machine::cpu::parallel::threads;
 use crate::nn::matrix::product_with_transposed;
 use crate::weights;
 use network::{FEATURES, Network, Weights};
@@ -32,7 +33,7 @@ pub const OFFICIAL: Pinned = Pinned {
     sha256: "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
 };
 
-/// Images in the network at a time, which bounds its memory: on the CPU, on a GPU, where an image takes 8.3 MB at most (output and
+/// Images in the network at a time, which bounds its memory: on the CPU (the next multiple of its threads), on a GPU, where an image takes 8.3 MB at most (output and
 /// input of the third convolution, f32).
 const BATCH: [usize; 2] = [10, 256];
 
@@ -116,7 +117,10 @@ impl Inception {
         inputs: impl Fn(Range<usize>) -> candle_core::Result<Tensor>,
         see: See,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let batch = BATCH[usize::from(!self.compute.device.is_cpu())];
+        let batch = match self.compute.device.is_cpu() {
+            true => BATCH[0].next_multiple_of(threads()),
+            false => BATCH[1],
+        };
         let mut spatial = Vec::new();
         let mut look = |stage: &str, x: &Tensor| {
             if self.spatial && stage == SPATIAL_STAGE {

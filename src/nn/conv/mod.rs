@@ -10,6 +10,7 @@ mod cpu;
 mod device;
 #[cfg(test)]
 mod tests;
+mod weight_grad;
 mod winograd;
 
 use candle_core::{Result, Shape, Tensor, bail};
@@ -249,7 +250,7 @@ impl Op<2> for WeightGrad {
     const NAME: &'static str = "conv2d_weight_grad";
     fn cpu<T: Real>(&self, [x, dy]: [View<T>; 2]) -> Made<T> {
         let d = self.dims(x.dims, dy.dims)?;
-        let of = if winograd::applies::<T>(&d) { winograd::weight_grad } else { cpu::weight_grad };
+        let of = if winograd::applies::<T>(&d) { winograd::weight_grad } else { weight_grad::weight_grad };
         Ok((of(&d, x.data, dy.data), Shape::from(d.weight_dims().to_vec())))
     }
     fn device(&self, tape: &Tape, [x, dy]: [Array; 2]) -> Result<Tensor> {

@@ -269,10 +269,10 @@ fn minimal_filtering_is_the_same_sum() {
         );
         check(
             "weight gradient",
-            &cpu::weight_grad(&d, &x64, &dy64),
+            &weight_grad::weight_grad(&d, &x64, &dy64),
             &winograd::weight_grad(&d, &x64, &dy64),
             &winograd::weight_grad(&d, &x32, &dy32),
-            &cpu::weight_grad(&d, &x32, &dy32),
+            &weight_grad::weight_grad(&d, &x32, &dy32),
         );
     }
 }

@@ -9,12 +9,12 @@
 use std::ops::Range;
 
 use candle_core::DType;
-use rayon::prelude::*;
 
-use super::cpu::{BLOCK, PIXELS, Panel, panels};
+use super::cpu::{BLOCK, Panel, READ, images_of_task, panels};
+use super::weight_grad::PIXELS;
 use crate::machine::convolution::Dims;
 use crate::machine::cpu::kernel::{Gather, Outer, Pixel, ROWS, Segment, Start};
-use crate::machine::cpu::parallel::{fill, scatter};
+use crate::machine::cpu::parallel::{chunks, collect, fill, scatter};
 use crate::machine::cpu::real::Real;
 use crate::machine::cpu::winograd::{self, Square, TILE, Transform};
 
@@ -268,8 +268,7 @@ impl Plan {
         let panels = panels::<T>(self.n, T::vectors());
         let jobs: Vec<_> = self.jobs.iter().map(|job| (job, self.weights(job, weights, &panels))).collect();
         let each = self.jobs[0].tiles().iter().product::<usize>();
-        let tasks = n_images.div_ceil((TILES / each).max(1)).next_multiple_of(rayon::current_num_threads());
-        let group = n_images.div_ceil(tasks.max(1)).max(1);
+        let group = images_of_task(n_images, TILES / each, |images| images * each + READ);
         fill(n_images * self.out_len(), group * self.out_len(), |at, out| {
             let (image, count) = (at / self.out_len(), out.len() / self.out_len());
             let input = &images[image * self.in_len()..][..count * self.in_len()];
@@ -356,7 +355,7 @@ impl Plan {
     }
 }
 
-/// As [`weight_grad`](super::cpu::weight_grad).
+/// As [`weight_grad`](super::weight_grad::weight_grad).
 pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     let plan = Plan::forward(d);
     let job = &plan.jobs[0];
@@ -371,8 +370,7 @@ pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     let delta = Layout { plane: block * (d.o + GAP), tile: d.o + GAP, block: VECTOR };
     let pixels: Vec<_> = (0..block).map(|t| Pixel { input: t * layout.tile, output: t * delta.tile }).collect();
     // Of each point and panel, `[rows, panel width]`.
-    let mut sums: Vec<Vec<T>> =
-        (0..points).flat_map(|_| panels.iter().map(|p| vec![T::ZERO; rows * p.columns])).collect();
+    let mut sums = collect(points * panels.len(), |at| vec![T::ZERO; rows * panels[at % panels.len()].columns]);
     let zeros = vec![T::ZERO; d.o];
     let (mut values, mut deltas) = (Vec::new(), Vec::new());
     for first in (0..tiles).step_by(block) {
@@ -397,10 +395,10 @@ pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
                 }
             }
         });
-        sums.par_iter_mut().enumerate().for_each(|(at, sums)| {
+        chunks(&mut sums, 1, |at, of_task| {
             let (p, panel) = (at / panels.len(), &panels[at % panels.len()]);
             for pixels in pixels[..count].chunks(PIXELS) {
-                for (b, sums) in sums.chunks_exact_mut(VECTOR * panel.columns).enumerate() {
+                for (b, sums) in of_task[0].chunks_exact_mut(VECTOR * panel.columns).enumerate() {
                     // SAFETY: the planes hold `count` tiles of `rows` and o values.
                     unsafe {
                         T::run(&Outer {
