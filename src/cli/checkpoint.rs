@@ -8,15 +8,16 @@ use candle_core::Device;
 
 use super::choice;
 use super::progress::{bar, followed};
-use super::setup::{self, Place, Weights, bench};
+use super::setup::{self, Place, Transformers, Weights, bench};
 use super::terminal::{say, show};
-use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, METRICS, MODES, Metric};
+use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, MODES};
 use crate::data::{Split, nearest, to_bytes};
 use crate::error::AtPath;
 use crate::files::{check_output, create_folder, has_extension, names_folder, write_bytes};
 use crate::generators::Mode;
 use crate::methods;
 use crate::metrics::inception::resize::Resize;
+use crate::metrics::scores::{METRICS, Metric};
 use crate::nn::image::channels_first;
 use crate::report::markdown::aligned;
 use crate::results::{self, Row};
@@ -59,6 +60,8 @@ pub(super) struct EvalArgs {
     resize: Option<Resize>,
     #[command(flatten)]
     weights: Weights,
+    #[command(flatten)]
+    transformers: Transformers,
     /// Give 95 % intervals from N bootstrap replicates of the generated images
     #[arg(long, value_name = "N", default_value_t = 0)]
     bootstrap: usize,
@@ -146,6 +149,9 @@ fn restore(stored: Stored, device: &Device) -> Result<(State, Progress)> {
 fn asked(args: &EvalArgs, of: &Progress) -> Result<Eval> {
     let own = &of.cell.eval;
     let mut metrics = args.metrics.clone();
+    if !metrics.is_empty() && !metrics.contains(&Metric::FID) {
+        metrics.insert(0, Metric::FID);
+    }
     if metrics.is_empty() {
         metrics.clone_from(&own.metrics);
     }
@@ -177,8 +183,8 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
     let cell = Cell { eval: asked(args, &stored.progress)?, ..stored.progress.cell.clone() };
     let compute = args.place.open()?;
     let (state, progress) = restore(stored, &compute.device)?;
-    let bench = bench(&cell, &args.weights, &compute)?;
-    let origin = Origin::new(&progress, &cell, &bench.instrument)?;
+    let bench = bench(&cell, (&args.weights, &args.transformers), &compute)?;
+    let origin = Origin::new(&progress, &cell, bench.instrument())?;
     let mut rows = Vec::new();
     for &weights in &cell.eval.weights {
         let progress = bar(&format!("{} ({})", cell.name(), weights.id()), cell.eval.images as u64, "images");

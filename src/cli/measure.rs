@@ -1,5 +1,4 @@
-//! `pgn-bench fid`, `is`, `kid`, `pr`, `stats`: measures of collections of images, whoever made them. Everything that the arguments
-//! and the numbers of images can show is checked before the first image is measured.
+//! `pgn-bench fid`, `is`, `kid`, `pr`, `stats`: one measure of collections of images, whoever made them.
 
 use std::cell::OnceCell;
 use std::ffi::OsStr;
@@ -9,53 +8,22 @@ use anyhow::{Result, anyhow, bail};
 use candle_core::Tensor;
 use serde_json::{Value, json};
 
-use super::choice;
-use super::progress::{bar, followed};
-use super::setup::{Place, Weights};
+use super::collection::{Collection, Options, shown};
+use super::progress::bar;
+use super::setup::Choice;
 use super::terminal::{remark, say};
 use crate::data::source::arrays::Arrays;
-use crate::data::source::{self, Named, Order};
 use crate::files::{check_output, has_extension};
-use crate::metrics::collect::{Collected, Collector, Needs};
+use crate::metrics::collect::{Collected, Needs};
 use crate::metrics::frechet::{Gaussian, Reference};
-use crate::metrics::inception::Inception;
-use crate::metrics::inception::resize::Resize;
 use crate::metrics::inception_score::SPLITS;
 use crate::metrics::npz::{self, Protocol, Statistics};
-use crate::metrics::{BATCH, Extractor, kid, manifold, reference};
-use crate::train::rows::{RANK_DEFICIENT, interval};
+use crate::metrics::scores::RANK_DEFICIENT;
+use crate::metrics::{Extractor, kid, manifold};
+use crate::train::rows::interval;
 
 /// Images that a covariance needs.
 const PAIR: usize = 2;
-
-/// What every measure takes.
-#[derive(clap::Args)]
-pub(super) struct Options {
-    #[command(flatten)]
-    weights: Weights,
-    #[command(flatten)]
-    place: Place,
-    /// How images are brought to 299×299 pixels
-    #[arg(long, value_parser = choice(&Resize::ALL), default_value = "tf")]
-    resize: Resize,
-    /// Only N images of each collection: the first of the order
-    #[arg(short, long)]
-    n: Option<usize>,
-    /// Which images -n takes and how they are cut into splits: spread over the collection, or as they lie in it (as the official
-    /// tools do)
-    #[arg(long, value_parser = choice(&Order::ALL), default_value = "spread")]
-    order: Order,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// Images to measure, opened before any work starts.
-struct Collection {
-    name: String,
-    images: Named,
-    n: usize,
-}
 
 /// A side of a comparison: statistics that were given, or images to take them from.
 enum Side {
@@ -66,59 +34,35 @@ enum Side {
 /// How images are measured. The extractor is read when the first images are met: statistics need none.
 struct Measure<'a> {
     options: &'a Options,
-    inception: OnceCell<Inception>,
-}
-
-fn shown(name: &OsStr) -> String {
-    name.to_string_lossy().into_owned()
+    choice: Choice,
+    extractor: OnceCell<Box<dyn Extractor>>,
 }
 
 impl<'a> Measure<'a> {
-    fn new(options: &'a Options) -> Self {
-        Self { options, inception: OnceCell::new() }
+    fn new(options: &'a Options) -> Result<Self> {
+        Ok(Self { options, choice: options.only()?, extractor: OnceCell::new() })
     }
 
-    fn inception(&self) -> Result<&Inception> {
-        if let Some(inception) = self.inception.get() {
-            return Ok(inception);
+    fn extractor(&self) -> Result<&dyn Extractor> {
+        if self.extractor.get().is_none() {
+            let opened = self.options.open_extractor(self.choice)?;
+            self.extractor.get_or_init(|| opened);
         }
-        let inception = self.options.weights.inception(self.options.resize, &self.options.place.open()?)?;
-        Ok(self.inception.get_or_init(|| inception))
+        self.extractor.get().map(AsRef::as_ref).ok_or_else(|| anyhow!("no extractor"))
     }
 
     fn protocol(&self) -> Result<Protocol> {
-        Ok(Protocol::of(self.inception()?, self.options.order))
+        Ok(Protocol::of(self.extractor()?, self.options.order))
     }
 
-    /// Opens a collection and checks that it has as many images as asked for, and as many as the measure needs.
     fn open(&self, name: &OsStr, needed: usize) -> Result<Collection> {
         // What may be missing comes before what takes long.
-        self.inception()?;
-        let images = followed(&shown(name), "images decoded", |progress| Ok(source::open(name, progress)?))?;
-        let (name, len) = (shown(name), images.source().len());
-        let n = self.options.n.unwrap_or(len);
-        if n > len {
-            bail!("{name} has {len} images, fewer than -n {n}");
-        }
-        if n < needed {
-            bail!("{name}: at least {needed} images are needed, and there are {n} to measure");
-        }
-        Ok(Collection { name, images, n })
+        self.extractor()?;
+        self.options.open(name, needed)
     }
 
     fn collect(&self, of: &Collection, needs: Needs) -> Result<Collected> {
-        let progress = bar(&of.name, of.n as u64, "images");
-        let (inception, source) = (self.inception()?, of.images.source());
-        let (ranks, picks) = (self.options.order.ranks(source.len()), self.options.order.first(of.n, source.len()));
-        let places = picks.iter().map(|&i| ranks[i]).collect();
-        let mut collector = Collector::new(of.n, inception.dim(), needs)?.at_places(places);
-        for batch in source.batches(picks, BATCH) {
-            let pictures = batch?;
-            collector.add(&inception.extract(&pictures)?)?;
-            progress.inc(pictures.len() as u64);
-        }
-        progress.finish_and_clear();
-        Ok(collector.finish()?)
+        self.options.collect(of, (self.extractor()?, needs))
     }
 
     fn features(&self, of: &Collection) -> Result<Tensor> {
@@ -127,16 +71,7 @@ impl<'a> Measure<'a> {
     }
 
     fn gaussian(&self, of: &Collection) -> Result<Gaussian> {
-        let taken = if let Named::Split(images) = &of.images {
-            let progress = bar(&of.name, of.n as u64, "images");
-            let done = &mut |done| progress.set_position(done as u64);
-            let which = (of.n, self.options.order);
-            let taken = reference::statistics(self.inception()?, images, which, 0, done)?;
-            progress.finish_and_clear();
-            taken
-        } else {
-            self.collect(of, Needs { gaussian: true, ..Needs::default() })?
-        };
+        let taken = self.collect(of, Needs { gaussian: true, ..Needs::default() })?;
         taken.gaussian.ok_or_else(|| anyhow!("{} gave no statistics", of.name))
     }
 
@@ -223,7 +158,7 @@ impl Side {
     fn protocol(&self, m: &Measure) -> Result<(usize, Option<Protocol>)> {
         match self {
             Self::Given(of) => Ok((of.gaussian.mean.len(), of.protocol.clone())),
-            Self::Of(_) => Ok((m.inception()?.dim(), Some(m.protocol()?))),
+            Self::Of(_) => Ok((m.extractor()?.dim(), Some(m.protocol()?))),
         }
     }
 
@@ -251,7 +186,7 @@ fn check_comparable([a, b]: [&OsStr; 2], dims: [usize; 2], protocols: &[Option<P
 
 pub(super) fn fid(options: &Options, a: &OsStr, b: &OsStr, bootstrap: usize) -> Result<()> {
     check_replicates(bootstrap)?;
-    let m = Measure::new(options);
+    let m = Measure::new(options)?;
     let (side_a, side_b) = (Side::open(&m, a)?, Side::open(&m, b)?);
     let [(dim_a, protocol_a), (dim_b, protocol_b)] = [side_a.protocol(&m)?, side_b.protocol(&m)?];
     let protocols = [protocol_a, protocol_b];
@@ -259,7 +194,7 @@ pub(super) fn fid(options: &Options, a: &OsStr, b: &OsStr, bootstrap: usize) -> 
     let (of_a, features) = match side_a {
         Side::Given(_) if bootstrap > 0 => bail!("--bootstrap draws images of {} again, but it has none", shown(a)),
         Side::Of(of) if bootstrap > 0 => {
-            let taken = m.collect(&of, Needs { gaussian: true, classes: None, keep: of.n })?;
+            let taken = m.collect(&of, Needs { gaussian: true, keep: of.n, ..Needs::default() })?;
             (taken.gaussian.ok_or_else(|| anyhow!("{} gave no statistics", of.name))?, taken.kept)
         }
         side => (side.gaussian(&m)?, None),
@@ -280,8 +215,8 @@ pub(super) fn fid(options: &Options, a: &OsStr, b: &OsStr, bootstrap: usize) -> 
 }
 
 pub(super) fn inception_score(options: &Options, a: &OsStr) -> Result<()> {
-    let m = Measure::new(options);
-    let Some(classes) = m.inception()?.classes() else {
+    let m = Measure::new(options)?;
+    let Some(classes) = m.extractor()?.classes() else {
         bail!("the weights have no `fc.weight`, which the Inception Score needs: give a file with it as --head");
     };
     let images = m.open(a, SPLITS)?;
@@ -311,7 +246,7 @@ pub(super) fn kernel_distance(options: &Options, a: &OsStr, b: &OsStr, of: &Subs
     if subsets == 0 || size < PAIR {
         bail!("{subsets} subsets of {size} images: --subsets is at least 1, and --size at least {PAIR}");
     }
-    let m = Measure::new(options);
+    let m = Measure::new(options)?;
     let (of_a, of_b) = (m.open(a, PAIR)?, m.open(b, PAIR)?);
     let fewest = of_a.n.min(of_b.n);
     if size > fewest {
@@ -333,7 +268,7 @@ pub(super) fn precision_recall(options: &Options, a: &OsStr, b: &OsStr, k: usize
     if k == 0 {
         bail!("-k 0: balls reach to the k-th neighbour, and k is at least 1");
     }
-    let m = Measure::new(options);
+    let m = Measure::new(options)?;
     // The k-th neighbour of an image is another one.
     let (of_a, of_b) = (m.open(a, k.saturating_add(1))?, m.open(b, k.saturating_add(1))?);
     let of = manifold::manifold(&m.features(&of_a)?, &m.features(&of_b)?, k)?;
@@ -352,10 +287,12 @@ pub(super) fn statistics(options: &Options, a: &OsStr, output: &Path) -> Result<
     if npz::are_in(Path::new(a)) {
         bail!("{} holds statistics already: give the images to take others from", shown(a));
     }
-    let m = Measure::new(options);
-    let of = m.gaussian(&m.open(a, PAIR)?)?;
-    npz::write(output, &of, None, None, &m.protocol()?)?;
+    let m = Measure::new(options)?;
+    let spatial = m.choice == Choice::Inception;
+    let of = m.collect(&m.open(a, PAIR)?, Needs { gaussian: true, spatial, ..Needs::default() })?;
+    let Some(gaussian) = &of.gaussian else { bail!("{} gave no statistics", shown(a)) };
+    npz::write(output, gaussian, of.spatial.as_ref(), None, &m.protocol()?)?;
     let file = output.display().to_string();
-    let text = format!("{} images: mean and covariance in {file}", of.n);
-    m.print("stats", &[a], json!({"n": of.n, "file": file}), &text)
+    let text = format!("{} images: mean and covariance in {file}", of.images);
+    m.print("stats", &[a], json!({"n": of.images, "file": file}), &text)
 }

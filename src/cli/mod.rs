@@ -4,8 +4,10 @@ mod bench;
 mod cells;
 mod checkpoint;
 mod collect;
+mod collection;
 mod import;
 mod measure;
+mod measures;
 mod pool;
 mod progress;
 mod report;
@@ -46,6 +48,9 @@ enum Command {
         /// cifar10, stl10, celebahq or inception
         what: String,
     },
+    /// Measure generated images against real ones in every way, from one pass over each: FID, FD∞, sFID, IS, KID, precision and recall,
+    /// AuthPct, MiFID, MIND over Inception; the same over DINOv2; CMMD over CLIP
+    Measure(Box<measures::Args>),
     /// Fréchet Inception Distance between two collections of images (folder, Parquet file, npz statistics, cifar10:train, …)
     Fid {
         /// One collection
@@ -56,14 +61,14 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 0)]
         bootstrap: usize,
         #[command(flatten)]
-        options: measure::Options,
+        options: collection::Options,
     },
     /// Inception Score of a collection of images
     Is {
         /// The collection
         a: OsString,
         #[command(flatten)]
-        options: measure::Options,
+        options: collection::Options,
     },
     /// Kernel Inception Distance between two collections of images
     Kid {
@@ -74,7 +79,7 @@ enum Command {
         #[command(flatten)]
         subsets: measure::Subsets,
         #[command(flatten)]
-        options: measure::Options,
+        options: collection::Options,
     },
     /// Improved precision and recall, density and coverage
     Pr {
@@ -86,7 +91,7 @@ enum Command {
         #[arg(short, default_value_t = 3)]
         k: usize,
         #[command(flatten)]
-        options: measure::Options,
+        options: collection::Options,
     },
     /// Write the statistics of a collection as npz, as pytorch-fid does
     Stats {
@@ -96,7 +101,7 @@ enum Command {
         #[arg(short, long)]
         output: PathBuf,
         #[command(flatten)]
-        options: measure::Options,
+        options: collection::Options,
     },
     /// Measure the generator of a checkpoint, by the protocol it was trained under or another one
     Eval(checkpoint::EvalArgs),
@@ -144,6 +149,7 @@ impl Cli {
     pub fn execute(self) -> Result<ExitCode> {
         match self.command {
             Command::Run(args) => return run::execute(&args),
+            Command::Measure(args) => measures::execute(&args)?,
             Command::Fid { a, b, bootstrap, options } => measure::fid(&options, &a, &b, bootstrap)?,
             Command::Is { a, options } => measure::inception_score(&options, &a)?,
             Command::Kid { a, b, subsets, options } => measure::kernel_distance(&options, &a, &b, &subsets)?,

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::terminal::remark;
 use crate::config::{Cell, Weights};
-use crate::train::evaluate::Scores;
+use crate::train::evaluate::Measured;
 use crate::train::log::Line;
 use crate::train::run::Watch;
 
@@ -74,12 +74,14 @@ impl Watch for CellBar {
         self.bar.set_message(format!("evaluating {done}/{of} images"));
     }
 
-    fn scores(&mut self, step: u64, weights: Weights, scores: &Scores) {
-        self.fid = format!("FID {:.2}", scores.fid);
+    fn scores(&mut self, step: u64, weights: Weights, scores: &[Measured]) {
+        let of = |name: &str| scores.iter().find(|m| m.score.name == name).map(|m| m.score.value);
+        let fid = of("fid").unwrap_or(f64::NAN);
+        self.fid = format!("FID {fid:.2}");
         if !std::io::stderr().is_terminal() {
             let w = weights.id();
-            let inception = scores.inception.map_or_else(String::new, |s| format!(", IS {:.3}", s.mean));
-            remark(format_args!("{}: step {step}, {w}: FID {:.3}{inception}", self.name, scores.fid));
+            let inception = of("is").map_or_else(String::new, |score| format!(", IS {score:.3}"));
+            remark(format_args!("{}: step {step}, {w}: FID {fid:.3}{inception}", self.name));
         }
     }
 }

@@ -9,7 +9,7 @@ use candle_core::Device;
 use super::cells::Cells;
 use super::progress::{CellBar, bar};
 use super::report::{last_grid, rows};
-use super::setup::{Place, Weights, bench};
+use super::setup::{Place, Transformers, Weights, bench};
 use super::slurm::quoted;
 use super::terminal::{say, show};
 use crate::config::Cell;
@@ -28,6 +28,8 @@ pub(super) struct Args {
     cells: Cells,
     #[command(flatten)]
     weights: Weights,
+    #[command(flatten)]
+    transformers: Transformers,
     /// Only the cell of this number, counted from 0 in the order of --dry-run
     #[arg(long, value_name = "N")]
     cell: Option<usize>,
@@ -79,7 +81,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     }
     create_folder(&args.output)?;
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };
-    let bench = bench(first, &args.weights, &compute)?;
+    let bench = bench(first, (&args.weights, &args.transformers), &compute)?;
 
     interrupt::install()?;
     let mut diverged = 0;

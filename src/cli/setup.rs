@@ -16,7 +16,36 @@ use crate::metrics::Extractor;
 use crate::metrics::classifier::Classifier;
 use crate::metrics::inception::resize::Resize;
 use crate::metrics::inception::{Inception, OFFICIAL};
-use crate::train::evaluate::Bench;
+use crate::metrics::scores::Family;
+use crate::metrics::vit::{clip, dinov2};
+use crate::train::evaluate::{Bench, families};
+
+/// A feature extractor by name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    Inception,
+    Dinov2(dinov2::Resize),
+    Clip,
+}
+
+impl Choice {
+    pub(super) const ALL: [(&str, Self); 6] = [
+        ("inception", Self::Inception),
+        ("dinov2", Self::Dinov2(dinov2::Resize::Pil)),
+        ("dinov2-pil", Self::Dinov2(dinov2::Resize::Pil)),
+        ("dinov2-float", Self::Dinov2(dinov2::Resize::Float)),
+        ("dinov2-tf", Self::Dinov2(dinov2::Resize::Tf)),
+        ("clip", Self::Clip),
+    ];
+
+    pub(super) fn family(self) -> Family {
+        match self {
+            Self::Inception => Family::Inception,
+            Self::Dinov2(_) => Family::Dinov2,
+            Self::Clip => Family::Clip,
+        }
+    }
+}
 
 /// Files of the Inception network.
 #[derive(clap::Args)]
@@ -27,6 +56,17 @@ pub(super) struct Weights {
     /// A file with `fc.weight`, when the weights have none (needed for the Inception Score only)
     #[arg(long, value_name = "FILE")]
     head: Option<PathBuf>,
+}
+
+/// Files of other extractors.
+#[derive(clap::Args)]
+pub(super) struct Transformers {
+    /// DINOv2 weights with transformers' names (model.safetensors of facebook/dinov2-small, -base or -large)
+    #[arg(long, value_name = "FILE")]
+    dinov2: Option<PathBuf>,
+    /// CLIP weights with transformers' names (model.safetensors of openai/clip-vit-large-patch14-336)
+    #[arg(long, value_name = "FILE")]
+    clip: Option<PathBuf>,
 }
 
 impl Weights {
@@ -45,6 +85,38 @@ impl Weights {
         // Distances are of f32 features, however the networks are trained.
         let compute = compute.with(Precision::F32);
         Ok(Inception::from_file(&weights, self.head.as_deref(), resize, compute)?)
+    }
+}
+
+impl Transformers {
+    /// The files that were given, with the options that name them.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let named = [("--dinov2", &self.dinov2), ("--clip", &self.clip)];
+        named.into_iter().filter_map(|(option, file)| Some((option, file.as_deref()?)))
+    }
+
+    /// The extractor of a name, in single precision: distances are of f32 features, however networks are trained.
+    pub(super) fn extractor(
+        &self,
+        which: Choice,
+        (inception, resize): (&Weights, Resize),
+        compute: &Compute,
+    ) -> Result<Box<dyn Extractor>> {
+        let compute = compute.with(Precision::F32);
+        Ok(match which {
+            // What the network makes on the way costs nothing, so it is given whoever asks.
+            Choice::Inception => Box::new(inception.inception(resize, &compute)?.with_spatial()),
+            Choice::Dinov2(resize) => match &self.dinov2 {
+                Some(file) => Box::new(dinov2::from_file(file, resize, compute)?),
+                None => bail!("no DINOv2 weights: give the model.safetensors of facebook/dinov2-large as --dinov2"),
+            },
+            Choice::Clip => match &self.clip {
+                Some(file) => Box::new(clip::from_file(file, compute)?),
+                None => {
+                    bail!("no CLIP weights: give the model.safetensors of openai/clip-vit-large-patch14-336 as --clip")
+                }
+            },
+        })
     }
 }
 
@@ -88,35 +160,49 @@ impl Place {
     }
 }
 
-/// Data, extractor and reference that all cells of an experiment share.
-pub(super) fn bench(cell: &Cell, weights: &Weights, compute: &Compute) -> Result<Bench> {
-    // The file that may be missing comes before the work.
-    let inception = match cell.eval.extractor {
-        ExtractorKind::Inception => Some(weights.inception(cell.eval.resize, compute)?),
-        ExtractorKind::Classifier => None,
+/// Data, extractors and reference that all cells of an experiment share.
+pub(super) fn bench(
+    cell: &Cell,
+    (weights, transformers): (&Weights, &Transformers),
+    compute: &Compute,
+) -> Result<Bench> {
+    // The files that may be missing come before the work.
+    let open = |family: Family| {
+        match (family, cell.eval.extractor) {
+            (Family::Inception, ExtractorKind::Classifier) => Ok(None),
+            (Family::Inception, ExtractorKind::Inception) => Ok(Some(Choice::Inception)),
+            (Family::Dinov2, _) => Ok(Some(Choice::Dinov2(dinov2::Resize::Pil))),
+            (Family::Clip, _) => Ok(Some(Choice::Clip)),
+        }
+        .and_then(|choice| {
+            choice.map(|choice| transformers.extractor(choice, (weights, cell.eval.resize), compute)).transpose()
+        })
     };
+    let opened = families(cell).iter().map(|(family, _)| open(*family)).collect::<Result<Vec<_>>>()?;
     let train = loaded(cell, cell.split)?;
     let reference = if cell.eval.reference == cell.split { train.clone() } else { loaded(cell, cell.eval.reference)? };
-    let extractor: Box<dyn Extractor> = match inception {
-        Some(inception) => Box::new(inception),
-        None => {
-            train.labelled()?;
-            let classifier = followed("training the feature classifier", "steps", |progress| {
-                Ok(Classifier::cached(&train, &mut |step, of| progress(step as usize, of as usize))?)
-            })?;
-            let accuracy = 100.0 * classifier.accuracy_on(&reference)?;
-            remark(format_args!(
-                "extractor {} classifies {accuracy:.1} % of {} rightly",
-                classifier.id(),
-                reference.name
-            ));
-            Box::new(classifier)
-        }
-    };
+    let mut extractors: Vec<Box<dyn Extractor>> = Vec::new();
+    for extractor in opened {
+        extractors.push(match extractor {
+            Some(extractor) => extractor,
+            None => classifier(&train, &reference)?,
+        });
+    }
     let taking = bar(&format!("features of {}", reference.name), reference.len() as u64, "images");
-    let bench = Bench::new(cell, train, &reference, extractor, compute, &mut |done| taking.set_position(done as u64))?;
+    let bench = Bench::new(cell, train, &reference, extractors, compute, &mut |done| taking.set_position(done as u64))?;
     taking.finish_and_clear();
     Ok(bench)
+}
+
+/// The classifier of a data set, trained where it is not there yet.
+fn classifier(train: &Images, reference: &Images) -> Result<Box<dyn Extractor>> {
+    train.labelled()?;
+    let classifier = followed("training the feature classifier", "steps", |progress| {
+        Ok(Classifier::cached(train, &mut |step, of| progress(step as usize, of as usize))?)
+    })?;
+    let accuracy = 100.0 * classifier.accuracy_on(reference)?;
+    remark(format_args!("extractor {} classifies {accuracy:.1} % of {} rightly", classifier.id(), reference.name));
+    Ok(Box::new(classifier))
 }
 
 /// A split of a cell's data set, with a bar while it is decoded.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use super::cells::Cells;
-use super::setup::{Place, Weights, bench};
+use super::setup::{Place, Transformers, Weights, bench};
 use super::submission::{Engine, FOLDER, Submission, Task};
 use super::terminal::{say, show};
 use super::{pool, slurm};
@@ -28,6 +28,8 @@ pub(super) struct Args {
     cells: Cells,
     #[command(flatten)]
     weights: Weights,
+    #[command(flatten)]
+    transformers: Transformers,
     #[command(flatten)]
     place: Place,
     /// Folder of the results, which all nodes see
@@ -104,7 +106,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // Made once, before the tasks would all wait for it.
-    bench(first, &args.weights, &args.place.open_on(&task.devices[0])?)?;
+    bench(first, (&args.weights, &args.transformers), &args.place.open_on(&task.devices[0])?)?;
     let submission = Submission { engine: Engine::Pool(std::process::id()), cells, devices: BTreeMap::new() };
     submission.write(&submitted)?;
     pool::run(&task, submission, &open, args.jobs.unwrap_or(1) as usize)
@@ -159,7 +161,7 @@ fn command(args: &Args, experiment: &Path, output: &Path) -> Result<Vec<String>>
     let mut command = vec![text(&program)?, "run".to_owned(), text(experiment)?];
     command.extend(args.cells.narrowing());
     command.extend(args.place.words());
-    for (option, file) in args.weights.files() {
+    for (option, file) in args.weights.files().chain(args.transformers.files()) {
         command.extend([option.to_owned(), text(&std::path::absolute(file).at("find", file)?)?]);
     }
     command.extend(["--resume".to_owned(), "--output".to_owned(), text(output)?]);

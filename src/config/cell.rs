@@ -4,13 +4,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ExtractorKind, LrDecay, Metric, Weights, read};
+use super::{ExtractorKind, LrDecay, Weights, read};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::files::sha256;
 use crate::generators::Mode;
 use crate::losses::Loss;
 use crate::metrics::inception::resize::Resize;
+use crate::metrics::scores::Metric;
 use crate::optim::linear_decay;
 
 /// Everything a training run depends on (besides the program): its canonical JSON is hashed into every row.

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::generators::Mode;
 use crate::losses::Loss;
 use crate::metrics::inception::resize::Resize;
+use crate::metrics::scores::Metric;
 use crate::yaml;
 
 pub use cell::{Cell, Change, Eval, Train};
@@ -29,9 +30,6 @@ const MOST_CELLS: usize = 100_000;
 /// Extractors by name.
 pub const EXTRACTORS: [(&str, ExtractorKind); 2] =
     [("classifier", ExtractorKind::Classifier), ("inception", ExtractorKind::Inception)];
-/// Metrics by name.
-pub const METRICS: [(&str, Metric); 4] =
-    [("fid", Metric::Fid), ("is", Metric::Is), ("kid", Metric::Kid), ("pr", Metric::Pr)];
 /// Generators by name.
 pub const WEIGHTS: [(&str, Weights); 2] = [("raw", Weights::Raw), ("ema", Weights::Ema)];
 /// Statistics of batch normalisation while evaluating, by name.
@@ -134,20 +132,6 @@ pub enum ExtractorKind {
     Classifier,
     /// Inception-v3, from the weights that `run` is given or that `fetch inception` left.
     Inception,
-}
-
-/// What an evaluation measures.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Metric {
-    /// Fréchet distance. Always measured: it ranks.
-    Fid,
-    /// Inception Score.
-    Is,
-    /// Kernel Inception Distance.
-    Kid,
-    /// Improved precision and recall, density, coverage.
-    Pr,
 }
 
 impl TrainLayer {
@@ -311,7 +295,7 @@ impl EvalLayer {
             // The released code evaluates in batches of the generator's training size.
             batch: self.batch.or(train.map(|t| t.generator_batch))?,
             resize: self.resize.unwrap_or(Resize::Tf),
-            metrics: self.metrics.unwrap_or_else(|| vec![Metric::Fid, Metric::Is])
+            metrics: self.metrics.unwrap_or_else(|| vec![Metric::FID, Metric::IS])
         )
     }
 }

@@ -5,11 +5,12 @@ use std::ops::RangeInclusive;
 use yaml_serde::{Mapping, Value};
 
 use super::reader::{Faults, Section, one_of, pick};
-use super::{Cell, EXTRACTORS, EvalLayer, Experiment, Layer, LrDecay, METRICS, MODES, Metric, TrainLayer, WEIGHTS};
+use super::{Cell, EXTRACTORS, EvalLayer, Experiment, Layer, LrDecay, MODES, TrainLayer, WEIGHTS};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::losses::Loss;
 use crate::metrics::inception::resize::Resize;
+use crate::metrics::scores::{METRICS, Metric};
 use crate::{critic, data, methods, yaml};
 
 const LOSSES: [(&str, Loss); 3] = [("hinge", Loss::Hinge), ("bce", Loss::Bce), ("wasserstein", Loss::Wasserstein)];
@@ -222,11 +223,15 @@ fn eval(s: &Section) -> EvalLayer {
         batch: s.size("batch", 2..=65_536),
         extractor: s.choice("extractor", &EXTRACTORS),
         resize: s.choice("resize", &Resize::ALL),
-        metrics: s.value("metrics", "a list with fid, and any of: is, kid, pr, each once", |v| {
-            let list = v.as_sequence().filter(|list| list.len() <= METRICS.len())?;
-            let all: Option<Vec<Metric>> = list.iter().map(|v| pick(v, &METRICS)).collect();
-            all.filter(|m| m.contains(&Metric::Fid) && (1..m.len()).all(|i| !m[..i].contains(&m[i])))
-        }),
+        metrics: s.value(
+            "metrics",
+            "a list with fid, and any other metrics (`pgn-bench measure --help` names them), each once",
+            |v| {
+                let list = v.as_sequence().filter(|list| list.len() <= METRICS.len())?;
+                let all: Option<Vec<Metric>> = list.iter().map(|v| pick(v, &METRICS)).collect();
+                all.filter(|m| m.contains(&Metric::FID) && (1..m.len()).all(|i| !m[..i].contains(&m[i])))
+            },
+        ),
     }
 }
 

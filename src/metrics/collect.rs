@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::Features;
 use super::frechet::{FeatureSums, Gaussian};
+use super::inception::SPATIAL;
 use super::inception_score::{ProbabilitySums, Score};
 use crate::error::{Error, Result};
 
@@ -18,24 +19,57 @@ pub struct Needs {
     pub gaussian: bool,
     /// Inception Score, over this many classes.
     pub classes: Option<usize>,
+    /// Mean and covariance of spatial features.
+    pub spatial: bool,
+    /// Class logits of all images.
+    pub logits: bool,
     /// Features of so many images, evenly spread over the collection.
     pub keep: usize,
 }
 
 /// What was gathered; `None` is what was not asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Collected {
+    /// Images seen.
+    pub images: usize,
     /// Mean and covariance.
     pub gaussian: Option<Gaussian>,
     /// Inception Score.
     pub inception: Option<Score>,
+    /// Mean and covariance of spatial features.
+    pub spatial: Option<Gaussian>,
+    /// Class logits `[images, classes]`, f32.
+    pub logits: Option<Tensor>,
     /// Kept features `[keep, dim]`, f32.
     pub kept: Option<Tensor>,
+    /// The place of each image in the order in which they count; none where they came in that order.
+    pub places: Option<Vec<u32>>,
 }
 
 /// Whether image `i` of `total` is one of `keep`, evenly spread: where ⌊i·keep/total⌋ steps.
 pub fn keeps(i: usize, keep: usize, total: usize) -> bool {
     (i + 1) * keep / total > i * keep / total
+}
+
+/// The rows that a [`Collector`] would have kept of so many.
+///
+/// # Errors
+/// When the memory is refused.
+pub fn thinned(features: &Tensor, keep: usize) -> Result<Tensor> {
+    let n = features.dim(0)?;
+    if n <= keep {
+        return Ok(features.clone());
+    }
+    let rows: Vec<u32> = (0..n).filter(|&i| keeps(i, keep, n)).map(|i| i as u32).collect();
+    Ok(features.index_select(&Tensor::new(rows, features.device())?, 0)?)
+}
+
+fn no_logits() -> Error {
+    Error::invalid("the Inception Score needs class logits, and the network gives none")
+}
+
+fn joined(parts: &[Tensor]) -> Result<Option<Tensor>> {
+    Ok(if parts.is_empty() { None } else { Some(Tensor::cat(parts, 0)?) })
 }
 
 /// Gathers batch by batch.
@@ -47,6 +81,8 @@ pub struct Collector {
     places: Option<Vec<u32>>,
     sums: FeatureSums,
     probabilities: Option<ProbabilitySums>,
+    spatial: FeatureSums,
+    logits: Vec<Tensor>,
     kept: Vec<Tensor>,
 }
 
@@ -63,6 +99,8 @@ impl Collector {
             needs: Needs { keep: needs.keep.min(total), ..needs },
             sums: FeatureSums::new(if needs.gaussian { dim } else { 0 })?,
             probabilities: needs.classes.map(|classes| ProbabilitySums::new(total, classes)),
+            spatial: FeatureSums::new(if needs.spatial { SPATIAL } else { 0 })?,
+            logits: Vec::new(),
             kept: Vec::new(),
         })
     }
@@ -85,20 +123,28 @@ impl Collector {
             self.sums.add(&of.features)?;
         }
         if let Some(sums) = &mut self.probabilities {
-            let Some(logits) = &of.logits else {
-                return Err(Error::invalid("the Inception Score needs class logits, and the network gives none"));
-            };
+            let logits = of.logits.as_ref().ok_or_else(no_logits)?;
             let places = match &self.places {
                 Some(places) => places.get(self.seen..self.seen + n).unwrap_or_default(),
                 None => &(self.seen as u32..(self.seen + n) as u32).collect::<Vec<_>>(),
             };
             sums.add(logits, places)?;
         }
+        if self.needs.spatial {
+            let Some(spatial) = &of.spatial else {
+                return Err(Error::invalid("sFID needs spatial features, and the network gives none"));
+            };
+            self.spatial.add(spatial)?;
+        }
+        let on_host = |t: &Tensor| t.to_device(&Device::Cpu)?.to_dtype(DType::F32);
+        if self.needs.logits {
+            self.logits.push(on_host(of.logits.as_ref().ok_or_else(no_logits)?)?);
+        }
         let is_kept = |i: &usize| keeps(self.seen + i, self.needs.keep, self.total);
         let picks: Vec<u32> = (0..n).filter(is_kept).map(|i| i as u32).collect();
         if !picks.is_empty() {
             let picks = Tensor::new(picks, &Device::Cpu)?;
-            self.kept.push(of.features.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.index_select(&picks, 0)?);
+            self.kept.push(on_host(&of.features)?.index_select(&picks, 0)?);
         }
         self.seen += n;
         Ok(())
@@ -115,7 +161,11 @@ impl Collector {
         Ok(Collected {
             gaussian: if self.needs.gaussian { Some(self.sums.finish()?) } else { None },
             inception: self.probabilities.map(|p| p.finish()).transpose()?,
-            kept: if self.kept.is_empty() { None } else { Some(Tensor::cat(&self.kept, 0)?) },
+            spatial: if self.needs.spatial { Some(self.spatial.finish()?) } else { None },
+            logits: joined(&self.logits)?,
+            kept: joined(&self.kept)?,
+            places: self.places,
+            images: self.seen,
         })
     }
 }
@@ -129,7 +179,7 @@ mod tests {
     fn kept_features_are_evenly_spread_whatever_the_batches() {
         let features = random("f", &[10, 3]).to_dtype(DType::F32).unwrap();
         let gather = |batch: usize, keep: usize| {
-            let needs = Needs { gaussian: true, classes: None, keep };
+            let needs = Needs { gaussian: true, keep, ..Needs::default() };
             let mut collector = Collector::new(10, 3, needs).unwrap();
             for first in (0..10).step_by(batch) {
                 let features = features.narrow(0, first, batch.min(10 - first)).unwrap();

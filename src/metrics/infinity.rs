@@ -39,16 +39,18 @@ fn sizes(total: usize) -> Vec<usize> {
 }
 
 impl Points {
+    /// Fewest images that have so many sizes.
+    pub const FEWEST: usize = 16;
+
     /// For a stream of `total` images.
     ///
     /// # Errors
     /// When there are too few for so many sizes.
     pub fn new(total: usize) -> Result<Self> {
-        let sizes = sizes(total);
-        if sizes.windows(2).any(|pair| pair[0] >= pair[1]) {
+        if total < Self::FEWEST {
             return Err(Error::invalid(format!("{total} images are too few for an extrapolation from {POINTS} sizes")));
         }
-        Ok(Self { sizes, seen: 0, values: Vec::new() })
+        Ok(Self { sizes: sizes(total), seen: 0, values: Vec::new() })
     }
 
     /// The parts of the next `n` images of the stream, and whether a value is due ([`Points::take`]) when one is added.

@@ -15,6 +15,8 @@ pub mod mind;
 pub mod npz;
 mod pairs;
 pub mod reference;
+pub mod scores;
+pub mod vit;
 
 use candle_core::{Device, Tensor};
 
@@ -36,6 +38,10 @@ pub trait Extractor: Send + Sync {
     fn dim(&self) -> usize;
     /// Number of classes; `None` where there is no last layer, and so no Inception Score.
     fn classes(&self) -> Option<usize>;
+    /// Whether it gives spatial features.
+    fn is_spatial(&self) -> bool {
+        false
+    }
     /// Features `[N, dim]` and, with a last layer, logits `[N, classes]` of 8-bit images, on the CPU.
     ///
     /// # Errors

@@ -22,19 +22,19 @@ pub fn statistics(
     extractor: &dyn Extractor,
     images: &Images,
     (n, order): (usize, Order),
-    keep: usize,
+    needs: Needs,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Collected> {
-    let keep = keep.min(n);
-    let path = path(extractor, images, [n, keep], order)?;
-    if let Some(kept) = kept(&path, keep)? {
+    let needs = Needs { gaussian: true, keep: needs.keep.min(n), ..needs };
+    let path = path(extractor, images, (n, order), needs)?;
+    if let Some(kept) = kept(&path, needs)? {
         return Ok(kept);
     }
     let _turn = Turn::take(&path)?;
-    if let Some(kept) = kept(&path, keep)? {
+    if let Some(kept) = kept(&path, needs)? {
         return Ok(kept);
     }
-    let mut collector = Collector::new(n, extractor.dim(), Needs { gaussian: true, classes: None, keep })?;
+    let mut collector = Collector::new(n, extractor.dim(), needs)?;
     let mut done = 0;
     for part in order.first(n, images.len()).chunks(BATCH) {
         let pixels: Vec<u8> = part.iter().flat_map(|&i| images.image(i)).copied().collect();
@@ -45,29 +45,40 @@ pub fn statistics(
     }
     let collected = collector.finish()?;
     if let Some(gaussian) = &collected.gaussian {
-        npz::write(&path, gaussian, None, collected.kept.as_ref(), &Protocol::of(extractor, order))?;
+        let spatial = collected.spatial.as_ref();
+        npz::write(&path, gaussian, spatial, collected.kept.as_ref(), &Protocol::of(extractor, order))?;
     }
     Ok(collected)
 }
 
-/// What the cache has, if it holds as many features.
-fn kept(path: &Path, keep: usize) -> Result<Option<Collected>> {
+/// What the cache has, if it holds all that is needed.
+fn kept(path: &Path, needs: Needs) -> Result<Option<Collected>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let npz::Statistics { gaussian, features: kept, .. } =
-        npz::read(path).map_err(|e| Error::invalid(format!("{e}; remove it, and it will be made again")))?;
-    let enough = keep == 0 || kept.as_ref().is_some_and(|k| k.dims()[0] == keep);
-    Ok(enough.then(|| Collected { gaussian: Some(gaussian), inception: None, kept: kept.filter(|_| keep > 0) }))
+    let damaged = |e| Error::invalid(format!("{e}; remove it, and it will be made again"));
+    let npz::Statistics { gaussian, features: kept, .. } = npz::read(path).map_err(damaged)?;
+    let spatial = if needs.spatial { npz::read_spatial(path).map_err(damaged)? } else { None };
+    let enough = needs.keep == 0 || kept.as_ref().is_some_and(|k| k.dims()[0] == needs.keep);
+    let enough = enough && spatial.is_some() == needs.spatial;
+    Ok(enough.then(|| Collected {
+        images: gaussian.n,
+        gaussian: Some(gaussian),
+        spatial,
+        kept: kept.filter(|_| needs.keep > 0),
+        ..Collected::default()
+    }))
 }
 
-fn path(extractor: &dyn Extractor, images: &Images, [n, keep]: [usize; 2], order: Order) -> Result<PathBuf> {
+fn path(extractor: &dyn Extractor, images: &Images, (n, order): (usize, Order), needs: Needs) -> Result<PathBuf> {
     // All images are the same ones in any order.
     let which = if n < images.len() { format!("{n}-{}", order.id()) } else { n.to_string() };
     Ok(cache_folder()?.join("statistics").join(format!(
-        "{}-{}px-{which}-{keep}-{}-{}-{}-{}-v{}.npz",
+        "{}-{}px-{which}-{}{}-{}-{}-{}-{}-v{}.npz",
         images.name.replace(':', "-"),
         images.side,
+        needs.keep,
+        if needs.spatial { "-spatial" } else { "" },
         &images.fingerprint()[..12],
         extractor.id(),
         &extractor.weights_sha256()[..12],

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::html::escape;
 use super::markdown::plain;
-use super::runs::{Protocol, Run, protocols, runs, series};
+use super::runs::{Protocol, Run, is_distance, protocols_of, runs, series};
 use crate::error::{Error, Result};
 use crate::files::write_bytes;
 use crate::machine::precision::Precision;
@@ -220,7 +220,7 @@ fn select(select: &Select, rows: &[Row]) -> std::result::Result<(Protocol, Vec<R
     if rows.is_empty() {
         return Err(format!("no run of {cell} in the results"));
     }
-    let all = protocols(&rows);
+    let all = protocols_of(&rows, is_distance);
     let here: Vec<&Protocol> =
         all.iter().filter(|p| p.metric == select.metric && p.weights == select.weights).collect();
     match here.as_slice() {

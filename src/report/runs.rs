@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::plot::order;
 use crate::config::FULL;
 use crate::machine::precision::Precision;
-use crate::results::{COST, PEAK, Row};
+use crate::results::{COST, PEAK, Row, measure};
 use crate::statistics::{half_width, mean_and_deviation};
 
 /// The experiments of this repository, which have the paper's settings at the scale [`FULL`].
@@ -82,6 +82,11 @@ impl Protocol {
         is_full(&self.experiment, &self.scale)
     }
 
+    /// The Fréchet distance's short name.
+    pub fn distance(&self) -> &'static str {
+        if measure(&self.metric).starts_with("fid") { "FID" } else { "FD" }
+    }
+
     /// In words, for a caption.
     pub fn describe(&self) -> String {
         format!(
@@ -103,9 +108,25 @@ pub fn short(hash: &str) -> String {
     hash.chars().take(8).collect()
 }
 
+/// Whether a measure is a Fréchet distance, by which runs are ranked.
+pub fn ranks(measure: &str) -> bool {
+    matches!(measure, "fid" | "fd-dinov2" | "fd-clip")
+}
+
+/// Whether a measure is the better the smaller it is.
+pub fn is_distance(measure: &str) -> bool {
+    let of = measure.trim_end_matches("-dinov2");
+    ranks(measure) || matches!(of, "fid-inf" | "fd-inf" | "sfid" | "mifid" | "kid" | "kd" | "mind" | "cmmd")
+}
+
+/// The protocols of the rows whose measure is such, in order.
+pub fn protocols_of(rows: &[Row], is_wanted: fn(&str) -> bool) -> Vec<Protocol> {
+    distinct(rows.iter().filter(|r| is_wanted(measure(&r.metric))).map(Protocol::of))
+}
+
 /// The Fréchet protocols of the rows, in order.
 pub fn protocols(rows: &[Row]) -> Vec<Protocol> {
-    distinct(rows.iter().filter(|r| r.metric.starts_with("fid")).map(Protocol::of))
+    protocols_of(rows, ranks)
 }
 
 /// One evaluation of a run under a protocol.
@@ -194,7 +215,7 @@ fn run(rows: &[&Row], protocol: &Protocol) -> Option<Run> {
     distances.dedup_by_key(|r| r.step);
     let last = *distances.last()?;
     let score = |at: &Row| {
-        let of = rows.iter().find(|r| r.metric.starts_with("is") && r.step == at.step && r.n == at.n && same(r));
+        let of = rows.iter().find(|r| measure(&r.metric) == "is" && r.step == at.step && r.n == at.n && same(r));
         of.map(|r| (r.value, r.std.unwrap_or(0.0)))
     };
     let points = distances.iter().map(|r| Point { step: r.step, wall_s: r.wall_s, fid: r.value, score: score(r) });

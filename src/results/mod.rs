@@ -221,9 +221,18 @@ pub fn ended(rows: &[Row]) -> bool {
 }
 
 /// A metric's name, which is its protocol: `fid50k_train` is the Fréchet distance of 50,000 images to the split `train`.
-pub fn protocol(metric: &str, n: usize, reference: Option<&str>) -> String {
+pub fn metric(name: &str, n: usize, reference: Option<&str>) -> String {
+    let metric = if name.ends_with(|c: char| c.is_ascii_digit()) { &format!("{name}-") } else { name };
     let n = if n.is_multiple_of(1000) { format!("{}k", n / 1000) } else { n.to_string() };
     reference.map_or_else(|| format!("{metric}{n}"), |reference| format!("{metric}{n}_{reference}"))
+}
+
+/// What a [`metric`] measures: its name without the number of images and the reference.
+pub fn measure(metric: &str) -> &str {
+    let name = metric.split_once('_').map_or(metric, |(name, _)| name);
+    let counted = name.strip_suffix('k').unwrap_or(name);
+    let bare = counted.trim_end_matches(|c: char| c.is_ascii_digit());
+    if bare == counted { name } else { bare.trim_end_matches('-') }
 }
 
 /// Seconds of training a step.
@@ -324,8 +333,14 @@ pub(crate) mod tests {
 
     #[test]
     fn names_are_protocols() {
-        assert_eq!(protocol("fid", 50_000, Some("train")), "fid50k_train");
-        assert_eq!(protocol("is", 2500, None), "is2500");
+        assert_eq!(metric("fid", 50_000, Some("train")), "fid50k_train");
+        assert_eq!(metric("fd-dinov2", 2500, Some("test")), "fd-dinov2-2500_test");
+        for name in ["fid", "fid-inf", "is", "fd-dinov2", "precision-dinov2", "cmmd"] {
+            for n in [500, 50_000] {
+                assert_eq!([Some("train"), None].map(|of| measure(&metric(name, n, of)).to_owned()), [name, name]);
+            }
+        }
+        assert_eq!(metric("is", 2500, None), "is2500");
         assert!(COLUMNS.iter().all(|(_, doc)| doc.ends_with('.')));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::instrument::Instrument;
-use crate::config::{Cell, Metric};
+use crate::config::Cell;
 use crate::data::Images;
 use crate::data::rounded::rounded;
 use crate::data::source::Order;
@@ -13,11 +13,8 @@ use crate::error::{Error, Result};
 use crate::generators::Generator;
 use crate::interrupt;
 use crate::machine::compute::Compute;
-use crate::metrics::collect::{Collected, Collector, KEPT, Needs, keeps};
-use crate::metrics::frechet::Reference;
-use crate::metrics::inception_score::Score;
-use crate::metrics::kid::{self, Kid};
-use crate::metrics::manifold::{Manifold, manifold};
+use crate::metrics::collect::{Collected, Collector, KEPT};
+use crate::metrics::scores::{Comparison, Family, Measure, Metric, Score, Settings, needs};
 use crate::metrics::{BATCH, Extractor, reference};
 
 /// Subsets of the KID, and the most images of one (Bińkowski et al. 2018).
@@ -25,85 +22,109 @@ const SUBSETS: [usize; 2] = [100, 1000];
 /// Neighbours that reach of precision and recall (Kynkäänniemi et al. 2019).
 const NEIGHBOURS: usize = 3;
 
+/// An extractor, what is measured over it, and what it makes of the reference.
+pub struct Part {
+    family: Family,
+    measures: Vec<Measure>,
+    /// The extractor.
+    pub extractor: Box<dyn Extractor>,
+    reference: Collected,
+    /// What rows say of it.
+    pub instrument: Instrument,
+}
+
 /// What all cells of an experiment share.
 pub struct Bench {
     /// Training images.
     pub train: Arc<Images>,
-    /// Feature extractor.
-    pub extractor: Box<dyn Extractor>,
-    /// Features of the reference split.
-    pub reference: Reference,
-    /// Features of some of its images, where a metric needs them.
-    pub reference_features: Option<Tensor>,
-    /// What rows say of it.
-    pub instrument: Instrument,
+    /// Extractors; the first is that of the Fréchet distance that ranks.
+    parts: Vec<Part>,
     /// Where networks live.
     pub compute: Compute,
 }
 
-/// What an evaluation measured.
-#[derive(Clone, Copy, Debug)]
-pub struct Scores {
-    /// Fréchet distance to the reference.
-    pub fid: f64,
-    /// Inception Score.
-    pub inception: Option<Score>,
-    /// Kernel Inception Distance.
-    pub kid: Option<Kid>,
-    /// Precision, recall, density, coverage.
-    pub manifold: Option<Manifold>,
-    /// Bootstrap standard errors of the distances, where asked for.
-    pub errors: Errors,
+/// A number, and what it was measured with.
+#[derive(Clone, Debug)]
+pub struct Measured<'a> {
+    /// The number.
+    pub score: Score,
+    /// Extractor, reference and device.
+    pub instrument: &'a Instrument,
 }
 
-/// Standard errors.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Errors {
-    /// Of the Fréchet distance.
-    pub fid: Option<f64>,
-    /// Of the Kernel Inception Distance.
-    pub kid: Option<f64>,
+/// The extractors that a cell's metrics need, with the measures of each, that of the Fréchet distance that ranks first.
+pub fn families(cell: &Cell) -> Vec<(Family, Vec<Measure>)> {
+    let mut families: Vec<(Family, Vec<Measure>)> = Vec::new();
+    for metric in std::iter::once(&Metric::FID).chain(cell.eval.metrics.iter().filter(|m| **m != Metric::FID)) {
+        match families.iter_mut().find(|(family, _)| *family == metric.family) {
+            Some((_, measures)) => measures.push(metric.measure),
+            None => families.push((metric.family, vec![metric.measure])),
+        }
+    }
+    families
 }
 
-/// Features that KID, precision and recall see of each side: as many as both have, 10,000 at most.
-pub fn kept(cell: &Cell, reference_images: usize) -> usize {
-    let one_by_one = cell.eval.metrics.iter().any(|m| matches!(m, Metric::Kid | Metric::Pr));
-    if one_by_one { cell.eval.images.min(reference_images).min(KEPT) } else { 0 }
+/// Of measures that see features one by one, as many a side as both have, 10,000 at most.
+fn settings(cell: &Cell, reference_images: usize, bootstrap: usize) -> Settings {
+    let [subsets, size] = SUBSETS;
+    let most = cell.eval.images.min(reference_images).min(KEPT);
+    Settings { neighbours: NEIGHBOURS, subsets, size, most, bootstrap, seed: cell.seed }
 }
 
 impl Bench {
-    /// Checks that the extractor serves the metrics of a cell, then takes the reference's statistics or finds them in the
-    /// cache; `progress` hears of the images done.
+    /// Checks that the extractors, in the order of [`families`], serve the metrics of a cell, then takes the reference's statistics or
+    /// finds them in the cache; `progress` hears of the images done.
     ///
     /// # Errors
-    /// When the extractor has no class logits for an Inception Score, or fails, or the cache does.
+    /// When an extractor does not give what a metric needs, or fails, or the cache does.
     pub fn new(
         cell: &Cell,
         train: Arc<Images>,
-        reference_split: &Images,
-        extractor: Box<dyn Extractor>,
+        reference: &Images,
+        extractors: Vec<Box<dyn Extractor>>,
         compute: &Compute,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
-        if cell.eval.metrics.contains(&Metric::Is) && extractor.classes().is_none() {
-            return Err(Error::invalid(format!(
-                "{} has no `fc.weight`, which the Inception Score needs: give a file with it as --head, or leave `is` out \
-                 of eval.metrics",
-                extractor.id()
-            )));
+        let families = families(cell);
+        for ((_, measures), extractor) in families.iter().zip(&extractors) {
+            if measures.iter().any(|m| m.is_of_one()) && extractor.classes().is_none() {
+                return Err(Error::invalid(format!(
+                    "{} has no `fc.weight`, which the Inception Score needs: give a file with it as --head, or leave `is` and `is-inf` \
+                     out of eval.metrics",
+                    extractor.id()
+                )));
+            }
+            if measures.contains(&Measure::Sfid) && !extractor.is_spatial() {
+                return Err(Error::invalid(format!(
+                    "{} has no spatial features, which `sfid` of eval.metrics needs: it is of Inception",
+                    extractor.id()
+                )));
+            }
         }
-        let n = reference_split.len();
-        let all = (n, Order::File);
-        let of = reference::statistics(extractor.as_ref(), reference_split, all, kept(cell, n), progress)?;
-        let Some(gaussian) = of.gaussian else { return Err(Error::invalid("the reference has no statistics")) };
-        Ok(Self {
-            train,
-            instrument: Instrument::new(Some(extractor.as_ref()), reference_split, compute),
-            extractor,
-            reference: Reference::new(&gaussian)?,
-            reference_features: of.kept,
-            compute: compute.clone(),
-        })
+        let n = reference.len();
+        let settings = settings(cell, n, 0);
+        let mut parts = Vec::new();
+        for ((family, measures), extractor) in families.into_iter().zip(extractors) {
+            let needs = needs(&measures, false, None, &settings);
+            let instrument = Instrument::new(Some(extractor.as_ref()), reference, compute);
+            let reference =
+                reference::statistics(extractor.as_ref(), reference, (n, Order::File), needs, &mut *progress)?;
+            parts.push(Part { family, measures, extractor, reference, instrument });
+        }
+        if parts.is_empty() {
+            return Err(Error::invalid("an evaluation needs an extractor"));
+        }
+        Ok(Self { train, parts, compute: compute.clone() })
+    }
+
+    /// That of the Fréchet distance that ranks.
+    pub fn first(&self) -> &Part {
+        &self.parts[0]
+    }
+
+    /// What rows say of it.
+    pub fn instrument(&self) -> &Instrument {
+        &self.parts[0].instrument
     }
 }
 
@@ -151,28 +172,30 @@ fn generated(
 ///
 /// # Errors
 /// When the generator or the extractor fails, or a signal asks for the end.
-pub fn evaluate(
+pub fn evaluate<'a>(
     generator: &Generator,
     cell: &Cell,
-    bench: &Bench,
+    bench: &'a Bench,
     bootstrap: usize,
     progress: &mut dyn FnMut(usize),
-) -> Result<Scores> {
-    let metrics = &cell.eval.metrics;
-    let kept = kept(cell, bench.instrument.reference_images);
-    let keep = if bootstrap > 0 { cell.eval.images } else { kept };
-    let classes = bench.extractor.classes().filter(|_| metrics.contains(&Metric::Is));
-    let needs = Needs { gaussian: true, classes, keep };
-    let mut collector = Collector::new(cell.eval.images, bench.extractor.dim(), needs)?;
+) -> Result<Vec<Measured<'a>>> {
+    let settings = settings(cell, bench.instrument().reference_images, bootstrap);
+    let collector = |part: &Part| {
+        let needs = needs(&part.measures, true, part.extractor.classes(), &settings);
+        Collector::new(cell.eval.images, part.extractor.dim(), needs)
+    };
+    let mut collectors = bench.parts.iter().map(collector).collect::<Result<Vec<_>>>()?;
     // A device takes large batches; the CPU's are as they come, for they decide the last bits of sums.
     let [enough, most] = if bench.compute.is_machine() { [BATCH, 2 * BATCH] } else { [1, BATCH] };
     let mut done = 0;
     generated(generator, cell, enough, |bytes| {
         let n = bytes.dim(0)?;
         for first in (0..n).step_by(most) {
-            let part = bytes.narrow(0, first, most.min(n - first))?;
-            collector.add(&bench.extractor.extract_bytes(&part)?)?;
-            done += part.dim(0)?;
+            let some = bytes.narrow(0, first, most.min(n - first))?;
+            for (part, collector) in bench.parts.iter().zip(&mut collectors) {
+                collector.add(&part.extractor.extract_bytes(&some)?)?;
+            }
+            done += some.dim(0)?;
             progress(done);
             if interrupt::requested().is_some() {
                 return Err(Error::Interrupted);
@@ -180,34 +203,14 @@ pub fn evaluate(
         }
         Ok(())
     })?;
-    let Collected { gaussian, inception, kept: features } = collector.finish()?;
-    let fid = gaussian.map(|g| bench.reference.distance(&g)).transpose()?.unwrap_or(f64::NAN);
-    let mut scores = Scores { fid, inception, kid: None, manifold: None, errors: Errors::default() };
-    let Some(features) = features else { return Ok(scores) };
-    if bootstrap > 0 {
-        scores.errors.fid = Some(bench.reference.bootstrap(&features, bootstrap, cell.seed, &mut || ())?);
-    }
-    let Some(real) = &bench.reference_features else { return Ok(scores) };
-    let some = spread(&features, kept)?;
-    if metrics.contains(&Metric::Kid) {
-        let size = SUBSETS[1].min(some.dim(0)?).min(real.dim(0)?);
-        scores.kid = Some(kid::over_subsets(real, &some, SUBSETS[0], size, cell.seed)?);
-        if bootstrap > 0 {
-            scores.errors.kid = Some(kid::bootstrap(real, &some, bootstrap, cell.seed)?);
+    let mut all = Vec::new();
+    for (part, collector) in bench.parts.iter().zip(collectors) {
+        let collected = collector.finish()?;
+        let comparison = Comparison::new(part.family, Some(&part.reference), &collected, settings);
+        for &measure in &part.measures {
+            let scores = comparison.scores(measure, &mut || ())?;
+            all.extend(scores.into_iter().map(|score| Measured { score, instrument: &part.instrument }));
         }
     }
-    if metrics.contains(&Metric::Pr) {
-        scores.manifold = Some(manifold(real, &some, NEIGHBOURS)?);
-    }
-    Ok(scores)
-}
-
-/// The rows that a [`Collector`] would have kept of so many.
-fn spread(features: &Tensor, keep: usize) -> Result<Tensor> {
-    let n = features.dim(0)?;
-    if n <= keep {
-        return Ok(features.clone());
-    }
-    let rows: Vec<u32> = (0..n).filter(|&i| keeps(i, keep, n)).map(|i| i as u32).collect();
-    Ok(features.index_select(&Tensor::new(rows, features.device())?, 0)?)
+    Ok(all)
 }

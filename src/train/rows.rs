@@ -1,7 +1,7 @@
 //! Result rows of what was measured on a run.
 
 use super::checkpoint::Progress;
-use super::evaluate::{Scores, kept};
+use super::evaluate::Measured;
 use super::instrument::Instrument;
 use super::log::Line;
 use super::probe::Sample;
@@ -10,15 +10,12 @@ use crate::error::Result;
 use crate::generators::Mode;
 use crate::losses::Loss;
 use crate::methods;
-use crate::results::{COST, PEAK, Row, TRACES, protocol};
+use crate::results::{COST, PEAK, Row, TRACES, metric};
 
 /// Points of a curve between two evaluations.
 const STRETCHES: u64 = 20;
 /// Half the width of a 95 % interval in standard errors.
 const INTERVAL: f64 = 1.96;
-/// Fewer images than features leave a covariance without full rank.
-pub const RANK_DEFICIENT: &str =
-    "no more images than features: the covariance is rank-deficient and the distance biased upwards";
 
 /// The 95 % interval of a value with this standard error.
 pub fn interval(value: f64, error: f64) -> [f64; 2] {
@@ -58,7 +55,11 @@ impl<'a> Origin<'a> {
     }
 
     fn row(&self, metric: String, value: f64, weights: Weights) -> Result<Row> {
-        let (cell, instrument) = (self.cell, self.instrument);
+        self.row_of(self.instrument, metric, value, weights)
+    }
+
+    fn row_of(&self, instrument: &Instrument, metric: String, value: f64, weights: Weights) -> Result<Row> {
+        let cell = self.cell;
         Ok(Row {
             experiment: cell.experiment.clone(),
             scale: cell.scale.clone(),
@@ -152,40 +153,25 @@ impl<'a> Origin<'a> {
     ///
     /// # Errors
     /// When the cell's method is unknown.
-    pub fn rows(&self, weights: Weights, scores: &Scores) -> Result<Vec<Row>> {
-        let eval = &self.cell.eval;
-        let reference = eval.reference.to_string();
-        let reference = Some(reference.as_str());
-        let with_interval = |row: Row, error: Option<f64>| {
-            let ends = error.map(|error| interval(row.value, error));
-            Row { low: ends.map(|e| e[0]), high: ends.map(|e| e[1]), ..row }
+    pub fn rows(&self, weights: Weights, scores: &[Measured]) -> Result<Vec<Row>> {
+        let reference = self.cell.eval.reference.to_string();
+        let row = |Measured { score, instrument }: &Measured| {
+            let [real, n] = score.images;
+            let name = metric(&score.name, n, (real > 0).then_some(&reference));
+            let row = self.row_of(instrument, name, score.value, weights)?;
+            let ends = score.error.map(|error| interval(score.value, error));
+            let doubts: Vec<&str> =
+                score.warning.into_iter().chain(Some(row.warning.as_str()).filter(|w| !w.is_empty())).collect();
+            Ok(Row {
+                warning: doubts.join("; "),
+                std: score.std,
+                low: ends.map(|e| e[0]),
+                high: ends.map(|e| e[1]),
+                n: n as u64,
+                ..row
+            })
         };
-        let mut fid = self.row(protocol("fid", eval.images, reference), scores.fid, weights)?;
-        if eval.images.min(self.instrument.reference_images) <= self.instrument.dim {
-            let changes = std::mem::replace(&mut fid.warning, RANK_DEFICIENT.to_owned());
-            if !changes.is_empty() {
-                fid.warning = format!("{RANK_DEFICIENT}; {changes}");
-            }
-        }
-        let mut rows = vec![with_interval(fid, scores.errors.fid)];
-        if let Some(of) = scores.inception {
-            let row = self.row(protocol("is", eval.images, None), of.mean, weights)?;
-            rows.push(Row { std: Some(of.std), ..row });
-        }
-        let n = kept(self.cell, self.instrument.reference_images);
-        if let Some(of) = scores.kid {
-            let row =
-                Row { std: Some(of.std), n: n as u64, ..self.row(protocol("kid", n, reference), of.mean, weights)? };
-            rows.push(with_interval(row, scores.errors.kid));
-        }
-        if let Some(of) = scores.manifold {
-            for (metric, value) in
-                [("precision", of.precision), ("recall", of.recall), ("density", of.density), ("coverage", of.coverage)]
-            {
-                rows.push(Row { n: n as u64, ..self.row(protocol(metric, n, reference), value, weights)? });
-            }
-        }
-        Ok(rows)
+        scores.iter().map(row).collect()
     }
 
     /// One row for the mean, the median, the 99 % quantile and the maximum of each sample of a probe: `gradient_max_real`.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 
 use super::checkpoint::{self, Progress, Stored};
-use super::evaluate::{Bench, Scores, evaluate};
+use super::evaluate::{Bench, Measured, evaluate};
 use super::existing::{
     CONFIG, Existing, SAMPLES, differences, empty_folder, folder, refuse_without_checkpoint, settle,
 };
@@ -50,7 +50,7 @@ pub trait Watch {
     /// So many images of an evaluation are done.
     fn evaluating(&mut self, done: usize, of: usize);
     /// An evaluation ended.
-    fn scores(&mut self, step: u64, weights: Weights, scores: &Scores);
+    fn scores(&mut self, step: u64, weights: Weights, scores: &[Measured]);
 }
 
 /// How a run ended.
@@ -196,8 +196,8 @@ impl<'a> Run<'a> {
                     family.clone_into(&mut row.family);
                     settings.clone_into(&mut row.settings);
                 }
-                let ours = bench.extractor.weights_sha256();
-                let device = &bench.instrument.device;
+                let ours = bench.first().extractor.weights_sha256();
+                let device = &bench.instrument().device;
                 if let Some(row) = rows.iter().find(|r| Precision::of(&r.device) != Precision::of(device)) {
                     return Err(Error::content(
                         &path,
@@ -452,7 +452,7 @@ impl<'a> Run<'a> {
     }
 
     fn origin(&self) -> Result<Origin<'_>> {
-        Origin::new(&self.progress, self.cell, &self.bench.instrument)
+        Origin::new(&self.progress, self.cell, self.bench.instrument())
     }
 
     /// Rows first, then the checkpoint: rows later than the checkpoint are dropped when the run goes on.

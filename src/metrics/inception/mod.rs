@@ -173,6 +173,10 @@ impl Extractor for Inception {
         self.head.as_ref().map(|h| h.dims()[0])
     }
 
+    fn is_spatial(&self) -> bool {
+        self.spatial
+    }
+
     fn extract(&self, pictures: &[Picture]) -> Result<Features> {
         let inputs = |of: Range<usize>| self.inputs(&pictures[of]);
         let of = self.with_logits(self.in_batches(pictures.len(), inputs, &mut |_, _| Ok(()))?)?;

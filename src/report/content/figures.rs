@@ -58,7 +58,7 @@ pub(super) fn curves(report: &mut Report, rows: &[Row], measured: &[Measured]) {
                     report.lines(format!("{stem}-{metric}-{kind}"), caption, chart);
                 }
             };
-            add("fid", "FID", true, |p| Some(p.fid));
+            add("fid", m.protocol.distance(), true, |p| Some(p.fid));
             add("is", "Inception Score", false, |p| p.score.map(|s| s.0));
         }
     }

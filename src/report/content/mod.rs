@@ -1,5 +1,6 @@
 //! What a report says: the paper's tables beside ours, claims, costs, curves and pictures, as a function of rows.
 
+mod agreement;
 mod figures;
 mod listings;
 mod tables;
@@ -116,6 +117,7 @@ pub fn build(sources: &Sources) -> Report {
     tables::full_scale(&mut report.document, &groups, &measured);
     tables::reduced(&mut report.document, &groups, &measured);
     claims(&mut report.document, sources.rows, &measured);
+    agreement::tables(&mut report.document, sources.rows, &measured);
     figures::curves(&mut report, sources.rows, &measured);
     figures::pictures(&mut report, sources.pictures);
     listings::cost(&mut report, &measured);

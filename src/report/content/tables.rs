@@ -17,11 +17,11 @@ pub(super) fn full_scale(document: &mut Document, groups: &[&Group], measured: &
         }
         document.heading(2, heading(group), slug(&heading(group)));
         for m in ours {
-            document.table(beside(
-                group,
-                m,
-                format!("{}. Protocol {}: {}.", heading(group), m.name, m.protocol.describe()),
-            ));
+            let caption = format!("{}. Protocol {}: {}.", heading(group), m.name, m.protocol.describe());
+            document.table(match m.protocol.distance() {
+                "FID" => beside(group, m, caption),
+                _ => ours_alone(m, caption),
+            });
             warn(document, m);
         }
     }
@@ -39,6 +39,7 @@ pub(super) fn reduced(document: &mut Document, groups: &[&Group], measured: &[Me
          budget. They say nothing about the paper's numbers, which stand beside them only to show what they are not.",
     );
     for m in others {
+        // The paper's distances are FIDs.
         let group = groups.iter().find(|g| m.belongs_to(g));
         let title = group.map_or_else(|| m.protocol.experiment.clone(), |g| heading(g));
         let title = format!("{title} – at scale {}", m.protocol.scale);
@@ -48,7 +49,7 @@ pub(super) fn reduced(document: &mut Document, groups: &[&Group], measured: &[Me
             format!("{title}, {} weights", m.protocol.weights),
             format!("{}-table", m.name.to_lowercase()),
         );
-        document.table(match group {
+        document.table(match group.filter(|_| m.protocol.distance() == "FID") {
             Some(group) => beside(group, m, format!("{caption} The paper's columns are at full scale.")),
             None => ours_alone(m, caption),
         });
@@ -181,6 +182,7 @@ fn ours_alone(m: &Measured, caption: String) -> Table {
             lines.push(Line::Cells { id: None, cells: cells.collect() });
         }
     }
-    let head = std::iter::once("method").chain(OURS).map(str::to_owned).collect();
+    let named = |column: &str| column.replace("FID", m.protocol.distance());
+    let head = std::iter::once("method").chain(OURS).map(named).collect();
     Table { id: format!("{}-{}", slug(&m.protocol.experiment), m.name.to_lowercase()), caption, head, lines }
 }

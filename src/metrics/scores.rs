@@ -1,0 +1,488 @@
+//! Measures by name: what each needs of a pass over images, and the numbers it makes of that.
+
+use std::cell::OnceCell;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::collect::{Collected, KEPT, Needs, thinned};
+use super::frechet::{FeatureSums, Reference, distance};
+use super::inception_score::{SPLITS, Split};
+use super::infinity::{Intercept, Points};
+use super::manifold::manifold;
+use super::memorisation::{memorisation_distance, mifid};
+use super::mind::{DIRECTIONS, directions, mind};
+use super::{authenticity, cmmd, kid};
+use crate::error::{Error, Result};
+
+/// Fewer images than features leave a covariance without full rank.
+pub const RANK_DEFICIENT: &str =
+    "no more images than features: the covariance is rank-deficient and the distance biased upwards";
+
+/// What is compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Measure {
+    /// Fréchet distance.
+    Fd,
+    /// Fréchet distance at infinitely many images.
+    FdInfinity,
+    /// Inception Score.
+    Is,
+    /// Inception Score at infinitely many images.
+    IsInfinity,
+    /// Kernel distance.
+    Kd,
+    /// Precision, recall, density, coverage.
+    Manifold,
+    /// Fréchet distance of spatial features.
+    Sfid,
+    /// Maximum mean discrepancy under a Gaussian kernel.
+    Cmmd,
+    /// Share of images that are no copies.
+    AuthPct,
+    /// Fréchet distance over the memorisation distance.
+    MiFid,
+    /// Sliced Wasserstein distance.
+    Mind,
+}
+
+/// Extractors that measures are defined over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// Inception, or what stands in for it where there are no weights.
+    Inception,
+    /// DINOv2.
+    Dinov2,
+    /// CLIP.
+    Clip,
+}
+
+/// A measure over an extractor. In files it is its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+pub struct Metric {
+    /// The extractor.
+    pub family: Family,
+    /// The measure.
+    pub measure: Measure,
+}
+
+const fn of(family: Family, measure: Measure) -> Metric {
+    Metric { family, measure }
+}
+
+/// All of them by name, those of an extractor in the order in which they are shown.
+pub const METRICS: [(&str, Metric); 18] = [
+    ("fid", of(Family::Inception, Measure::Fd)),
+    ("fid-inf", of(Family::Inception, Measure::FdInfinity)),
+    ("sfid", of(Family::Inception, Measure::Sfid)),
+    ("mifid", of(Family::Inception, Measure::MiFid)),
+    ("is", of(Family::Inception, Measure::Is)),
+    ("is-inf", of(Family::Inception, Measure::IsInfinity)),
+    ("kid", of(Family::Inception, Measure::Kd)),
+    ("pr", of(Family::Inception, Measure::Manifold)),
+    ("authpct", of(Family::Inception, Measure::AuthPct)),
+    ("mind", of(Family::Inception, Measure::Mind)),
+    ("fd-dinov2", of(Family::Dinov2, Measure::Fd)),
+    ("fd-inf-dinov2", of(Family::Dinov2, Measure::FdInfinity)),
+    ("kd-dinov2", of(Family::Dinov2, Measure::Kd)),
+    ("pr-dinov2", of(Family::Dinov2, Measure::Manifold)),
+    ("authpct-dinov2", of(Family::Dinov2, Measure::AuthPct)),
+    ("mind-dinov2", of(Family::Dinov2, Measure::Mind)),
+    ("cmmd", of(Family::Clip, Measure::Cmmd)),
+    ("fd-clip", of(Family::Clip, Measure::Fd)),
+];
+
+impl Metric {
+    /// Fréchet Inception Distance.
+    pub const FID: Self = of(Family::Inception, Measure::Fd);
+    /// Inception Score.
+    pub const IS: Self = of(Family::Inception, Measure::Is);
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        METRICS.iter().find(|(_, metric)| *metric == self).map_or("unknown", |(name, _)| name)
+    }
+}
+
+impl From<Metric> for &'static str {
+    fn from(metric: Metric) -> Self {
+        metric.name()
+    }
+}
+
+impl TryFrom<String> for Metric {
+    type Error = String;
+    fn try_from(name: String) -> Result<Self, String> {
+        let found = METRICS.iter().find(|(n, _)| *n == name);
+        found.map(|(_, metric)| *metric).ok_or_else(|| format!("unknown metric {name}"))
+    }
+}
+
+impl Measure {
+    /// Whether it is of the generated images alone.
+    pub fn is_of_one(self) -> bool {
+        matches!(self, Self::Is | Self::IsInfinity)
+    }
+
+    /// Fewest images of a side.
+    pub fn fewest(self, settings: &Settings) -> usize {
+        match self {
+            Self::Fd | Self::Sfid | Self::MiFid | Self::Kd | Self::AuthPct => 2,
+            Self::Cmmd | Self::Mind => 1,
+            Self::Is => SPLITS,
+            Self::FdInfinity | Self::IsInfinity => Points::FEWEST,
+            Self::Manifold => settings.neighbours.saturating_add(1),
+        }
+    }
+
+    /// Of how many images at most it sees features one by one, on the generated side (or on the real one).
+    fn sees(self, generated: bool, settings: &Settings) -> usize {
+        match self {
+            Self::Fd if generated && settings.bootstrap > 0 => usize::MAX,
+            Self::FdInfinity if generated => usize::MAX,
+            Self::Fd | Self::FdInfinity | Self::Sfid | Self::Is | Self::IsInfinity => 0,
+            Self::Manifold => settings.most.min(KEPT),
+            Self::Kd | Self::Cmmd | Self::AuthPct | Self::MiFid | Self::Mind => settings.most,
+        }
+    }
+}
+
+/// What measures leave to choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Neighbours that the balls of precision and recall reach to.
+    pub neighbours: usize,
+    /// Subsets of the kernel distance.
+    pub subsets: usize,
+    /// Most images of one.
+    pub size: usize,
+    /// Most images a side, evenly spread, of the measures that see them one by one; precision and recall see at most 10,000.
+    pub most: usize,
+    /// Bootstrap replicates of the generated images; 0 for none.
+    pub bootstrap: usize,
+    /// Of all that is drawn.
+    pub seed: u64,
+}
+
+/// A number.
+#[derive(Clone, Debug)]
+pub struct Score {
+    /// Name: that of the metric, or of what it consists of, such as `precision-dinov2`.
+    pub name: String,
+    /// The value.
+    pub value: f64,
+    /// Standard deviation over splits or subsets.
+    pub std: Option<f64>,
+    /// Standard error over bootstrap replicates.
+    pub error: Option<f64>,
+    /// Images that it was taken from, real and generated; no real ones where there is no comparison.
+    pub images: [usize; 2],
+    /// What its name does not say.
+    pub settings: String,
+    /// Why to doubt it.
+    pub warning: Option<&'static str>,
+}
+
+/// What the measures of one extractor need of the generated images (or of the real ones), given its number of classes.
+pub fn needs(measures: &[Measure], generated: bool, classes: Option<usize>, settings: &Settings) -> Needs {
+    let any = |of: &[Measure]| measures.iter().any(|m| of.contains(m));
+    Needs {
+        gaussian: any(&[Measure::Fd, Measure::FdInfinity, Measure::MiFid]),
+        spatial: any(&[Measure::Sfid]),
+        classes: classes.filter(|_| generated && any(&[Measure::Is])),
+        logits: generated && any(&[Measure::IsInfinity]),
+        keep: measures.iter().map(|m| m.sees(generated, settings)).max().unwrap_or(0),
+    }
+}
+
+/// Both sides of a comparison, features of one extractor.
+pub struct Comparison<'a> {
+    family: Family,
+    real: Option<&'a Collected>,
+    generated: &'a Collected,
+    settings: Settings,
+    reference: OnceCell<Reference>,
+}
+
+fn missing(what: &str) -> Error {
+    Error::invalid(format!("the pass over the images gathered no {what}"))
+}
+
+impl<'a> Comparison<'a> {
+    /// Of what was gathered as [`needs`] says.
+    pub fn new(family: Family, real: Option<&'a Collected>, generated: &'a Collected, settings: Settings) -> Self {
+        Self { family, real, generated, settings, reference: OnceCell::new() }
+    }
+
+    /// Numbers of a measure; `progress` hears of each bootstrap replicate.
+    ///
+    /// # Errors
+    /// When something was not gathered, or what was gathered is too little or does not fit.
+    pub fn scores(&self, measure: Measure, progress: &mut dyn FnMut()) -> Result<Vec<Score>> {
+        let Settings { neighbours, subsets, size, bootstrap, seed, .. } = self.settings;
+        let one = |score: Score| Ok(vec![score]);
+        match measure {
+            Measure::Fd => {
+                let score = self.distance()?;
+                let error = match bootstrap {
+                    0 => None,
+                    _ => Some(self.reference()?.bootstrap(self.generated_features()?, bootstrap, seed, progress)?),
+                };
+                one(Score { error, ..score })
+            }
+            Measure::FdInfinity => {
+                let Intercept { value, error } = self.distance_at_infinity()?;
+                one(Score { settings: line(error), ..self.score("fd-inf", value)? })
+            }
+            Measure::Is => {
+                let of = self.generated.inception.ok_or_else(|| missing("Inception Score"))?;
+                one(Score { std: Some(of.std), settings: format!("{SPLITS} splits"), ..self.score("is", of.mean)? })
+            }
+            Measure::IsInfinity => {
+                let Intercept { value, error } = self.score_at_infinity()?;
+                one(Score { settings: line(error), ..self.score("is-inf", value)? })
+            }
+            Measure::Kd => {
+                let [real, generated] = &self.features()?;
+                let size = size.min(real.dim(0)?).min(generated.dim(0)?);
+                let of = kid::over_subsets(real, generated, subsets, size, seed)?;
+                let error = match bootstrap {
+                    0 => None,
+                    _ => Some(kid::bootstrap(real, generated, bootstrap, seed)?),
+                };
+                let settings = format!("{subsets} subsets of {size}");
+                let images = [real.dim(0)?, generated.dim(0)?];
+                one(Score { std: Some(of.std), error, images, settings, ..self.score("kd", of.mean)? })
+            }
+            Measure::Manifold => {
+                let [real, generated] = self.features()?;
+                let [real, generated] = [thinned(&real, KEPT)?, thinned(&generated, KEPT)?];
+                let of = manifold(&real, &generated, neighbours)?;
+                let named = [
+                    ("precision", of.precision),
+                    ("recall", of.recall),
+                    ("density", of.density),
+                    ("coverage", of.coverage),
+                ];
+                let images = [real.dim(0)?, generated.dim(0)?];
+                let score = |(name, value): (&str, f64)| {
+                    Ok(Score { images, settings: format!("k = {neighbours}"), ..self.score(name, value)? })
+                };
+                named.into_iter().map(score).collect()
+            }
+            Measure::Sfid => {
+                let spatial = |of: Option<&'a Collected>| of.and_then(|c| c.spatial.as_ref());
+                let [Some(real), Some(generated)] = [spatial(self.real), spatial(Some(self.generated))] else {
+                    return Err(missing("spatial features"));
+                };
+                let value = distance(real, generated)?;
+                let least = self.images()?.into_iter().min().unwrap_or(0);
+                let warning = (least <= real.mean.len()).then_some(RANK_DEFICIENT);
+                one(Score { warning, ..self.score("sfid", value)? })
+            }
+            Measure::Cmmd => one(self.pairwise("cmmd", cmmd::cmmd)?),
+            Measure::AuthPct => one(self.pairwise("authpct", authenticity::auth_pct)?),
+            Measure::MiFid => {
+                let (distance, score) = (self.distance()?, self.pairwise("mifid", memorisation_distance)?);
+                one(Score { value: mifid(distance.value, score.value), warning: distance.warning, ..score })
+            }
+            Measure::Mind => {
+                let [real, generated] = self.features()?;
+                let fewest = real.dim(0)?.min(generated.dim(0)?);
+                let [real, generated] = [thinned(&real, fewest)?, thinned(&generated, fewest)?];
+                let value = mind(&real, &generated, &directions(DIRECTIONS, real.dim(1)?, 0)?)?;
+                let settings = format!("{DIRECTIONS} directions");
+                one(Score { images: [fewest; 2], settings, ..self.score("mind", value)? })
+            }
+        }
+    }
+
+    fn score(&self, name: &str, value: f64) -> Result<Score> {
+        let name = match (self.family, name) {
+            (Family::Inception, "fd") => "fid".to_owned(),
+            (Family::Inception, "fd-inf") => "fid-inf".to_owned(),
+            (Family::Inception, "kd") => "kid".to_owned(),
+            (Family::Inception, name) | (Family::Clip, name @ "cmmd") => name.to_owned(),
+            (Family::Dinov2, name) => format!("{name}-dinov2"),
+            (Family::Clip, name) => format!("{name}-clip"),
+        };
+        let settings = String::new();
+        Ok(Score { name, value, std: None, error: None, images: self.images()?, settings, warning: None })
+    }
+
+    fn images(&self) -> Result<[usize; 2]> {
+        Ok([self.real.map_or(0, |of| of.images), self.generated.images])
+    }
+
+    /// Features of both sides.
+    fn features(&self) -> Result<[Tensor; 2]> {
+        let real = self.real.and_then(|of| of.kept.as_ref()).ok_or_else(|| missing("features"))?;
+        Ok([thinned(real, self.settings.most)?, thinned(self.generated_features()?, self.settings.most)?])
+    }
+
+    fn pairwise(&self, name: &str, of: fn(&Tensor, &Tensor) -> Result<f64>) -> Result<Score> {
+        let [real, generated] = self.features()?;
+        let images = [real.dim(0)?, generated.dim(0)?];
+        Ok(Score { images, ..self.score(name, of(&real, &generated)?)? })
+    }
+
+    fn generated_features(&self) -> Result<&'a Tensor> {
+        self.generated.kept.as_ref().ok_or_else(|| missing("features"))
+    }
+
+    fn reference(&self) -> Result<&Reference> {
+        if let Some(reference) = self.reference.get() {
+            return Ok(reference);
+        }
+        let gaussian = self.real.and_then(|of| of.gaussian.as_ref()).ok_or_else(|| missing("mean and covariance"))?;
+        let reference = Reference::new(gaussian)?;
+        Ok(self.reference.get_or_init(|| reference))
+    }
+
+    fn distance(&self) -> Result<Score> {
+        let gaussian = self.generated.gaussian.as_ref().ok_or_else(|| missing("mean and covariance"))?;
+        let score = self.score("fd", self.reference()?.distance(gaussian)?)?;
+        // A foreign file does not say how many images it was taken from.
+        let least = score.images.into_iter().filter(|&n| n > 0).min();
+        let warning = least.filter(|&n| n <= gaussian.mean.len()).map(|_| RANK_DEFICIENT);
+        Ok(Score { warning, ..score })
+    }
+
+    fn distance_at_infinity(&self) -> Result<Intercept> {
+        let features = self.generated_features()?;
+        let (n, d) = features.dims2()?;
+        let features = self.in_order(features)?;
+        let (mut points, mut sums) = (Points::new(n)?, FeatureSums::new(d)?);
+        for (part, due) in points.parts(n) {
+            for first in part.clone().step_by(KEPT) {
+                sums.add(&features.narrow(0, first, KEPT.min(part.end - first))?)?;
+            }
+            if due {
+                points.take(self.reference()?.distance(&sums.finish()?)?);
+            }
+        }
+        points.intercept()
+    }
+
+    fn score_at_infinity(&self) -> Result<Intercept> {
+        let logits = self.generated.logits.as_ref().ok_or_else(|| missing("class logits"))?;
+        let (n, classes) = logits.dims2()?;
+        let logits = self.in_order(logits)?;
+        let (mut points, mut split) = (Points::new(n)?, Split::new(classes));
+        for (part, due) in points.parts(n) {
+            split.add(&logits.narrow(0, part.start, part.len())?)?;
+            if due {
+                points.take(split.score());
+            }
+        }
+        points.intercept()
+    }
+
+    /// The rows of generated images in the order in which they count.
+    fn in_order(&self, rows: &Tensor) -> Result<Tensor> {
+        let Some(places) = &self.generated.places else { return Ok(rows.clone()) };
+        let mut order: Vec<u32> = (0..places.len() as u32).collect();
+        order.sort_unstable_by_key(|&row| places[row as usize]);
+        Ok(rows.index_select(&Tensor::new(order, &Device::Cpu)?, 0)?)
+    }
+}
+
+/// What an intercept's error is of.
+fn line(error: f64) -> String {
+    format!("intercept over 15 sizes, standard error of the line {error:.3}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Features;
+    use crate::metrics::collect::Collector;
+    use crate::nn::testing::random;
+
+    #[test]
+    fn names_are_those_of_the_docs() {
+        let docs = include_str!("../../docs/metrics.md");
+        let (_, table) = docs.split_once("| metric | measure | over |\n|---|---|---|\n").unwrap();
+        let names = table.lines().map_while(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name));
+        assert_eq!(names.collect::<Vec<_>>(), METRICS.map(|(name, _)| name));
+        for (name, metric) in METRICS {
+            assert_eq!((metric.name(), Metric::try_from(name.to_owned())), (name, Ok(metric)));
+        }
+        assert!(Metric::try_from("fod".to_owned()).is_err());
+    }
+
+    /// Features, logits and spatial features of `n` images, gathered in batches for some measures.
+    fn gathered(name: &str, n: usize, measures: &[Measure], generated: bool, settings: &Settings) -> Collected {
+        let of = |part: &str, width: usize| {
+            random(&format!("{name} {part}"), &[n, width]).to_dtype(candle_core::DType::F32).unwrap()
+        };
+        let (features, logits) = (of("features", 4), of("logits", 10));
+        let spatial = of("spatial", crate::metrics::inception::SPATIAL);
+        let needs = needs(measures, generated, Some(10), settings);
+        let places = (0..n as u32).rev().collect();
+        let mut collector = Collector::new(n, 4, needs).unwrap().at_places(places);
+        for first in (0..n).step_by(7) {
+            let some = |t: &Tensor| t.narrow(0, first, 7.min(n - first)).unwrap();
+            let of = Features { features: some(&features), logits: Some(some(&logits)), spatial: Some(some(&spatial)) };
+            collector.add(&of).unwrap();
+        }
+        collector.finish().unwrap()
+    }
+
+    #[test]
+    fn each_measure_alone_gathers_what_it_needs_and_gives_what_all_give() {
+        let settings = Settings { neighbours: 2, subsets: 3, size: 9, most: usize::MAX, bootstrap: 2, seed: 0 };
+        let all: Vec<Measure> = METRICS
+            .iter()
+            .filter(|(_, m)| m.family == Family::Inception)
+            .map(|(_, m)| m.measure)
+            .chain([Measure::Cmmd])
+            .collect();
+        let sides = |measures: &[Measure]| {
+            [("x", 40, false), ("y", 30, true)]
+                .map(|(name, n, generated)| gathered(name, n, measures, generated, &settings))
+        };
+        let values = |[real, generated]: &[Collected; 2], measure: Measure| {
+            let comparison = Comparison::new(Family::Inception, Some(real), generated, settings);
+            let scores = comparison.scores(measure, &mut || ()).unwrap();
+            scores.into_iter().map(|s| (s.name, s.value, s.std, s.error, s.images)).collect::<Vec<_>>()
+        };
+        let together = sides(&all);
+        for &measure in &all {
+            let alone = values(&sides(&[measure]), measure);
+            assert!(alone.iter().all(|(_, value, ..)| value.is_finite()), "{alone:?}");
+            assert_eq!(alone, values(&together, measure));
+        }
+        // Nothing was gathered for another measure.
+        let [real, generated] = sides(&[Measure::Fd]);
+        let comparison = Comparison::new(Family::Inception, Some(&real), &generated, settings);
+        assert!(comparison.scores(Measure::Kd, &mut || ()).unwrap_err().to_string().contains("gathered no features"));
+    }
+
+    #[test]
+    fn infinity_takes_the_images_in_their_order() {
+        let settings = Settings { neighbours: 2, subsets: 3, size: 9, most: usize::MAX, bootstrap: 0, seed: 0 };
+        let [real, generated] =
+            [("x", false), ("y", true)].map(|(name, side)| gathered(name, 60, &[Measure::FdInfinity], side, &settings));
+        let got = Comparison::new(Family::Inception, Some(&real), &generated, settings)
+            .scores(Measure::FdInfinity, &mut || ())
+            .unwrap();
+        // The last image has the first place.
+        let features = generated.kept.unwrap().to_vec2::<f32>().unwrap();
+        let reference = Reference::new(real.gaussian.as_ref().unwrap()).unwrap();
+        let mut points = Points::new(60).unwrap();
+        let mut seen = 0;
+        for (part, due) in points.parts(60) {
+            seen += part.len();
+            if due {
+                let rows: Vec<f32> = features.iter().rev().take(seen).flatten().copied().collect();
+                let mut sums = FeatureSums::new(4).unwrap();
+                sums.add(&Tensor::from_vec(rows, (seen, 4), &Device::Cpu).unwrap()).unwrap();
+                points.take(reference.distance(&sums.finish().unwrap()).unwrap());
+            }
+        }
+        let want = points.intercept().unwrap().value;
+        assert!((got[0].value - want).abs() < 1e-9 * want.abs(), "{} is not {want}", got[0].value);
+    }
+}
