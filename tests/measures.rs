@@ -21,7 +21,7 @@ use pgn_bench::metrics::npz;
 /// Of references in f64.
 const DOUBLE: f64 = 1e-9;
 /// Of references that are computed in f32.
-const SINGLE: f64 = 1e-4;
+const SINGLE: f64 = 1e-6;
 
 fn files() -> Vec<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::pairs::check;
+use super::pairs::{check, products, squared_norms};
 use crate::error::{Error, Result};
 use crate::rng::Stream;
 use crate::statistics::mean_and_deviation;
@@ -20,38 +20,30 @@ pub struct Kid {
     pub std: f64,
 }
 
-/// Sum of the kernel over all pairs of rows, and over the pairs of a row with itself where `a` is `b`.
-fn kernel_sums(a: &Tensor, b: &Tensor) -> Result<[f64; 2]> {
-    let (n, d) = a.dims2()?;
-    let bt = b.t()?;
-    let mut all = 0.0;
-    for first in (0..n).step_by(ROWS) {
-        let rows = a.narrow(0, first, ROWS.min(n - first))?;
-        let product = ((rows.matmul(&bt)? / d as f64)? + 1.0)?;
-        all += (product.sqr()? * product)?.sum_all()?.to_scalar::<f64>()?;
-    }
-    Ok([all, kernel_of_norms(a, d)?.sum_all()?.to_scalar::<f64>()?])
+/// The kernel of an inner product.
+fn kernel(product: f64, d: usize) -> f64 {
+    (product / d as f64 + 1.0).powi(3)
 }
 
-/// The kernel of each row with itself, `[N, 1]`.
-fn kernel_of_norms(a: &Tensor, d: usize) -> Result<Tensor> {
-    let own = ((a.sqr()?.sum_keepdim(1)? / d as f64)? + 1.0)?;
-    Ok((own.sqr()? * own)?)
+/// Sum of the kernel over all pairs of rows.
+fn kernel_sum(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let d = a.dim(1)?;
+    let sums = products(a, b, |_, row| row.iter().map(|&product| kernel(product, d)).sum::<f64>())?;
+    Ok(sums.iter().sum())
 }
 
 /// Unbiased squared MMD between all rows of two feature matrices `[N, d]`, `[M, d]`.
 ///
 /// # Errors
-/// When widths differ, or a matrix has fewer than two rows.
+/// When widths differ, a matrix has fewer than two rows, or features are not finite.
 pub fn mmd2(real: &Tensor, generated: &Tensor) -> Result<f64> {
-    let (x, y) = (real.to_dtype(DType::F64)?, generated.to_dtype(DType::F64)?);
-    check("an MMD", &x, &y, 1)?;
-    let (n, m) = (x.dim(0)?, y.dim(0)?);
+    check("an MMD", real, generated, 1)?;
+    let ((n, d), m) = (real.dims2()?, generated.dim(0)?);
     let within = |t: &Tensor, n: usize| -> Result<f64> {
-        let [all, own] = kernel_sums(t, t)?;
-        Ok((all - own) / (n * (n - 1)) as f64)
+        let own: f64 = squared_norms(t)?.into_iter().map(|norm| kernel(norm, d)).sum();
+        Ok((kernel_sum(t, t)? - own) / (n * (n - 1)) as f64)
     };
-    Ok(within(&x, n)? + within(&y, m)? - 2.0 * kernel_sums(&x, &y)?[0] / (n * m) as f64)
+    Ok(within(real, n)? + within(generated, m)? - 2.0 * kernel_sum(real, generated)? / (n * m) as f64)
 }
 
 /// [`mmd2`] over random subsets drawn without replacement.
@@ -103,7 +95,7 @@ pub fn bootstrap(real: &Tensor, generated: &Tensor, replicates: usize, seed: u64
     for first in (0..m).step_by(ROWS) {
         let len = ROWS.min(m - first);
         let (rows, w) = (y.narrow(0, first, len)?, counts.narrow(0, first, len)?);
-        let own = kernel_of_norms(&rows, d)?;
+        let own = ((rows.sqr()?.sum_keepdim(1)? / d as f64)? + 1.0)?.powf(3.0)?;
         add(&mut within, (kernel(&rows, &y)?.matmul(&counts)? * &w)?)?;
         add(&mut within, w.sqr()?.broadcast_mul(&own)?.neg()?)?;
         add(&mut pairs, (&w * m as f64 - w.sqr()?)?)?;

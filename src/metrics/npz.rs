@@ -366,6 +366,12 @@ mod tests {
         for (got, want) in got.iter().zip([pooled, spatial]) {
             assert_eq!((got.n, &got.mean, &got.covariance), (want.n, &want.mean, &want.covariance));
         }
+        let mut npz = Writer::new(File::create(&path).unwrap());
+        add(&mut npz, "mu_s", &[1], &[0.0]);
+        npz.finish().unwrap();
+        let refused = read_spatial(&path).unwrap_err().to_string();
+        std::fs::remove_file(&path).unwrap();
+        assert!(refused.contains("not a statistics file with `mu_s` and `sigma_s`: "), "{refused}");
     }
 
     #[test]

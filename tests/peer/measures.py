@@ -151,6 +151,7 @@ def values(peers, real, generated, logits, directions):
 
 def record(peers, path, real, generated, logits=None, count=40):
     directions = torch.randn(count, real.shape[1], generator=torch.Generator().manual_seed(1))
+    directions /= directions.norm(dim=1, keepdim=True)
     found = values(peers, real.numpy(), generated.numpy(), None if logits is None else logits.numpy(), directions)
     tensors = {"real": real, "generated": generated, "directions": directions}
     if logits is not None:
