@@ -9,6 +9,9 @@ pub mod kid;
 pub mod manifold;
 pub mod npz;
 pub mod reference;
+pub mod resize;
+pub mod vit;
+pub mod weights;
 
 use candle_core::{Device, Tensor};
 

@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
 use sha2::Sha256;
 
+use super::resize::Protocol;
+use super::weights::Weights;
 use super::{Extractor, Features};
 use crate::data::hub::{Kind, Pinned};
 use crate::data::source::Picture;
@@ -19,8 +20,8 @@ use crate::files::{file_digest, sha256};
 use crate::machine::compute::Compute;
 use crate::nn::matrix::product_with_transposed;
 use crate::weights;
-use network::{FEATURES, Network, Weights};
-use resize::{Resize, SIDE};
+use network::{FEATURES, Network};
+use resize::Resize;
 
 /// The weights every published FID is measured with: `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid, the same bytes
 /// as torch-fidelity's. The repository's branch is not a pin; the SHA-256 is.
@@ -45,7 +46,7 @@ pub struct Inception {
     /// `[classes, 2048]`, without bias: the Inception Score of the original protocol has none. Absent in weights without a
     /// last layer, which serve every measure but that score.
     head: Option<Tensor>,
-    resize: Resize,
+    protocol: Protocol,
     id: String,
     sha256: String,
     compute: Compute,
@@ -76,7 +77,8 @@ impl Inception {
             hash = sha256(format!("{hash}{}", file_digest::<Sha256>(head)?).as_bytes());
         }
         let bad = |e: candle_core::Error| Error::content(path, e.to_string());
-        let mut tensors = Weights::new(tensors, &compute.device);
+        let counts = |name: &str| name.ends_with("num_batches_tracked");
+        let mut tensors = Weights::new(tensors, counts, &compute.device);
         let network = compute.run(|| Network::new(&mut tensors)).map_err(bad)?;
         let head = tensors.take_rows("fc.weight", FEATURES).map_err(bad)?;
         let head = head.map(|head| head.to_device(&compute.device)).transpose()?;
@@ -85,7 +87,7 @@ impl Inception {
         }
         tensors.finish().map_err(bad)?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        Ok(Self { network, head, resize, id: format!("inception-{stem}"), sha256: hash, compute })
+        Ok(Self { network, head, protocol: resize.protocol(), id: format!("inception-{stem}"), sha256: hash, compute })
     }
 
     /// Features `[N, 2048]` of images, where the network is; `see` as for [`Network::forward`].
@@ -93,7 +95,7 @@ impl Inception {
     /// # Errors
     /// When the network fails.
     pub fn features(&self, images: &[Picture], see: See) -> Result<Tensor> {
-        self.in_batches(images.len(), |of| self.inputs(&images[of]), see)
+        self.in_batches(images.len(), |of| self.protocol.pictures(&images[of], &self.compute.device), see)
     }
 
     /// Features of `n` images, of which `inputs` makes some such as the network takes them.
@@ -107,18 +109,6 @@ impl Inception {
         let some = |first| self.network.forward(&inputs(first..n.min(first + batch))?, see);
         let parts = self.compute.run(|| (0..n).step_by(batch).map(some).collect::<candle_core::Result<Vec<_>>>())?;
         Ok(Tensor::cat(&parts, 0)?)
-    }
-
-    /// Images `[N, 299, 299, 3]`, resized where the network is if they are of one size.
-    fn inputs(&self, pictures: &[Picture]) -> candle_core::Result<Tensor> {
-        let (n, device) = (pictures.len(), &self.compute.device);
-        let [height, width] = pictures.first().map_or([0; 2], |p| p.size);
-        if pictures.iter().all(|p| p.size == [height, width]) {
-            let bytes: Vec<u8> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
-            return self.resize.images(&Tensor::from_vec(bytes, (n, height, width, 3), device)?);
-        }
-        let inputs: Vec<Vec<f32>> = pictures.par_iter().map(|p| self.resize.apply(&p.pixels, p.size)).collect();
-        Tensor::from_vec(inputs.concat(), (n, SIDE, SIDE, 3), device)
     }
 
     fn with_logits(&self, features: Tensor) -> Result<Features> {
@@ -137,7 +127,7 @@ impl Extractor for Inception {
     }
 
     fn resize(&self) -> &'static str {
-        self.resize.id()
+        self.protocol.id
     }
 
     fn dim(&self) -> usize {
@@ -156,7 +146,7 @@ impl Extractor for Inception {
 
     fn extract_bytes(&self, images: &Tensor) -> Result<Features> {
         let images = images.to_device(&self.compute.device)?;
-        let inputs = |of: Range<usize>| self.resize.images(&images.narrow(0, of.start, of.len())?);
+        let inputs = |of: Range<usize>| self.protocol.images(&images.narrow(0, of.start, of.len())?);
         self.with_logits(self.in_batches(images.dim(0)?, inputs, &mut |_, _| Ok(()))?)
     }
 }
