@@ -16,16 +16,9 @@ import time
 
 
 def network(weights):
-    import torch
-    from safetensors.torch import load_file
-    from transformers import Dinov2Config, Dinov2Model
+    from transformers import Dinov2Model
 
-    state = load_file(weights)
-    width, depth = state["layernorm.weight"].numel(), sum(name.endswith("norm1.weight") for name in state)
-    config = Dinov2Config(hidden_size=width, num_hidden_layers=depth, num_attention_heads=width // 64, image_size=518, patch_size=14)
-    model = Dinov2Model(config).eval()
-    model.load_state_dict(state)
-    return model.requires_grad_(False)
+    return Dinov2Model.from_pretrained(os.path.dirname(os.path.abspath(weights))).eval().requires_grad_(False)
 
 
 def main():

@@ -70,8 +70,12 @@ impl<'a, T: Real> Head<'a, T> {
             }
             rest = after;
         }
-        let of_panel = |p: &Panel| (0..tokens).flat_map(move |token| &row(token, 2)[p.first..p.first + p.columns]);
-        let values = of_channels.iter().flat_map(of_panel).copied().collect();
+        let mut values = Vec::with_capacity(tokens * HEAD);
+        for panel in &of_channels {
+            for token in 0..tokens {
+                values.extend_from_slice(&row(token, 2)[panel.first..][..panel.columns]);
+            }
+        }
         Self { pitch, queries: qkv, keys, values, of_tokens, of_channels, tokens }
     }
 

@@ -3,17 +3,18 @@ transformers' Dinov2Model and CLIPVisionModelWithProjection in float64. Weights 
 
     python vit.py [FOLDER]              vit_dinov2.safetensors, vit_dinov2_grid.safetensors, vit_clip.safetensors
     python vit.py --zeros FOLDER        dinov2.safetensors and clip.safetensors, networks of zeros: seeds of fuzzing
-    python vit.py --full small FOLDER   dinov2-small/model.safetensors and reference.safetensors; base, large, clip alike
+    python vit.py --full small FOLDER   dinov2-small/model.safetensors (and config.json), reference.safetensors; base, large, clip alike
 
 DINOv2's positions are interpolated as facebookresearch/dinov2 does, by the factor (16 + 0.1)/37; transformers (seen in 5.24) asks for a
 size instead, which is the factor 16/37. Needs: pip install torch numpy safetensors transformers
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2Config, Dinov2Model
 
@@ -93,8 +94,11 @@ def stages(model, images):
     return seen
 
 
-def state(model, kind):
-    return {name: value.detach().to(kind).contiguous() for name, value in model.state_dict().items() if value.is_floating_point()}
+def state(model, folder=None):
+    """Its weights by the names that files have."""
+    with tempfile.TemporaryDirectory() as throwaway:
+        model.save_pretrained(folder or throwaway)
+        return load_file(Path(folder or throwaway) / "model.safetensors")
 
 
 def small(folder):
@@ -107,7 +111,7 @@ def small(folder):
         # Smooth enough to be kept small: every 14th pixel is drawn, and a ramp inside the patches.
         ramp = torch.linspace(-1, 1, 14).half()
         images = (images[:, :, ::14, ::14].repeat_interleave(14, 2).repeat_interleave(14, 3) + ramp.repeat(side // 14)).half()
-        tensors = {f"weights.{key}": value for key, value in state(model, torch.float16).items()}
+        tensors = {f"weights.{key}": value.half() for key, value in state(model).items()}
         tensors["images"] = images[:, :, ::14, :].contiguous()
         outputs = stages(model.double(), images.double())
         if name == "dinov2":
@@ -122,7 +126,7 @@ def small(folder):
 def zeros(folder):
     generator = torch.Generator()
     for name, (model, _) in {"dinov2": dinov2(64, 1, 2, generator, 1), "clip": clip(64, 1, 28, 8, generator)}.items():
-        tensors = {key: torch.zeros_like(value) for key, value in state(model, torch.float16).items()}
+        tensors = {key: torch.zeros_like(value.half()) for key, value in state(model).items()}
         save_file(tensors, folder / f"{name}.safetensors")
 
 
@@ -131,7 +135,7 @@ def full(which, folder):
     model, side = clip(1024, 24, 336, 768, generator) if which == "clip" else dinov2(*FULL[which], 37, generator)
     folder = folder / (f"dinov2-{which}" if which in FULL else which)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(state(model, torch.float32), folder / "model.safetensors")
+    state(model, folder)
     images = torch.randint(0, 256, (2, side, side, 3), generator=generator, dtype=torch.uint8)
     mean, deviation = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if which in FULL else (
         [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])

@@ -24,16 +24,29 @@ pub fn exp(x: f32) -> f32 {
     sum * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }
 
-/// Share of a standard normal below x, to 1.5e-7 (Abramowitz and Stegun 7.1.26).
+/// Φ(−z)·exp(z²/2) for z ≥ 0 as a polynomial of (z − 2)/(z + 2): the one whose largest error in Φ is least, 5e-9.
+const TAIL: [f32; 8] = [
+    0.168_102_01,
+    -0.250_952_4,
+    0.090_054_27,
+    0.001_963_070_5,
+    -0.009_475_625,
+    -0.002_101_153_7,
+    0.000_435_374_16,
+    0.000_206_508_12,
+];
+
+/// Φ(x), the share of a standard normal below x, to 1.2e-7.
 #[inline(always)]
 pub fn normal_cdf(x: f32) -> f32 {
-    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let mut sum = 1.061_405_4;
-    for c in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
-        sum = sum * t + c;
+    let z = x.abs();
+    let s = (z - 2.0) / (z + 2.0);
+    let [first @ .., last] = TAIL;
+    let mut sum = last;
+    for c in first.into_iter().rev() {
+        sum = sum * s + c;
     }
-    let beyond = 0.5 * sum * t * exp(-z * z);
+    let beyond = sum * exp(-0.5 * z * z);
     if x > 0.0 { 1.0 - beyond } else { beyond }
 }
 
@@ -55,6 +68,6 @@ mod tests {
     fn shares_of_a_normal_are_right_to_their_bound() {
         let error = |x: f32| (f64::from(normal_cdf(x)) - 0.5 * erfc(-f64::from(x) * 0.5f64.sqrt())).abs();
         let worst = (-1200..=1200).map(|k| error(k as f32 * 0.01)).fold(0.0, f64::max);
-        assert!(worst < 1.6e-7, "{worst}");
+        assert!(worst < 1.2e-7, "{worst}");
     }
 }

@@ -72,13 +72,13 @@ fn torch_bicubic(input: usize, side: usize) -> Vec<Taps> {
         .collect()
 }
 
-/// The cubic convolution kernel of Keys (1981) in single precision.
+/// The cubic convolution kernel of Keys (1981) in single precision; products and sums are rounded together, as PyTorch's are.
 fn keys(x: f32, a: f32) -> f32 {
     let x = x.abs();
     if x < 1.0 {
-        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+        ((a + 2.0).mul_add(x, -(a + 3.0)) * x).mul_add(x, 1.0)
     } else if x < 2.0 {
-        ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a
+        a.mul_add(x, -5.0 * a).mul_add(x, 8.0 * a).mul_add(x, -4.0 * a)
     } else {
         0.0
     }
@@ -128,7 +128,7 @@ fn cells(from: usize, to: usize) -> Vec<[(usize, f32); 4]> {
     let scale = (1.0 / ((to as f64 + 0.1) / from as f64)) as f32;
     (0..to)
         .map(|o| {
-            let at = scale * (o as f32 + 0.5) - 0.5;
+            let at = scale.mul_add(o as f32 + 0.5, -0.5);
             let share = at - at.floor();
             let tap = |k: i64| (at.floor() as i64 + k - 1).clamp(0, from as i64 - 1) as usize;
             let distance = [share + 1.0, share, 1.0 - share, 2.0 - share];

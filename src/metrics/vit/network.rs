@@ -74,9 +74,12 @@ impl Block {
 
     /// The first `tokens` of what it makes of `x` `[N, T, C]`.
     fn run(&self, x: &Tensor, tokens: usize) -> Result<Tensor> {
-        let plus = |x| Then::Sum { plus: Some(x), noted: None };
+        fn plus(x: &Tensor) -> Then<'_> {
+            Then::Sum { plus: Some(x), noted: None }
+        }
         let attended = attention(&self.qkv.run(&self.norms[0].run(x)?, Then::Nothing)?, tokens)?;
-        let x = self.out.run(&attended, plus(&x.narrow(1, 0, tokens)?.contiguous()?))?;
+        let x = x.narrow(1, 0, tokens)?.contiguous()?;
+        let x = self.out.run(&attended, plus(&x))?;
         let hidden = self.hidden.run(&self.norms[1].run(&x)?, Then::Gelu(self.activation))?;
         self.back.run(&hidden, plus(&x))
     }

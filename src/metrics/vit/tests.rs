@@ -57,7 +57,8 @@ fn stage(worst: &mut BTreeMap<String, f64>, golden: &HashMap<String, Tensor>, na
 }
 
 fn judged(what: &str, worst: &BTreeMap<String, f64>, stages: usize) {
-    println!("{what}: relative errors {worst:.1e?}");
+    let listed: Vec<String> = worst.iter().map(|(name, error)| format!("{name} {error:.1e}")).collect();
+    println!("{what}, relative errors: {}", listed.join(", "));
     assert_eq!(worst.len(), stages, "{worst:?}");
     assert!(worst.values().all(|&error| error <= TOLERANCE), "{what}: {worst:?}");
 }
