@@ -1,6 +1,6 @@
-//! Times the metrics and prints one JSON object: the counterpart of `benches/peer/measure.py`.
+//! Times the metrics and prints one JSON object: the counterpart of `benches/peer/measure.py` and `benches/peer/vit.py`.
 //!
-//! `measure --what inception --weights FILE --repeat 3 [--device cuda] [--precision f32|tf32] [--images 50]`,
+//! `measure --what inception|dinov2 --weights FILE --repeat 3 [--device cuda] [--precision f32|tf32] [--images 50]`,
 //! `measure --what fid --repeat 3` or `measure --what manifold --images 10000 --repeat 1` (or another measure of pairs)
 
 #![allow(clippy::print_stdout)]
@@ -24,11 +24,12 @@ use pgn_bench::metrics::kid::mmd2;
 use pgn_bench::metrics::manifold::manifold;
 use pgn_bench::metrics::memorisation::memorisation_distance;
 use pgn_bench::metrics::mind::{DIRECTIONS, directions, mind};
+use pgn_bench::metrics::vit::dinov2;
 use pgn_bench::rng::Stream;
 
 #[derive(Parser)]
 struct Args {
-    /// inception: features of images of 32×32 pixels; fid: the distance of two sets of 5,000 features of 2,048 dimensions; kid,
+    /// inception, dinov2: features of images of 32×32 pixels; fid: the distance of two sets of 5,000 features of 2,048 dimensions; kid,
     /// manifold, cmmd, auth-pct, memorisation, mind: that measure of two sets of as many features as images
     #[arg(long)]
     what: String,
@@ -52,10 +53,13 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let mut stream = Stream::new(0, "bench", 0);
     let mut run: Box<dyn FnMut() -> Result<()>> = match (args.what.as_str(), &args.weights) {
-        ("inception", Some(weights)) => {
+        (what @ ("inception" | "dinov2"), Some(weights)) => {
             let precision = args.precision.as_deref().and_then(|p| Precision::ALL.iter().find(|(id, _)| *id == p));
             let compute = Compute::open(&args.device, precision.map(|p| p.1), false)?;
-            let network = Inception::from_file(weights, None, Resize::Tf, compute)?;
+            let network: Box<dyn Extractor> = match what {
+                "dinov2" => Box::new(dinov2::from_file(weights, dinov2::Resize::Float, compute)?),
+                _ => Box::new(Inception::from_file(weights, None, Resize::Tf, compute)?),
+            };
             let pixels: Vec<u8> = (0..args.images * 32 * 32 * 3).map(|_| stream.below(256) as u8).collect();
             Box::new(move || network.extract(&pictures(&pixels, 32)).map(drop))
         }

@@ -31,6 +31,7 @@ seed() {
     log) cp "$run/log.jsonl" "$work/seeds/$1" ;;
     npz) cp "$work"/cache/statistics/*.npz "$work/seeds/$1" ;;
     safetensors) cp tests/data/released.safetensors "$work/seeds/$1" ;;
+    vit) cp tests/data/vit/*.safetensors "$work/seeds/$1" ;;
     pth) cp tests/weights/*.pth tests/data/released.pt "$work/seeds/$1" ;;
     parquet) cp tests/data/faces.parquet tests/data/layouts/*.parquet "$work/seeds/$1" ;;
     lmdb) for f in tests/data/lmdb-*/data.mdb; do cp "$f" "$work/seeds/$1/$(basename "$(dirname "$f")")"; done ;;

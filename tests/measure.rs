@@ -4,11 +4,13 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use common::{Folder, command, run};
 use faer::Mat;
 use pgn_bench::metrics::frechet::Gaussian;
@@ -216,4 +218,98 @@ fn a_name_that_is_no_text_is_a_name() {
     assert!(output.status.success());
     let got: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(got["of"][0].as_str().unwrap().ends_with("caf\u{fffd}.npz"), "{got}");
+}
+
+/// A network of the golden files as a file of weights.
+fn weights(home: &Folder, golden: &str) -> PathBuf {
+    let tensors = candle_core::safetensors::load(format!("tests/golden/{golden}.safetensors"), &Device::Cpu).unwrap();
+    let weights: HashMap<_, _> =
+        tensors.into_iter().filter_map(|(name, t)| Some((name.strip_prefix("weights.")?.to_owned(), t))).collect();
+    let path = home.join(&format!("{golden}-weights.safetensors"));
+    candle_core::safetensors::save(&weights, &path).unwrap();
+    path
+}
+
+#[test]
+fn one_pass_gives_what_the_short_forms_give() {
+    let home = Folder::new("measure-all");
+    let [dinov2, clip] = ["vit_dinov2", "vit_clip"].map(|name| weights(&home, name));
+    let [dinov2, clip] = [&dinov2, &clip].map(|path| path.to_str().unwrap());
+    let sides = ["shapes:train", "shapes:test"];
+    let files = ["--dinov2", dinov2, "--clip", clip, "-n", "40", "--json"];
+    let rows = home.join("rows.parquet");
+    let all =
+        ["measure", sides[0], sides[1], "--extractor", "dinov2,clip", "--bootstrap", "3", "-o", rows.to_str().unwrap()];
+    let (code, out, err) = run(&home.0, &[&all[..], &files[..]].concat());
+    assert_eq!(code, 0, "{err}");
+    let all: Value = serde_json::from_str(&out).unwrap();
+    let metrics = all["metrics"].as_array().unwrap();
+    let value = |name: &str| {
+        let found = metrics.iter().find(|m| m["metric"] == name).unwrap_or_else(|| panic!("{name} in {out}"));
+        found["value"].as_f64().unwrap()
+    };
+    let names: Vec<&str> = metrics.iter().map(|m| m["metric"].as_str().unwrap()).collect();
+    let of_dinov2 = ["fd", "fd-inf", "kd", "precision", "recall", "density", "coverage", "authpct", "mind"];
+    let of_dinov2 = of_dinov2.map(|name| format!("{name}-dinov2"));
+    assert_eq!(names, of_dinov2.iter().map(String::as_str).chain(["cmmd", "fd-clip"]).collect::<Vec<_>>());
+    assert_eq!([&metrics[0]["resize"], &metrics[9]["resize"]], ["dinov2-pil", "clip-cmmd"]);
+
+    let short = |args: &[&str], key: &str| {
+        let (code, out, err) = run(&home.0, &[args, &["--extractor", "dinov2"], &files[..]].concat());
+        assert_eq!(code, 0, "{err}");
+        serde_json::from_str::<Value>(&out).unwrap()["values"][key].as_f64().unwrap()
+    };
+    let close = |a: f64, b: f64| assert!((a - b).abs() <= 1e-9 * b.abs(), "{a} is not {b}");
+    close(value("fd-dinov2"), short(&["fid", sides[0], sides[1]], "fid"));
+    close(value("kd-dinov2"), short(&["kid", sides[1], sides[0], "--size", "40"], "kid_mean"));
+    for name in ["precision", "recall", "density", "coverage"] {
+        close(value(&format!("{name}-dinov2")), short(&["pr", sides[0], sides[1]], name));
+    }
+
+    let rows = pgn_bench::results::read(&rows).unwrap();
+    assert_eq!(rows.len(), metrics.len());
+    assert_eq!((rows[0].metric.as_str(), rows[0].value, rows[0].n), ("fd-dinov2-40_real", value("fd-dinov2"), 40));
+    assert!(rows[0].low < Some(rows[0].value) && Some(rows[0].value) < rows[0].high && rows[3].low.is_none());
+    assert_eq!((rows[0].resize.as_str(), rows[0].method.as_str()), ("dinov2-pil", "shapes:test"));
+}
+
+#[test]
+fn what_all_measures_lack_is_said_before_the_images_are_seen() {
+    let home = Folder::new("measure-lacks");
+    let dinov2 = weights(&home, "vit_dinov2");
+    let given = |more: &[&str]| {
+        let args = ["measure", "shapes:train", "shapes:test", "--dinov2", dinov2.to_str().unwrap(), "-n", "10"];
+        let (code, out, err) = run(&home.0, &[&args[..], more].concat());
+        (code, out, err)
+    };
+    let refused = |more: &[&str]| {
+        let (code, out, err) = given(more);
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        err
+    };
+    assert!(refused(&["--metrics", "fd-inf-dinov2"]).contains("at least 16 images are needed"));
+    assert!(refused(&["--metrics", "fd-dinov2,cmmd"]).contains("no CLIP weights"));
+    assert!(refused(&["--metrics", "fod"]).contains("possible values: all, fid"));
+    assert!(refused(&["--extractor", "dinov2-pil,dinov2-tf"]).contains("one protocol of each network"));
+    assert!(refused(&["--extractor", "dinov2", "-o", "rows.csv"]).contains("rows.csv"));
+    assert!(refused(&["--extractor", "clip", "--clip", dinov2.to_str().unwrap()]).contains("vision_model.embeddings"));
+    // What was not named is left out.
+    let (code, out, err) = given(&["--extractor", "dinov2"]);
+    assert!(code == 0 && err.contains("fd-inf-dinov2 is left out") && out.contains("kd-dinov2"), "{err}{out}");
+    let statistics = plain(&home, "real.npz", 3);
+    let (code, out, err) = run(
+        &home.0,
+        &[
+            "measure",
+            statistics.to_str().unwrap(),
+            "shapes:test",
+            "--extractor",
+            "dinov2",
+            "--dinov2",
+            dinov2.to_str().unwrap(),
+            "-n",
+            "40",
+        ],
+    );
+    assert!(code == 2 && out.is_empty() && err.contains("features of 8 dimensions"), "{err}");
 }

@@ -1,14 +1,15 @@
 """Alternates a peer and pgn-bench on the same work and prints the ratio of each pair: training updates against PyTorch's
 double backward, and the cost of a method against no method; with --kernels each convolution against oneDNN; with --weights
-Inception features against torch-fidelity and the Fréchet distance against scipy.
+Inception features against torch-fidelity and the Fréchet distance against scipy; with --vit DINOv2's against transformers.
 
     python compare.py --binaries target/release/examples [--pairs 7] [--only cnn32:pgn:critic] [--kernels] [--weights FILE]
     python compare.py --binaries target/release/examples --isa avx2 [--kernels]
+    python compare.py --binaries target/release/examples --only dinov2 --vit FOLDER      (made by tests/golden/vit.py --full SIZE FOLDER)
     python compare.py --binaries target/release/examples --device cuda [--precision tf32] [--burst 20] [--compile]
 
 Each side runs in a process of its own with the same number of threads, limited to the same instruction set with --isa. Ratios are pgn-bench's time over the peer's; for
 kernels, pgn-bench's rate over the peer's. On a GPU the peer's memory is what its tensors took at most, ours what was in use
-at most, workspaces included in both. Needs: pip install torch numpy scipy safetensors torch-fidelity, and cargo.
+at most, workspaces included in both. Needs: pip install torch numpy scipy safetensors torch-fidelity transformers, and cargo.
 """
 
 import argparse
@@ -87,8 +88,9 @@ def main():
     parser.add_argument("--repeat", type=int, default=3, help="rounds timed in each process")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--isa", choices=ISAS, default="native", help="instruction set of both sides")
-    parser.add_argument("--only", default="", help="ARCH:METHOD:WHAT, inception or fid; any part of it")
+    parser.add_argument("--only", default="", help="ARCH:METHOD:WHAT, inception, fid or dinov2-SIZE; any part of it")
     parser.add_argument("--weights", help="Inception weights with pytorch-fid's names (.safetensors)")
+    parser.add_argument("--vit", type=Path, help="folder with dinov2-small, -base, -large")
     parser.add_argument("--kernels", action="store_true", help="only the convolution kernels")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="tf32", help="of a GPU: f32 or tf32")
@@ -101,6 +103,9 @@ def main():
     if args.weights:
         cases += [("inception", "measure", ["--what", "inception", "--weights", args.weights]),
                   ("fid", "measure", ["--what", "fid"])]
+    if args.vit:
+        cases += [(file.parent.name, "vit", ["--what", "dinov2", "--weights", str(file), "--images", "16"])
+                  for file in sorted(args.vit.glob("dinov2-*/model.safetensors"))]
     if args.device != "cpu":
         # The distance itself is computed on the CPU.
         cases = [(name, script, flags + ["--device", args.device, "--precision", args.precision]
@@ -113,7 +118,8 @@ def main():
         flags = flags + ["--repeat", str(args.repeat)]
         peer = [sys.executable, str(Path(__file__).with_name(script + ".py")), "--threads", str(args.threads)]
         compiled = ["--compile"] if args.compile and script == "step" else []
-        compare(name, peer + flags + compiled, [str(args.binaries / script)] + flags, args)
+        binary = args.binaries / ("measure" if script == "vit" else script)
+        compare(name, peer + flags + compiled, [str(binary)] + flags, args)
     for arch, method, base in METHOD_COST if args.device == "cpu" else []:
         name = f"{arch}:{method}:critic over {base}"
         if args.only in name:

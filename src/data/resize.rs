@@ -35,40 +35,60 @@ fn triangle(x: f64) -> f64 {
     (1.0 - x.abs()).max(0.0)
 }
 
+/// Bicubic kernel with a = −1/2 (Keys 1981).
+pub fn cubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}
+
+/// A weight in the passes over bytes, in units of 2⁻²².
+pub fn fixed_point(weight: f64) -> i32 {
+    (weight * f64::from(1u32 << PRECISION)).round() as i32
+}
+
 /// One pass over bytes: `out[o] = Σ weight·source(first + k)` in fixed point, for each of `lanes` interleaved values.
 fn pass(source: &[u8], taps: &[Taps], lanes: usize, out: &mut [u8]) {
+    let mut sums = vec![0; lanes];
     for (taps, out) in taps.iter().zip(out.chunks_exact_mut(lanes)) {
-        let mut sums = vec![1i64 << (PRECISION - 1); lanes];
-        for (pixel, weight) in source[taps.first * lanes..].chunks_exact(lanes).zip(&taps.weights) {
-            let weight = (weight * f64::from(1u32 << PRECISION)).round() as i64;
+        sums.fill(1i32 << (PRECISION - 1));
+        for (pixel, &weight) in source[taps.first * lanes..].chunks_exact(lanes).zip(&taps.weights) {
+            let weight = fixed_point(weight);
             for (sum, &value) in sums.iter_mut().zip(pixel) {
-                *sum += weight * i64::from(value);
+                *sum += weight * i32::from(value);
             }
         }
-        for (out, sum) in out.iter_mut().zip(sums) {
+        for (out, sum) in out.iter_mut().zip(&sums) {
             *out = (sum >> PRECISION).clamp(0, 255) as u8;
         }
     }
 }
 
-/// `[height, width, 3]` bytes to `[side, side, 3]` by the antialiased bilinear kernel: columns first, rounded to bytes after
-/// each pass, as PIL does.
-pub fn bilinear(pixels: &[u8], [height, width]: [usize; 2], side: usize) -> Vec<u8> {
-    let mut wide = vec![0; height * side * 3];
-    if width == side {
-        wide.copy_from_slice(pixels);
-    } else {
-        let columns = antialiased(width, side, triangle, 1.0);
-        for (line, out) in pixels.chunks_exact(width * 3).zip(wide.chunks_exact_mut(side * 3)) {
-            pass(line, &columns, 3, out);
-        }
+/// `[height, width, 3]` bytes to those of other rows and columns: columns first, rounded to bytes after each pass, as PIL does.
+pub fn resampled(pixels: &[u8], width: usize, rows: &[Taps], columns: &[Taps]) -> Vec<u8> {
+    let [line, wide_line] = [width, columns.len()].map(|pixels| pixels * 3);
+    let mut wide = vec![0; pixels.len() / line * wide_line];
+    for (line, out) in pixels.chunks_exact(line).zip(wide.chunks_exact_mut(wide_line)) {
+        pass(line, columns, 3, out);
     }
-    if height == side {
-        return wide;
-    }
-    let mut out = vec![0; side * side * 3];
-    pass(&wide, &antialiased(height, side, triangle, 1.0), side * 3, &mut out);
+    let mut out = vec![0; rows.len() * wide_line];
+    pass(&wide, rows, wide_line, &mut out);
     out
+}
+
+/// `[height, width, 3]` bytes to `[side, side, 3]` by the antialiased bilinear kernel, as [`resampled`].
+pub fn bilinear(pixels: &[u8], [height, width]: [usize; 2], side: usize) -> Vec<u8> {
+    if [height, width] == [side; 2] {
+        return pixels.to_vec();
+    }
+    let [rows, columns] = [height, width].map(|extent| antialiased(extent, side, triangle, 1.0));
+    resampled(pixels, width, &rows, &columns)
 }
 
 #[cfg(test)]

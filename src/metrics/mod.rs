@@ -15,8 +15,10 @@ pub mod mind;
 pub mod npz;
 mod pairs;
 pub mod reference;
+pub mod resize;
 pub mod scores;
 pub mod vit;
+pub mod weights;
 
 use candle_core::{Device, Tensor};
 

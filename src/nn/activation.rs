@@ -93,6 +93,36 @@ pub fn tanh_grad(dy: &Tensor, y: &Tensor) -> Result<Tensor> {
     apply(&Tanh, [dy, y])
 }
 
+/// Smooth relatives of ReLU: x times the share of a distribution below x.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gelu {
+    /// Of the standard normal (Hendrycks and Gimpel, arXiv 1606.08415).
+    Normal,
+    /// Of the logistic one with slope 1.702, their approximation ("QuickGELU").
+    Logistic,
+}
+
+impl Gelu {
+    /// In place.
+    #[inline(always)]
+    pub(super) fn apply<T: Real>(self, values: &mut [T]) {
+        match self {
+            Self::Normal => values.iter_mut().for_each(|x| *x *= x.normal_cdf()),
+            Self::Logistic => {
+                let slope = T::from_f64(-1.702);
+                values.iter_mut().for_each(|x| *x = *x / (T::ONE + (slope * *x).exp()));
+            }
+        }
+    }
+
+    pub(super) fn kernel(self) -> &'static str {
+        match self {
+            Self::Normal => "gelu",
+            Self::Logistic => "quick_gelu",
+        }
+    }
+}
+
 struct Add;
 
 impl InPlace<1> for Add {

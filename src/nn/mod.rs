@@ -3,12 +3,14 @@
 //! Legend for the whole room: N images, H rows, W columns, C channels, "rows" = N·H·W pixels.
 
 pub mod activation;
+pub mod attention;
 pub mod batch_norm;
 pub mod conv;
 pub mod fold;
 pub mod image;
 pub mod init;
 pub mod kernel;
+pub mod layer_norm;
 pub mod matrix;
 pub mod op;
 pub mod order;

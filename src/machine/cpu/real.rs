@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 
 use candle_core::{CpuStorage, DType, Result, bail};
+use statrs::function::erf::erfc;
 
+use super::functions;
 use super::kernel::{Number, Portable, Routine, Simd, vectors};
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
@@ -32,6 +34,10 @@ pub trait Real: Number {
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
+    /// Exponential, as [`functions::exp`] in f32.
+    fn exp(self) -> Self;
+    /// Share of a standard normal below it, as [`functions::normal_cdf`] in f32.
+    fn normal_cdf(self) -> Self;
 }
 
 /// The vector instruction sets the kernels are built for.
@@ -93,7 +99,7 @@ pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
 }
 
 macro_rules! real {
-    ($t:ty, $variant:ident) => {
+    ($t:ty, $variant:ident, $exp:expr, $normal_cdf:expr) => {
         impl Real for $t {
             fn lanes() -> usize {
                 match isa() {
@@ -135,12 +141,22 @@ macro_rules! real {
             fn tanh(self) -> Self {
                 <$t>::tanh(self)
             }
+
+            #[inline(always)]
+            fn exp(self) -> Self {
+                $exp(self)
+            }
+
+            #[inline(always)]
+            fn normal_cdf(self) -> Self {
+                $normal_cdf(self)
+            }
         }
     };
 }
 
-real!(f32, F32);
-real!(f64, F64);
+real!(f32, F32, functions::exp, functions::normal_cdf);
+real!(f64, F64, f64::exp, |x: f64| 0.5 * erfc(-x * std::f64::consts::FRAC_1_SQRT_2));
 
 fn dtype(storage: &CpuStorage) -> DType {
     use candle_core::backend::BackendStorage;

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <ucontext.h>
 #include <vector>
+using std::erfc;
 using std::exp;
 using std::log;
 using std::sqrt;

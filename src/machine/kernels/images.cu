@@ -24,27 +24,43 @@ KERNEL(to_bytes)(Words words) {
     }
 }
 
+/* A byte of a sum of bytes times weights in units of 2^-22. */
+__device__ count to_byte(long long sum) {
+    sum = (sum + (1 << 21)) >> 22;
+    return sum < 0 ? 0 : sum > 255 ? 255 : (count)sum;
+}
+
 /* A weighted sum of source pixels over columns, then rows. elements [N, side, side, 3]; output; bytes [N, h, w, 3], h, w; side; for rows
-   and columns: a table of each output pixel's first source pixel, their number, their weights, and the length of its rows; whether
-   sums are clipped to 0..255; values p, q, r, s: (sum - p) / q * r - s */
+   and columns: a table of each output pixel's first source pixel, their number, their weights, and the length of its rows; levels: a,
+   means and deviations of three channels, (sum / a - mean) / deviation; whether sums are clipped to 0..255; whether those of columns
+   and of rows are rounded to bytes, the weights being in units of 2^-22 */
 KERNEL(resize_images)(Words words) {
     const unsigned char *bytes = (const unsigned char *)words.word[2];
     const count h = SIZE(3), w = SIZE(4), side = SIZE(5);
-    const real p = (real)VALUE(11), q = (real)VALUE(12), r = (real)VALUE(13), s = (real)VALUE(14);
+    const real *levels = REALS(10);
+    const bool clipped = SIZE(11) != 0, rounded = SIZE(12) != 0;
     EACH(i, SIZE(0)) {
-        const count pixel = i / 3;
+        const count pixel = i / 3, channel = i % 3;
         const real *rows = REALS(6) + pixel / side % side * SIZE(7), *columns = REALS(8) + pixel % side * SIZE(9);
         const unsigned long long image = pixel / side / side;
-        const unsigned char *from = bytes + ((image * h + (count)rows[0]) * w + (count)columns[0]) * 3 + i % 3;
+        const unsigned char *from = bytes + ((image * h + (count)rows[0]) * w + (count)columns[0]) * 3 + channel;
         const count down = (count)rows[1], across = (count)columns[1];
         real sum = 0;
+        long long whole = 0;
         for (count y = 0; y < down; y++) {
             real line = 0;
-            for (count x = 0; x < across; x++) line += columns[2 + x] * (real)from[(y * w + x) * 3];
-            sum += rows[2 + y] * line;
+            long long whole_line = 0;
+            for (count x = 0; x < across; x++) {
+                const unsigned char byte = from[(y * w + x) * 3];
+                if (rounded) whole_line += (long long)columns[2 + x] * byte;
+                else line += columns[2 + x] * (real)byte;
+            }
+            if (rounded) whole += (long long)rows[2 + y] * to_byte(whole_line);
+            else sum += rows[2 + y] * line;
         }
-        if (SIZE(10)) sum = sum < 0 ? (real)0 : sum > 255 ? (real)255 : sum;
-        REALS(1)[i] = (sum - p) / q * r - s;
+        if (rounded) sum = (real)to_byte(whole);
+        if (clipped) sum = sum < 0 ? (real)0 : sum > 255 ? (real)255 : sum;
+        REALS(1)[i] = (sum / levels[0] - levels[1 + channel]) / levels[4 + channel];
     }
 }
 

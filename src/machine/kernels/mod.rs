@@ -20,6 +20,7 @@ pub const SOURCE: &str = concat!(
     include_str!("elementwise.cu"),
     include_str!("sums.cu"),
     include_str!("batch_norm.cu"),
+    include_str!("transformer.cu"),
     include_str!("spectral.cu"),
     include_str!("resample.cu"),
     include_str!("images.cu"),

@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
 use sha2::Sha256;
 
+use super::resize::Protocol;
+use super::weights::Weights;
 use super::{Extractor, Features};
 use crate::data::hub::{Kind, Pinned};
 use crate::data::source::Picture;
@@ -20,8 +21,8 @@ use crate::machine::compute::Compute;
 use crate::machine::cpu::parallel::threads;
 use crate::nn::matrix::product_with_transposed;
 use crate::weights;
-use network::{FEATURES, Network, Weights};
-use resize::{Resize, SIDE};
+use network::{FEATURES, Network};
+use resize::Resize;
 
 /// The weights every published FID is measured with: `pt_inception-2015-12-05-6726825d.pth` of pytorch-fid, the same bytes
 /// as torch-fidelity's. The repository's branch is not a pin; the SHA-256 is.
@@ -52,7 +53,7 @@ pub struct Inception {
     /// `[classes, 2048]`, without bias: the Inception Score of the original protocol has none. Absent in weights without a
     /// last layer, which serve every measure but that score.
     head: Option<Tensor>,
-    resize: Resize,
+    protocol: Protocol,
     spatial: bool,
     id: String,
     sha256: String,
@@ -84,7 +85,8 @@ impl Inception {
             hash = sha256(format!("{hash}{}", file_digest::<Sha256>(head)?).as_bytes());
         }
         let bad = |e: candle_core::Error| Error::content(path, e.to_string());
-        let mut tensors = Weights::new(tensors, &compute.device);
+        let counts = |name: &str| name.ends_with("num_batches_tracked");
+        let mut tensors = Weights::new(tensors, counts, &compute.device);
         let network = compute.run(|| Network::new(&mut tensors)).map_err(bad)?;
         let head = tensors.take_rows("fc.weight", FEATURES).map_err(bad)?;
         let head = head.map(|head| head.to_device(&compute.device)).transpose()?;
@@ -94,7 +96,7 @@ impl Inception {
         tensors.finish().map_err(bad)?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let id = format!("inception-{stem}");
-        Ok(Self { network, head, resize, spatial: false, id, sha256: hash, compute })
+        Ok(Self { network, head, protocol: resize.protocol(), spatial: false, id, sha256: hash, compute })
     }
 
     /// Gives [`Features::spatial`] too, `[N, 2023]`.
@@ -107,7 +109,8 @@ impl Inception {
     /// # Errors
     /// When the network fails.
     pub fn features(&self, images: &[Picture], see: See) -> Result<Tensor> {
-        Ok(self.in_batches(images.len(), |of| self.inputs(&images[of]), see)?.0)
+        let inputs = |of: Range<usize>| self.protocol.pictures(&images[of], &self.compute.device);
+        Ok(self.in_batches(images.len(), inputs, see)?.0)
     }
 
     /// Features of `n` images, of which `inputs` makes some such as the network takes them, and spatial ones if they are wanted.
@@ -134,18 +137,6 @@ impl Inception {
         Ok((Tensor::cat(&parts, 0)?, spatial))
     }
 
-    /// Images `[N, 299, 299, 3]`, resized where the network is if they are of one size.
-    fn inputs(&self, pictures: &[Picture]) -> candle_core::Result<Tensor> {
-        let (n, device) = (pictures.len(), &self.compute.device);
-        let [height, width] = pictures.first().map_or([0; 2], |p| p.size);
-        if pictures.iter().all(|p| p.size == [height, width]) {
-            let bytes: Vec<u8> = pictures.iter().flat_map(|p| p.pixels.iter().copied()).collect();
-            return self.resize.images(&Tensor::from_vec(bytes, (n, height, width, 3), device)?);
-        }
-        let inputs: Vec<Vec<f32>> = pictures.par_iter().map(|p| self.resize.apply(&p.pixels, p.size)).collect();
-        Tensor::from_vec(inputs.concat(), (n, SIDE, SIDE, 3), device)
-    }
-
     fn with_logits(&self, (features, spatial): (Tensor, Option<Tensor>)) -> Result<Features> {
         let of = |head| self.compute.run(|| product_with_transposed(&features, head));
         Ok(Features { logits: self.head.as_ref().map(of).transpose()?, features, spatial })
@@ -162,7 +153,7 @@ impl Extractor for Inception {
     }
 
     fn resize(&self) -> &'static str {
-        self.resize.id()
+        self.protocol.id
     }
 
     fn dim(&self) -> usize {
@@ -178,7 +169,7 @@ impl Extractor for Inception {
     }
 
     fn extract(&self, pictures: &[Picture]) -> Result<Features> {
-        let inputs = |of: Range<usize>| self.inputs(&pictures[of]);
+        let inputs = |of: Range<usize>| self.protocol.pictures(&pictures[of], &self.compute.device);
         let of = self.with_logits(self.in_batches(pictures.len(), inputs, &mut |_, _| Ok(()))?)?;
         let on_cpu = |t: Tensor| t.to_device(&Device::Cpu);
         Ok(Features {
@@ -190,7 +181,7 @@ impl Extractor for Inception {
 
     fn extract_bytes(&self, images: &Tensor) -> Result<Features> {
         let images = images.to_device(&self.compute.device)?;
-        let inputs = |of: Range<usize>| self.resize.images(&images.narrow(0, of.start, of.len())?);
+        let inputs = |of: Range<usize>| self.protocol.images(&images.narrow(0, of.start, of.len())?);
         self.with_logits(self.in_batches(images.dim(0)?, inputs, &mut |_, _| Ok(()))?)
     }
 }

@@ -2,10 +2,9 @@
 //! padding, the pool branch of Mixed_7c is a max pool, ε of batch norm is 1e-3 and folded into the convolutions, there is
 //! no auxiliary head. Images `[N, 299, 299, 3]` to pooled features `[N, 2048]`.
 
-use std::collections::BTreeMap;
+use candle_core::{DType, Result, Tensor};
 
-use candle_core::{DType, Device, Result, Tensor, bail};
-
+use crate::metrics::weights::Weights;
 use crate::nn::conv::{ConvSpec, Then, conv2d_then};
 use crate::nn::kernel::{Kernel, Next};
 use crate::nn::pool::{max_pool3, mean_pool3};
@@ -53,88 +52,27 @@ pub struct Network {
     stages: Vec<Stage>,
 }
 
-/// Takes tensors out of a file, so that what is missing, misshapen or left over is known.
-pub struct Weights {
-    tensors: BTreeMap<String, Tensor>,
-    device: Device,
-}
-
-impl Weights {
-    /// From named tensors, for a network on a device; counters of batches are dropped.
-    pub fn new(tensors: BTreeMap<String, Tensor>, device: &Device) -> Self {
-        let tensors = tensors.into_iter().filter(|(k, _)| !k.ends_with("num_batches_tracked")).collect();
-        Self { tensors, device: device.clone() }
-    }
-
-    /// The tensor of a name and shape, as f32.
-    ///
-    /// # Errors
-    /// When it is missing, or has another shape, or is not of floating point.
-    pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let Some(tensor) = self.tensors.remove(name) else { bail!("tensor `{name}` is missing") };
-        if tensor.dims() != shape {
-            bail!("tensor `{name}` has shape {:?}, expected {shape:?}", tensor.dims())
-        }
-        if !tensor.dtype().is_float() {
-            bail!("tensor `{name}` has dtype {:?}, expected a floating-point one", tensor.dtype())
-        }
-        tensor.to_dtype(DType::F32)
-    }
-
-    /// A tensor of any size along its first axis, if it is there.
-    ///
-    /// # Errors
-    /// When it is there with another rank.
-    pub fn take_rows(&mut self, name: &str, columns: usize) -> Result<Option<Tensor>> {
-        match self.tensors.get(name).map(|t| t.dims().to_vec()) {
-            None => Ok(None),
-            Some(dims) if dims.len() == 2 && dims[1] == columns => self.take(name, &dims).map(Some),
-            Some(dims) => bail!("tensor `{name}` has shape {dims:?}, expected [classes, {columns}]"),
-        }
-    }
-
-    /// A vector that may be absent, and is not used.
-    ///
-    /// # Errors
-    /// When it is there with another length.
-    pub fn take_optional(&mut self, name: &str, len: usize) -> Result<()> {
-        if self.tensors.contains_key(name) { self.take(name, &[len]).map(drop) } else { Ok(()) }
-    }
-
-    /// Refuses what nobody took.
-    ///
-    /// # Errors
-    /// When something is left.
-    pub fn finish(self) -> Result<()> {
-        match self.tensors.keys().next() {
-            None => Ok(()),
-            Some(first) => {
-                bail!("{} tensors are of no use in this network, the first is `{first}`", self.tensors.len())
-            }
-        }
-    }
-
-    fn unit(
-        &mut self,
-        name: &str,
-        [i, o]: [usize; 2],
-        kernel: [usize; 2],
-        stride: usize,
-        padding: [usize; 2],
-    ) -> Result<Unit> {
-        let weight = self.take(&format!("{name}.conv.weight"), &[o, i, kernel[0], kernel[1]])?.to_dtype(DType::F64)?;
-        let mut of = |part: &str| self.take(&format!("{name}.bn.{part}"), &[o])?.to_dtype(DType::F64);
-        let (gamma, beta) = (of("weight")?, of("bias")?);
-        let (mean, variance) = (of("running_mean")?, of("running_var")?);
-        let scale = (gamma / (variance + EPSILON)?.sqrt()?)?;
-        let bias = (beta - (mean * &scale)?)?;
-        let weight = weight.broadcast_mul(&scale.reshape((o, 1, 1, 1))?)?;
-        Ok(Unit {
-            weight: Kernel::new(&weight.to_dtype(DType::F32)?.contiguous()?.to_device(&self.device)?)?,
-            bias: bias.to_dtype(DType::F32)?.to_device(&self.device)?,
-            spec: ConvSpec { stride, padding },
-        })
-    }
+/// Takes a unit out of a file's tensors.
+fn unit(
+    weights: &mut Weights,
+    name: &str,
+    [i, o]: [usize; 2],
+    kernel: [usize; 2],
+    stride: usize,
+    padding: [usize; 2],
+) -> Result<Unit> {
+    let weight = weights.take(&format!("{name}.conv.weight"), &[o, i, kernel[0], kernel[1]])?.to_dtype(DType::F64)?;
+    let mut of = |part: &str| weights.take(&format!("{name}.bn.{part}"), &[o])?.to_dtype(DType::F64);
+    let (gamma, beta) = (of("weight")?, of("bias")?);
+    let (mean, variance) = (of("running_mean")?, of("running_var")?);
+    let scale = (gamma / (variance + EPSILON)?.sqrt()?)?;
+    let bias = (beta - (mean * &scale)?)?;
+    let weight = weight.broadcast_mul(&scale.reshape((o, 1, 1, 1))?)?;
+    Ok(Unit {
+        weight: Kernel::new(&weight.to_dtype(DType::F32)?.contiguous()?.to_device(&weights.device)?)?,
+        bias: bias.to_dtype(DType::F32)?.to_device(&weights.device)?,
+        spec: ConvSpec { stride, padding },
+    })
 }
 
 /// Declares the units of one stage.
@@ -147,12 +85,12 @@ impl Namer<'_> {
     /// A unit that keeps the size: kernels 1×1, 3×3, 5×5, 1×7, 7×1, 1×3, 3×1.
     fn same(&mut self, name: &str, channels: [usize; 2], kernel: [usize; 2]) -> Result<Unit> {
         let padding = kernel.map(|k| k / 2);
-        self.weights.unit(&format!("{}.{name}", self.stage), channels, kernel, 1, padding)
+        unit(self.weights, &format!("{}.{name}", self.stage), channels, kernel, 1, padding)
     }
 
     /// A 3×3 unit of stride 2 without padding.
     fn down(&mut self, name: &str, channels: [usize; 2]) -> Result<Unit> {
-        self.weights.unit(&format!("{}.{name}", self.stage), channels, [3, 3], 2, [0, 0])
+        unit(self.weights, &format!("{}.{name}", self.stage), channels, [3, 3], 2, [0, 0])
     }
 
     /// `name`, or `name_1`, `name_2`, … when there are several, in a row.
@@ -254,7 +192,7 @@ impl Network {
             let step = if kernel == 0 {
                 Step::Max { stride: 2, padding: 0 }
             } else {
-                Step::Unit(weights.unit(name, channels, [kernel; 2], stride, [padding; 2])?)
+                Step::Unit(unit(weights, name, channels, [kernel; 2], stride, [padding; 2])?)
             };
             stages.push(Stage { name, branches: vec![vec![step]] });
         }

@@ -155,6 +155,12 @@ fn finish(tape: &Tape, name: &str, out: Tensor, bias: Option<Array>, (then, next
     if let Then::Sum { plus: Some(plus), .. } = *then {
         return add(&finish(tape, name, out, bias, (&Then::Nothing, next))?, plus);
     }
+    if let Then::Gelu(gelu) = *then {
+        let x = finish(tape, name, out, bias, (&Then::Nothing, Next::Any))?;
+        let array = tape.array(&x)?;
+        tape.each(gelu.kernel(), array.len(), words![array, array, Word::Nothing, Word::Nothing, 0.0, 0.0, 0.0])?;
+        return Ok(x);
+    }
     let (n, h, w, channels) = out.dims4()?;
     let image = h * w * channels;
     let read = |t: &Tensor, len: usize| -> Result<Memory> {
@@ -171,6 +177,7 @@ fn finish(tape: &Tape, name: &str, out: Tensor, bias: Option<Array>, (then, next
             return Ok(out);
         }
         Then::Nothing | Then::Sum { .. } | Then::GradSums { .. } => (bias, Memory::NONE, Memory::NONE, false, 1.0),
+        Then::Gelu(_) => bail!("{name}: not finished"),
         Then::Leaky(alpha) => (bias, Memory::NONE, Memory::NONE, false, alpha),
         Then::Slope { y, alpha } => (bias, Memory::NONE, read(y, n * image)?, is_half(y), alpha),
         Then::ScaledBiasSlope { .. } if bias != Memory::NONE => bail!("{name}: a bias, and one that is scaled"),

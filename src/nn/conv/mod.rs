@@ -6,8 +6,9 @@
 //! The transposed convolution is the input gradient of a convolution and needs no kernel of its own, and a linear layer
 //! is a convolution of one pixel.
 
-mod cpu;
+pub(super) mod cpu;
 mod device;
+pub mod packed;
 #[cfg(test)]
 mod tests;
 mod weight_grad;
@@ -15,7 +16,7 @@ mod winograd;
 
 use candle_core::{Result, Shape, Tensor, bail};
 
-use super::activation::add_assign;
+use super::activation::{Gelu, add_assign};
 use super::batch_norm::Coefficients;
 use super::kernel::{Kernel, Next};
 use super::op::{Made, Op, View, apply, either, elements};
@@ -39,6 +40,8 @@ pub enum Then<'a> {
     /// [`add_scaled_bias`](crate::nn::image::add_scaled_bias) of `bias` `[C]` times `c` `[N]`, then as [`Then::Slope`].
     #[allow(missing_docs)]
     ScaledBiasSlope { c: &'a Tensor, bias: &'a Tensor, y: &'a Tensor, alpha: f64 },
+    /// [`Gelu`].
+    Gelu(Gelu),
     /// `plus` is added, and the [`moments`] of each image of the sum are noted.
     #[allow(missing_docs)]
     Sum { plus: Option<&'a Tensor>, noted: Option<&'a Tally> },
@@ -82,6 +85,7 @@ impl Then<'_> {
                     vectorised(|| out.iter_mut().for_each(|v| *v = if *v > T::ZERO { *v } else { alpha * *v }));
                 }))
             }
+            Self::Gelu(gelu) => Ok(convolve(&|_, out| vectorised(|| gelu.apply(out)))),
             Self::Slope { y, alpha } => elements(name, y, len, |y: &[T]| {
                 let alpha = T::from_f64(alpha);
                 Ok(convolve(&|at, out| {
@@ -170,7 +174,10 @@ impl Forward<'_> {
         let dims = d.output_dims();
         let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| match winograd::applies::<T>(&d) {
             true => winograd::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish),
-            false => cpu::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish),
+            false => {
+                let plan = cpu::Plan::forward(&d);
+                plan.run(x.data, &plan.packed(w.data), bias, d.n, finish)
+            }
         };
         Ok((self.then.run("conv2d", dims, convolve)?, Shape::from(dims.to_vec())))
     }
@@ -235,7 +242,10 @@ impl InputGrad<'_> {
         let dims = d.input_dims();
         let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| match winograd::applies::<T>(&d) {
             true => winograd::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish),
-            false => cpu::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish),
+            false => {
+                let plan = cpu::Plan::input_grad(&d);
+                plan.run(dy.data, &plan.packed(w.data), bias, d.n, finish)
+            }
         };
         Ok((self.then.run("conv2d_input_grad", dims, convolve)?, Shape::from(dims.to_vec())))
     }

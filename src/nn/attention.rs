@@ -1,0 +1,244 @@
+//! Scaled dot-product attention of several heads (Vaswani et al., arXiv 1706.03762), forward only.
+//!
+//! Legend: N images, T tokens of each, H heads of D = [`HEAD`] channels. Scores are never stored: on the CPU those of some queries at a
+//! time stay in cache between the two products, which are the convolutions' register-tiled loop.
+
+use candle_core::{Result, Shape, Tensor, bail};
+
+use super::conv::cpu::{Panel, panels};
+use super::op::{Made, Op, View, apply};
+use crate::machine::call::Array;
+use crate::machine::cpu::kernel::{Gather, Pixel, ROWS, Segment, Start};
+use crate::machine::cpu::parallel::scatter;
+use crate::machine::cpu::real::{Real, vectorised};
+use crate::machine::cpu::rows::{max, sum};
+use crate::machine::tape::Tape;
+use crate::words;
+
+/// Channels of a head: those of every published Vision Transformer but a few, and whole panels on every machine.
+pub const HEAD: usize = 64;
+/// Queries whose scores are in cache at a time: whole tiles.
+const QUERIES: usize = 11 * ROWS;
+/// Most rows of a panel that one call of the loop sums over: they stay in the first cache.
+const BLOCK: usize = 160;
+/// Queries of a block of threads on a device.
+const ON_DEVICE: usize = 32;
+
+struct Attention {
+    queries: usize,
+}
+
+impl Attention {
+    /// N, T, H.
+    fn sizes(&self, qkv: &[usize]) -> Result<[usize; 3]> {
+        match *qkv {
+            [n, t, c] if c > 0 && c.is_multiple_of(3 * HEAD) && (1..=t).contains(&self.queries) => {
+                Ok([n, t, c / (3 * HEAD)])
+            }
+            _ => bail!("{}: {} queries of {qkv:?}, expected [N, T, 3·H·{HEAD}]", Self::NAME, self.queries),
+        }
+    }
+}
+
+/// What a head works on: its keys and values as panels of weights, its scores.
+struct Head<'a, T> {
+    /// Of the head's first query channel, in elements from one token to the next.
+    pitch: usize,
+    queries: &'a [T],
+    keys: Vec<T>,
+    values: Vec<T>,
+    of_tokens: Vec<Panel>,
+    of_channels: Vec<Panel>,
+    tokens: usize,
+}
+
+impl<'a, T: Real> Head<'a, T> {
+    /// `qkv`: from the head's first channel of the image's first token.
+    fn new(qkv: &'a [T], tokens: usize, heads: usize) -> Self {
+        let (channels, pitch) = (heads * HEAD, 3 * heads * HEAD);
+        let row = |token: usize, part: usize| &qkv[token * pitch + part * channels..][..HEAD];
+        let [of_tokens, of_channels] = [tokens, HEAD].map(|n| panels::<T>(n, T::vectors()));
+        let mut keys = vec![T::ZERO; of_tokens.iter().map(|p| p.vectors * T::lanes() * HEAD).sum()];
+        let mut rest = keys.as_mut_slice();
+        for panel in &of_tokens {
+            let width = panel.vectors * T::lanes();
+            let (to, after) = rest.split_at_mut(width * HEAD);
+            for column in 0..panel.columns {
+                for (k, &x) in row(panel.first + column, 1).iter().enumerate() {
+                    to[k * width + column] = x;
+                }
+            }
+            rest = after;
+        }
+        let mut values = Vec::with_capacity(tokens * HEAD);
+        for panel in &of_channels {
+            for token in 0..tokens {
+                values.extend_from_slice(&row(token, 2)[panel.first..][..panel.columns]);
+            }
+        }
+        Self { pitch, queries: qkv, keys, values, of_tokens, of_channels, tokens }
+    }
+
+    /// Elements of a row of scores.
+    fn width(&self) -> usize {
+        self.keys.len() / HEAD
+    }
+
+    /// Of `count` queries from `first` on: their scores, which are overwritten, and what they attend to, `out_pitch` elements apart.
+    ///
+    /// # Safety
+    /// `out` has room for them, and nobody else writes it.
+    unsafe fn attend(&self, first: usize, count: usize, scores: &mut [T], (out, out_pitch): (*mut T, usize)) {
+        let width = self.width();
+        let pixels = |input: usize, output: usize| -> Vec<Pixel> {
+            (0..count).map(|q| Pixel { input: q * input, output: q * output }).collect()
+        };
+        let mut gather = Gather {
+            input: self.queries[first * self.pitch..].as_ptr(),
+            output: scores.as_mut_ptr(),
+            pixels: &pixels(self.pitch, width),
+            segments: &[Segment { offset: 0, row: 0, len: HEAD }],
+            panel: self.keys.as_ptr(),
+            panel_rows: HEAD,
+            vectors: 0,
+            columns: 0,
+            start: Start::Zero,
+        };
+        for panel in &self.of_tokens {
+            (gather.vectors, gather.columns) = (panel.vectors, panel.vectors * T::lanes());
+            // SAFETY: queries are rows of `qkv`, panels hold whole vectors, and so do rows of scores.
+            unsafe {
+                T::run(&gather);
+                gather.output = gather.output.add(gather.columns);
+                gather.panel = gather.panel.add(gather.columns * HEAD);
+            }
+        }
+        let scale = T::from_f64(1.0 / (HEAD as f64).sqrt());
+        let shares: Vec<T> = scores[..count * width]
+            .chunks_exact_mut(width)
+            .map(|row| vectorised(|| exponentials(&mut row[..self.tokens], scale)))
+            .collect();
+        let block = self.tokens.div_ceil(self.tokens.div_ceil(BLOCK));
+        let pixels = pixels(width, out_pitch);
+        let mut panel_at = self.values.as_ptr();
+        for panel in &self.of_channels {
+            for row in (0..self.tokens).step_by(block) {
+                let segment = Segment { offset: row, row, len: block.min(self.tokens - row) };
+                // SAFETY: every token is a row of the panel and a column of the scores; `out` is as the caller says.
+                unsafe {
+                    T::run(&Gather {
+                        input: scores.as_ptr(),
+                        output: out.add(panel.first),
+                        pixels: &pixels,
+                        segments: &[segment],
+                        panel: panel_at,
+                        panel_rows: self.tokens,
+                        vectors: panel.vectors,
+                        columns: panel.columns,
+                        start: if row == 0 { Start::Zero } else { Start::Output },
+                    });
+                }
+            }
+            // SAFETY: the next panel, or the end.
+            panel_at = unsafe { panel_at.add(self.tokens * panel.columns) };
+        }
+        for (q, share) in shares.into_iter().enumerate() {
+            // SAFETY: as the caller says.
+            let out = unsafe { std::slice::from_raw_parts_mut(out.add(q * out_pitch), HEAD) };
+            out.iter_mut().for_each(|o| *o *= share);
+        }
+    }
+}
+
+/// Scores to exponentials, not normalised; one over their sum.
+#[inline(always)]
+fn exponentials<T: Real>(row: &mut [T], scale: T) -> T {
+    let largest = max(row);
+    row.iter_mut().for_each(|x| *x = ((*x - largest) * scale).exp());
+    T::ONE / sum(row, |x| x)
+}
+
+impl Op<1> for Attention {
+    const NAME: &'static str = "attention";
+    fn cpu<T: Real>(&self, [qkv]: [View<T>; 1]) -> Made<T> {
+        let [n, tokens, heads] = self.sizes(qkv.dims)?;
+        let channels = heads * HEAD;
+        let mut out = Vec::new();
+        scatter(&mut out, n * self.queries * channels, n * heads, |task, out: *mut T| {
+            let (image, at) = (task / heads, task % heads * HEAD);
+            let head = Head::new(&qkv.data[image * tokens * 3 * channels + at..], tokens, heads);
+            let mut scores = vec![T::ZERO; QUERIES.min(self.queries) * head.width()];
+            for first in (0..self.queries).step_by(QUERIES) {
+                let count = QUERIES.min(self.queries - first);
+                // SAFETY: the head's channels of these queries, which no other task writes.
+                unsafe {
+                    let to = out.add((image * self.queries + first) * channels + at);
+                    head.attend(first, count, &mut scores, (to, channels));
+                }
+            }
+        });
+        Ok((out, Shape::from((n, self.queries, channels))))
+    }
+    fn device(&self, tape: &Tape, [qkv]: [Array; 1]) -> Result<Tensor> {
+        let [n, tokens, heads] = self.sizes(qkv.dims)?;
+        let out = tape.alloc(&[n, self.queries, heads * HEAD])?;
+        let grid = [self.queries.div_ceil(ON_DEVICE), heads, n];
+        tape.launch(Self::NAME, grid, [256, 1], words![tape.memory(&out)?, qkv, tokens, self.queries])?;
+        Ok(out)
+    }
+}
+
+/// softmax(QKᵀ/√D)·V of each head, for the first `queries` tokens: queries, keys and values side by side `[N, T, 3·H·D]` →
+/// `[N, queries, H·D]`.
+///
+/// # Errors
+/// On other shapes, a non-contiguous tensor, or a dtype other than F32 and F64.
+pub fn attention(qkv: &Tensor, queries: usize) -> Result<Tensor> {
+    apply(&Attention { queries }, [qkv])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::testing::{close, device, on_device, random, values};
+
+    #[test]
+    fn it_is_the_definition() {
+        for [n, t, heads, queries] in [[1, 1, 1, 1], [2, 70, 2, 70], [1, 331, 1, 3], [1, 130, 3, 67]] {
+            let qkv = random("qkv", &[n, t, 3 * heads * HEAD]);
+            let out = attention(&qkv, queries).unwrap();
+            on_device(&out);
+            assert_eq!(out.dims(), [n, queries, heads * HEAD]);
+            let (qkv, out) = (values(&qkv), values(&out));
+            let at = |image: usize, token: usize, part: usize, head: usize| {
+                &qkv[((image * t + token) * 3 + part) * heads * HEAD + head * HEAD..][..HEAD]
+            };
+            for (k, got) in out.chunks(HEAD).enumerate() {
+                let (image, query, head) = (k / heads / queries, k / heads % queries, k % heads);
+                let dot = |key: usize| {
+                    let pairs = at(image, query, 0, head).iter().zip(at(image, key, 1, head));
+                    (pairs.map(|(q, k)| q * k).sum::<f64>() / 8.0).exp()
+                };
+                let shares: Vec<f64> = (0..t).map(dot).collect();
+                let total: f64 = shares.iter().sum();
+                for (d, &got) in got.iter().enumerate() {
+                    let want = (0..t).map(|key| shares[key] * at(image, key, 2, head)[d]).sum::<f64>() / total;
+                    close(got, want, 1e-12);
+                }
+            }
+        }
+        assert!(attention(&random("qkv", &[1, 3, 3 * HEAD]), 4).is_err());
+        assert!(attention(&random("qkv", &[1, 3, 2 * HEAD]), 1).is_err());
+        assert!(attention(&random("qkv", &[1, 3, 3 * HEAD]).to_device(device()).unwrap(), 3).is_ok());
+    }
+
+    #[test]
+    fn large_scores_do_not_overflow() {
+        let qkv = (random("qkv", &[1, 9, 3 * HEAD]) * 1e4).unwrap();
+        let of = |t: &Tensor| values(&attention(t, 9).unwrap().to_dtype(candle_core::DType::F64).unwrap());
+        let single = of(&qkv.to_dtype(candle_core::DType::F32).unwrap());
+        for (got, want) in single.into_iter().zip(of(&qkv)) {
+            close(got, want, 1e-5);
+        }
+    }
+}
