@@ -3,7 +3,6 @@
 use std::sync::LazyLock;
 
 use candle_core::{CpuStorage, DType, Result, bail};
-use statrs::function::erf::erfc;
 
 use super::functions;
 use super::kernel::{Number, Portable, Routine, Simd, vectors};
@@ -156,7 +155,7 @@ macro_rules! real {
 }
 
 real!(f32, F32, functions::exp, functions::normal_cdf);
-real!(f64, F64, f64::exp, |x: f64| 0.5 * erfc(-x * std::f64::consts::FRAC_1_SQRT_2));
+real!(f64, F64, f64::exp, functions::normal_cdf_in_double);
 
 fn dtype(storage: &CpuStorage) -> DType {
     use candle_core::backend::BackendStorage;

@@ -131,7 +131,7 @@ mod tests {
             let [normal, logistic] =
                 [Gelu::Normal, Gelu::Logistic].map(|gelu| values(&linear.run(&x, Then::Gelu(gelu)).unwrap()));
             for ((x, normal), logistic) in values(&sum).into_iter().zip(normal).zip(logistic) {
-                close(normal, x * below(x), 1e-11);
+                close(normal, x * below(x), 1e-13);
                 close(logistic, x / (1.0 + (-1.702 * x).exp()), 1e-13);
             }
             tensors_close(&Linear::new(&w, None, device()).unwrap().run(&x, Then::Nothing).unwrap(), &product, 1e-14);
