@@ -63,7 +63,15 @@ impl Op<3> for Run<'_> {
     }
     fn device(&self, tape: &Tape, [x, w, b]: [Array; 3]) -> Result<Tensor> {
         let d = self.dims(x.dims, b.dims)?;
-        device::forward(tape, &d, [x, w], Some(b), (&self.then, Next::Any))?.reshape((d.n, d.output[1], d.o))
+        let plus = match self.then {
+            Then::Sum { plus: Some(plus), .. } => Some(plus.reshape(&d.output_dims()[..])?),
+            _ => None,
+        };
+        let then = match self.then {
+            Then::Sum { noted, .. } => Then::Sum { plus: plus.as_ref(), noted },
+            then => then,
+        };
+        device::forward(tape, &d, [x, w], Some(b), (&then, Next::Any))?.reshape((d.n, d.output[1], d.o))
     }
 }
 
