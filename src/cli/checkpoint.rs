@@ -204,7 +204,13 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
         }
     } else {
         show(shown(&rows));
-        if let Some(row) = rows.first() {
+        let over = |row: &Row| (row.extractor_sha256.clone(), row.resize.clone());
+        for row in rows
+            .iter()
+            .enumerate()
+            .filter(|(i, row)| rows[..*i].iter().all(|r| over(r) != over(row)))
+            .map(|(_, row)| row)
+        {
             say(format_args!(
                 "{} at step {}, over {} ({}…), resize {}, batch norm: {}",
                 cell.name(),

@@ -22,7 +22,7 @@ pub(super) struct Options {
     pub(super) transformers: Transformers,
     #[command(flatten)]
     pub(super) place: Place,
-    /// What gives the features: inception, dinov2 (that is dinov2-pil, dgm-eval's resize; also dinov2-float, EDM2's, and dinov2-tf,
+    /// What gives the features, several after commas: inception, dinov2 (that is dinov2-pil, dgm-eval's resize; also dinov2-float, EDM2's, and dinov2-tf,
     /// torch-fidelity's) or clip (CMMD's)
     #[arg(long, value_parser = choice(&Choice::ALL), value_delimiter = ',', default_value = "inception")]
     pub(super) extractor: Vec<Choice>,

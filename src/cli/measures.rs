@@ -229,23 +229,25 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         parts.iter().map(|part| (part.extractor.as_ref(), of(part))).collect()
     };
     let of_generated = wanted(true, generated.n);
+    let of_real = match &real {
+        Real::Of(real) if measures().any(|m| !m.is_of_one()) => wanted(false, real.n),
+        _ => Vec::new(),
+    };
+    let kept = of_real.iter().chain(&of_generated).map(|(extractor, needs)| 4 * extractor.dim() * needs.keep);
+    let bytes: usize = kept.sum();
+    if bytes > MUCH {
+        remark(format_args!("features kept in memory: {:.1} GB", bytes as f64 / 1e9));
+    }
+    // Other people's images may be damaged: they come first.
+    let generated = args.options.pass(&generated, &of_generated)?;
     let real: Vec<Collected> = match real {
         Real::Given(given) => vec![given],
-        Real::Of(real) => {
-            let of_real = wanted(false, real.n);
-            let kept = of_real.iter().chain(&of_generated).map(|(extractor, needs)| 4 * extractor.dim() * needs.keep);
-            let bytes: usize = kept.sum();
-            if bytes > MUCH {
-                remark(format_args!("features kept in memory: {:.1} GB", bytes as f64 / 1e9));
-            }
-            match of_real[..] {
-                _ if measures().all(|m| m.is_of_one()) => Vec::new(),
-                [one] => vec![args.options.collect(&real, one)?],
-                _ => args.options.pass(&real, &of_real)?,
-            }
-        }
+        Real::Of(real) => match of_real[..] {
+            [] => Vec::new(),
+            [one] => vec![args.options.collect(&real, one)?],
+            _ => args.options.pass(&real, &of_real)?,
+        },
     };
-    let generated = args.options.pass(&generated, &of_generated)?;
 
     let mut all = Vec::new();
     for (i, part) in parts.iter().enumerate() {

@@ -53,6 +53,11 @@ impl Points {
         Ok(Self { sizes: sizes(total), seen: 0, values: Vec::new() })
     }
 
+    /// The least of the sizes.
+    pub fn first(&self) -> usize {
+        self.sizes[0]
+    }
+
     /// The parts of the next `n` images of the stream, and whether a value is due ([`Points::take`]) when one is added.
     pub fn parts(&mut self, n: usize) -> Vec<(Range<usize>, bool)> {
         let (start, end) = (self.seen, self.seen + n);

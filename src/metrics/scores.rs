@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::collect::{Collected, KEPT, Needs, thinned};
 use super::frechet::{FeatureSums, Reference, distance};
 use super::inception_score::{SPLITS, Split};
-use super::infinity::{Intercept, Points};
+use super::infinity::{Intercept, POINTS, Points};
 use super::manifold::manifold;
 use super::memorisation::{memorisation_distance, mifid};
 use super::mind::{DIRECTIONS, directions, mind};
@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 /// Fewer images than features leave a covariance without full rank.
 pub const RANK_DEFICIENT: &str =
     "no more images than features: the covariance is rank-deficient and the distance biased upwards";
+
+/// The same of the least of the sizes that a line is fitted to.
+const NO_LINE: &str = "the smallest of its sizes is no more images than features: the distances are on no line";
 
 /// What is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -232,16 +235,16 @@ impl<'a> Comparison<'a> {
                 one(Score { error, ..score })
             }
             Measure::FdInfinity => {
-                let Intercept { value, error } = self.distance_at_infinity()?;
-                one(Score { settings: line(error), ..self.score("fd-inf", value)? })
+                let (of, warning) = self.distance_at_infinity()?;
+                one(Score { warning, ..self.intercept("fd-inf", of)? })
             }
             Measure::Is => {
                 let of = self.generated.inception.ok_or_else(|| missing("Inception Score"))?;
                 one(Score { std: Some(of.std), settings: format!("{SPLITS} splits"), ..self.score("is", of.mean)? })
             }
             Measure::IsInfinity => {
-                let Intercept { value, error } = self.score_at_infinity()?;
-                one(Score { settings: line(error), ..self.score("is-inf", value)? })
+                let of = self.score_at_infinity()?;
+                one(self.intercept("is-inf", of)?)
             }
             Measure::Kd => {
                 let [real, generated] = &self.features()?;
@@ -253,7 +256,9 @@ impl<'a> Comparison<'a> {
                 };
                 let settings = format!("{subsets} subsets of {size}");
                 let images = [real.dim(0)?, generated.dim(0)?];
-                one(Score { std: Some(of.std), error, images, settings, ..self.score("kd", of.mean)? })
+                // Subsets of all images are one and the same.
+                let std = (images != [size; 2]).then_some(of.std);
+                one(Score { std, error, images, settings, ..self.score("kd", of.mean)? })
             }
             Measure::Manifold => {
                 let [real, generated] = self.features()?;
@@ -349,7 +354,13 @@ impl<'a> Comparison<'a> {
         Ok(Score { warning, ..score })
     }
 
-    fn distance_at_infinity(&self) -> Result<Intercept> {
+    /// ± the standard error that the line's residuals tell.
+    fn intercept(&self, name: &str, of: Intercept) -> Result<Score> {
+        let settings = format!("intercept over {POINTS} sizes, ± the line's error");
+        Ok(Score { std: Some(of.error), settings, ..self.score(name, of.value)? })
+    }
+
+    fn distance_at_infinity(&self) -> Result<(Intercept, Option<&'static str>)> {
         let features = self.generated_features()?;
         let (n, d) = features.dims2()?;
         let features = self.in_order(features)?;
@@ -362,7 +373,7 @@ impl<'a> Comparison<'a> {
                 points.take(self.reference()?.distance(&sums.finish()?)?);
             }
         }
-        points.intercept()
+        Ok((points.intercept()?, (points.first() <= d).then_some(NO_LINE)))
     }
 
     fn score_at_infinity(&self) -> Result<Intercept> {
@@ -386,11 +397,6 @@ impl<'a> Comparison<'a> {
         order.sort_unstable_by_key(|&row| places[row as usize]);
         Ok(rows.index_select(&Tensor::new(order, &Device::Cpu)?, 0)?)
     }
-}
-
-/// What an intercept's error is of.
-fn line(error: f64) -> String {
-    format!("intercept over 15 sizes, standard error of the line {error:.3}")
 }
 
 #[cfg(test)]

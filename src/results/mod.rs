@@ -137,7 +137,7 @@ rows! {
     metric: String,
     /// Value.
     value: f64,
-    /// Standard deviation, for a metric that has one (Inception Score: over splits, KID: over subsets).
+    /// Standard deviation, for a metric that has one (Inception Score: over splits, KID: over subsets; FD∞, IS∞: the line's error).
     std: Option<f64>,
     /// Lower end of the 95 % bootstrap interval over generated images, where it was taken.
     low: Option<f64>,

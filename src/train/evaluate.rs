@@ -57,6 +57,7 @@ pub fn families(cell: &Cell) -> Vec<(Family, Vec<Measure>)> {
     let mut families: Vec<(Family, Vec<Measure>)> = Vec::new();
     for metric in std::iter::once(&Metric::FID).chain(cell.eval.metrics.iter().filter(|m| **m != Metric::FID)) {
         match families.iter_mut().find(|(family, _)| *family == metric.family) {
+            Some((_, measures)) if measures.contains(&metric.measure) => {}
             Some((_, measures)) => measures.push(metric.measure),
             None => families.push((metric.family, vec![metric.measure])),
         }

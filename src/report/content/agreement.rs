@@ -37,7 +37,14 @@ fn beside(a: &Protocol, b: &Protocol) -> bool {
 pub(super) fn tables(document: &mut Document, rows: &[Row], measured: &[Measured]) {
     let all = protocols_of(rows, is_score);
     let mut is_headed = false;
-    for m in measured.iter().filter(|m| m.protocol.distance() == "FID") {
+    // The first of the distances that stand beside each other, FID before others.
+    let is_first = |m: &&Measured| {
+        let before = |(i, other): (usize, &Measured)| (other.protocol.distance() != "FID", i);
+        let least =
+            measured.iter().enumerate().filter(|(_, other)| beside(&other.protocol, &m.protocol)).map(before).min();
+        least.is_some_and(|(_, i)| measured[i].name == m.name)
+    };
+    for m in measured.iter().filter(is_first) {
         let others: Vec<&Protocol> = all.iter().filter(|p| beside(p, &m.protocol)).collect();
         for network in networks(&series(&m.runs)) {
             let Some(table) = table(m, &network, &others, rows) else { continue };
