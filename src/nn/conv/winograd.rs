@@ -11,9 +11,10 @@ use std::ops::Range;
 use candle_core::DType;
 use rayon::prelude::*;
 
-use super::cpu::{BLOCK, PIXELS, Panel, panels};
+use super::cpu::{BLOCK, PIXELS};
 use crate::machine::convolution::Dims;
 use crate::machine::cpu::kernel::{Gather, Outer, Pixel, ROWS, Segment, Start};
+use crate::machine::cpu::panels::{Panel, panels};
 use crate::machine::cpu::parallel::{fill, scatter};
 use crate::machine::cpu::real::Real;
 use crate::machine::cpu::winograd::{self, Square, TILE, Transform};
