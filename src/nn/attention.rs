@@ -5,22 +5,20 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
-use super::conv::cpu::{Panel, panels};
 use super::op::{Made, Op, View, apply};
 use crate::machine::call::Array;
-use crate::machine::cpu::kernel::{Gather, Pixel, ROWS, Segment, Start};
+use crate::machine::cpu::kernel::{Pixel, ROWS};
+use crate::machine::cpu::panels::{Panel, multiply, pack, panels, width};
 use crate::machine::cpu::parallel::scatter;
 use crate::machine::cpu::real::{Real, vectorised};
 use crate::machine::cpu::rows::{max, sum};
 use crate::machine::tape::Tape;
 use crate::words;
 
-/// Channels of a head: those of every published Vision Transformer but a few, and whole panels on every machine.
+/// Channels of a head: those of nearly every published Vision Transformer, and whole panels on every machine.
 pub const HEAD: usize = 64;
 /// Queries whose scores are in cache at a time: whole tiles.
 const QUERIES: usize = 11 * ROWS;
-/// Most rows of a panel that one call of the loop sums over: they stay in the first cache.
-const BLOCK: usize = 160;
 /// Queries of a block of threads on a device.
 const ON_DEVICE: usize = 32;
 
@@ -40,16 +38,16 @@ impl Attention {
     }
 }
 
-/// What a head works on: its keys and values as panels of weights, its scores.
+/// What a head works on.
 struct Head<'a, T> {
-    /// Of the head's first query channel, in elements from one token to the next.
-    pitch: usize,
+    /// From the head's first channel of the image's first token.
     queries: &'a [T],
+    /// Elements from one token to the next.
+    pitch: usize,
+    tokens: usize,
+    /// `[D, T]` and `[T, D]` in panels.
     keys: Vec<T>,
     values: Vec<T>,
-    of_tokens: Vec<Panel>,
-    of_channels: Vec<Panel>,
-    tokens: usize,
 }
 
 impl<'a, T: Real> Head<'a, T> {
@@ -57,90 +55,39 @@ impl<'a, T: Real> Head<'a, T> {
     fn new(qkv: &'a [T], tokens: usize, heads: usize) -> Self {
         let (channels, pitch) = (heads * HEAD, 3 * heads * HEAD);
         let row = |token: usize, part: usize| &qkv[token * pitch + part * channels..][..HEAD];
-        let [of_tokens, of_channels] = [tokens, HEAD].map(|n| panels::<T>(n, T::vectors()));
-        let mut keys = vec![T::ZERO; of_tokens.iter().map(|p| p.vectors * T::lanes() * HEAD).sum()];
-        let mut rest = keys.as_mut_slice();
-        for panel in &of_tokens {
-            let width = panel.vectors * T::lanes();
-            let (to, after) = rest.split_at_mut(width * HEAD);
-            for column in 0..panel.columns {
-                for (k, &x) in row(panel.first + column, 1).iter().enumerate() {
-                    to[k * width + column] = x;
-                }
-            }
-            rest = after;
-        }
+        let keys = pack([HEAD, tokens], |token| row(token, 1));
         let mut values = Vec::with_capacity(tokens * HEAD);
-        for panel in &of_channels {
+        for Panel { first, columns, .. } in panels::<T>(HEAD, T::vectors()) {
             for token in 0..tokens {
-                values.extend_from_slice(&row(token, 2)[panel.first..][..panel.columns]);
+                values.extend_from_slice(&row(token, 2)[first..][..columns]);
             }
         }
-        Self { pitch, queries: qkv, keys, values, of_tokens, of_channels, tokens }
+        Self { queries: qkv, pitch, tokens, keys, values }
     }
 
-    /// Elements of a row of scores.
-    fn width(&self) -> usize {
-        self.keys.len() / HEAD
-    }
-
-    /// Of `count` queries from `first` on: their scores, which are overwritten, and what they attend to, `out_pitch` elements apart.
+    /// What `count` queries from `first` on attend to, `out_pitch` elements apart; their scores are overwritten.
     ///
     /// # Safety
     /// `out` has room for them, and nobody else writes it.
     unsafe fn attend(&self, first: usize, count: usize, scores: &mut [T], (out, out_pitch): (*mut T, usize)) {
-        let width = self.width();
+        let width = width::<T>(self.tokens);
         let pixels = |input: usize, output: usize| -> Vec<Pixel> {
             (0..count).map(|q| Pixel { input: q * input, output: q * output }).collect()
         };
-        let mut gather = Gather {
-            input: self.queries[first * self.pitch..].as_ptr(),
-            output: scores.as_mut_ptr(),
-            pixels: &pixels(self.pitch, width),
-            segments: &[Segment { offset: 0, row: 0, len: HEAD }],
-            panel: self.keys.as_ptr(),
-            panel_rows: HEAD,
-            vectors: 0,
-            columns: 0,
-            start: Start::Zero,
-        };
-        for panel in &self.of_tokens {
-            (gather.vectors, gather.columns) = (panel.vectors, panel.vectors * T::lanes());
-            // SAFETY: queries are rows of `qkv`, panels hold whole vectors, and so do rows of scores.
-            unsafe {
-                T::run(&gather);
-                gather.output = gather.output.add(gather.columns);
-                gather.panel = gather.panel.add(gather.columns * HEAD);
-            }
+        let queries = &self.queries[first * self.pitch..];
+        // SAFETY: queries are rows of `qkv`, and rows of scores have whole vectors.
+        unsafe {
+            let sides = (queries.as_ptr(), scores.as_mut_ptr());
+            multiply(&pixels(self.pitch, width), sides, (&self.keys, [HEAD, self.tokens]), None);
         }
         let scale = T::from_f64(1.0 / (HEAD as f64).sqrt());
         let shares: Vec<T> = scores[..count * width]
             .chunks_exact_mut(width)
             .map(|row| vectorised(|| exponentials(&mut row[..self.tokens], scale)))
             .collect();
-        let block = self.tokens.div_ceil(self.tokens.div_ceil(BLOCK));
-        let pixels = pixels(width, out_pitch);
-        let mut panel_at = self.values.as_ptr();
-        for panel in &self.of_channels {
-            for row in (0..self.tokens).step_by(block) {
-                let segment = Segment { offset: row, row, len: block.min(self.tokens - row) };
-                // SAFETY: every token is a row of the panel and a column of the scores; `out` is as the caller says.
-                unsafe {
-                    T::run(&Gather {
-                        input: scores.as_ptr(),
-                        output: out.add(panel.first),
-                        pixels: &pixels,
-                        segments: &[segment],
-                        panel: panel_at,
-                        panel_rows: self.tokens,
-                        vectors: panel.vectors,
-                        columns: panel.columns,
-                        start: if row == 0 { Start::Zero } else { Start::Output },
-                    });
-                }
-            }
-            // SAFETY: the next panel, or the end.
-            panel_at = unsafe { panel_at.add(self.tokens * panel.columns) };
+        // SAFETY: as the caller says; a head is whole vectors.
+        unsafe {
+            multiply(&pixels(width, out_pitch), (scores.as_ptr(), out), (&self.values, [self.tokens, HEAD]), None);
         }
         for (q, share) in shares.into_iter().enumerate() {
             // SAFETY: as the caller says.
@@ -167,7 +114,7 @@ impl Op<1> for Attention {
         scatter(&mut out, n * self.queries * channels, n * heads, |task, out: *mut T| {
             let (image, at) = (task / heads, task % heads * HEAD);
             let head = Head::new(&qkv.data[image * tokens * 3 * channels + at..], tokens, heads);
-            let mut scores = vec![T::ZERO; QUERIES.min(self.queries) * head.width()];
+            let mut scores = vec![T::ZERO; QUERIES.min(self.queries) * width::<T>(tokens)];
             for first in (0..self.queries).step_by(QUERIES) {
                 let count = QUERIES.min(self.queries - first);
                 // SAFETY: the head's channels of these queries, which no other task writes.

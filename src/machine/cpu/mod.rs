@@ -4,6 +4,7 @@ pub mod functions;
 pub mod kernel;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+pub mod panels;
 pub mod parallel;
 pub mod real;
 pub mod rows;

@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn positions_are_interpolated_as_torch_does() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/vit_dinov2.safetensors");
+        let file = crate::metrics::vit::tests::golden("vit_dinov2.safetensors");
         let golden = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
         let positions =
             golden["weights.embeddings.position_embeddings"].to_dtype(DType::F32).unwrap().squeeze(0).unwrap();

@@ -7,6 +7,7 @@
 
 use crate::machine::convolution::Dims;
 use crate::machine::cpu::kernel::{Gather, NARROW, Narrow, Pixel, ROWS, Segment, Start};
+use crate::machine::cpu::panels::{Panel, panels};
 use crate::machine::cpu::parallel::{fill, threads};
 use crate::machine::cpu::real::Real;
 
@@ -118,30 +119,6 @@ pub(super) struct Plan {
     weight: WeightLayout,
 }
 
-/// A panel of output channels.
-#[derive(Clone, Copy)]
-pub(in crate::nn) struct Panel {
-    /// Its first channel.
-    pub(in crate::nn) first: usize,
-    /// Channels.
-    pub(in crate::nn) columns: usize,
-    /// Vectors that hold them.
-    pub(in crate::nn) vectors: usize,
-}
-
-/// Panels of output channels, each `vectors` wide or less.
-pub(in crate::nn) fn panels<T: Real>(n: usize, vectors: usize) -> Vec<Panel> {
-    let lanes = T::lanes();
-    let width = vectors * lanes;
-    (0..n)
-        .step_by(width)
-        .map(|first| {
-            let columns = width.min(n - first);
-            Panel { first, columns, vectors: columns.div_ceil(lanes) }
-        })
-        .collect()
-}
-
 /// Images of a task, at most so many, given the work that some images are: those that keep the threads busy the shortest.
 pub(super) fn images_of_task(n_images: usize, most: usize, work: impl Fn(usize) -> usize) -> usize {
     let rounds = |images: usize| n_images.div_ceil(images).div_ceil(threads());
@@ -245,16 +222,11 @@ impl Plan {
         (0..self.n).flat_map(rows).collect()
     }
 
-    /// The weights as [`Plan::run`] takes them.
-    pub(super) fn packed<T: Real>(&self, weights: &[T]) -> Vec<T> {
-        if self.is_narrow::<T>() { self.pack_narrow(weights) } else { self.pack(weights) }
-    }
-
     /// `finish` gets the outputs of a group of images, which are still in cache, with the index of the first.
     pub(super) fn run<T: Real>(
         &self,
         images: &[T],
-        packed: &[T],
+        weights: &[T],
         bias: Option<&[T]>,
         n_images: usize,
         finish: impl Fn(usize, &mut [T]) + Sync,
@@ -268,12 +240,13 @@ impl Plan {
             .iter()
             .map(|p| (self.segments(p), repeat(&p.pixels, group.min(n_images), self.in_len, self.out_len)))
             .collect();
+        let packed = if self.is_narrow::<T>() { self.pack_narrow(weights) } else { self.pack(weights) };
         let panels = panels::<T>(self.n, T::vectors());
         fill(n_images * self.out_len, group * self.out_len, |at, out| {
             let (image, count) = (at / self.out_len.max(1), out.len() / self.out_len.max(1));
             let input = &images[image * self.in_len..][..count * self.in_len];
             for (phase, (segments, pixels)) in self.phases.iter().zip(&work) {
-                self.run_phase(input, out, &pixels[..count * phase.pixels.len()], segments, packed, &panels, bias);
+                self.run_phase(input, out, &pixels[..count * phase.pixels.len()], segments, &packed, &panels, bias);
             }
             finish(at, out);
         })

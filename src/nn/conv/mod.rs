@@ -6,7 +6,7 @@
 //! The transposed convolution is the input gradient of a convolution and needs no kernel of its own, and a linear layer
 //! is a convolution of one pixel.
 
-pub(super) mod cpu;
+mod cpu;
 mod device;
 pub mod packed;
 #[cfg(test)]
@@ -174,10 +174,7 @@ impl Forward<'_> {
         let dims = d.output_dims();
         let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| match winograd::applies::<T>(&d) {
             true => winograd::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish),
-            false => {
-                let plan = cpu::Plan::forward(&d);
-                plan.run(x.data, &plan.packed(w.data), bias, d.n, finish)
-            }
+            false => cpu::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish),
         };
         Ok((self.then.run("conv2d", dims, convolve)?, Shape::from(dims.to_vec())))
     }
@@ -242,10 +239,7 @@ impl InputGrad<'_> {
         let dims = d.input_dims();
         let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| match winograd::applies::<T>(&d) {
             true => winograd::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish),
-            false => {
-                let plan = cpu::Plan::input_grad(&d);
-                plan.run(dy.data, &plan.packed(w.data), bias, d.n, finish)
-            }
+            false => cpu::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish),
         };
         Ok((self.then.run("conv2d_input_grad", dims, convolve)?, Shape::from(dims.to_vec())))
     }

@@ -6,9 +6,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cpu::{Panel, Phase, panels, repeat};
+use super::cpu::{Phase, repeat};
 use crate::machine::convolution::Dims;
 use crate::machine::cpu::kernel::{Outer, Pixel, ROWS, Segment};
+use crate::machine::cpu::panels::{Panel, panels};
 use crate::machine::cpu::parallel::{collect, fill, threads};
 use crate::machine::cpu::real::Real;
 

@@ -10,10 +10,11 @@ use std::ops::Range;
 
 use candle_core::DType;
 
-use super::cpu::{BLOCK, Panel, READ, images_of_task, panels};
+use super::cpu::{BLOCK, READ, images_of_task};
 use super::weight_grad::PIXELS;
 use crate::machine::convolution::Dims;
 use crate::machine::cpu::kernel::{Gather, Outer, Pixel, ROWS, Segment, Start};
+use crate::machine::cpu::panels::{Panel, panels};
 use crate::machine::cpu::parallel::{chunks, collect, fill, scatter};
 use crate::machine::cpu::real::Real;
 use crate::machine::cpu::winograd::{self, Square, TILE, Transform};
