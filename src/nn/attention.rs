@@ -8,7 +8,7 @@ use candle_core::{Result, Shape, Tensor, bail};
 use super::op::{Made, Op, View, apply};
 use crate::machine::call::Array;
 use crate::machine::cpu::kernel::{Pixel, ROWS};
-use crate::machine::cpu::panels::{Panel, multiply, pack, panels, width};
+use crate::machine::cpu::panels::{Panel, Rows, multiply, pack, panels, width};
 use crate::machine::cpu::parallel::scatter;
 use crate::machine::cpu::real::{Real, vectorised};
 use crate::machine::cpu::rows::{max, sum};
@@ -77,8 +77,8 @@ impl<'a, T: Real> Head<'a, T> {
         let queries = &self.queries[first * self.pitch..];
         // SAFETY: queries are rows of `qkv`, and rows of scores have whole vectors.
         unsafe {
-            let sides = (queries.as_ptr(), scores.as_mut_ptr());
-            multiply(&pixels(self.pitch, width), sides, (&self.keys, [HEAD, self.tokens]), None);
+            let rows = Rows { pixels: &pixels(self.pitch, width), input: queries.as_ptr(), apart: 1 };
+            multiply(&rows, (&self.keys, [HEAD, self.tokens]), None, scores.as_mut_ptr());
         }
         let scale = T::from_f64(1.0 / (HEAD as f64).sqrt());
         let shares: Vec<T> = scores[..count * width]
@@ -87,7 +87,8 @@ impl<'a, T: Real> Head<'a, T> {
             .collect();
         // SAFETY: as the caller says; a head is whole vectors.
         unsafe {
-            multiply(&pixels(width, out_pitch), (scores.as_ptr(), out), (&self.values, [self.tokens, HEAD]), None);
+            let rows = Rows { pixels: &pixels(width, out_pitch), input: scores.as_ptr(), apart: 1 };
+            multiply(&rows, (&self.values, [self.tokens, HEAD]), None, out);
         }
         for (q, share) in shares.into_iter().enumerate() {
             // SAFETY: as the caller says.

@@ -52,40 +52,75 @@ pub fn pack<'a, T: Real>([k, n]: [usize; 2], column: impl Fn(usize) -> &'a [T]) 
     packed
 }
 
-/// `output[p, n] = bias[n] + Σ_k input[p, k]·matrix[k, n]` for rows p, which begin where each pixel says; without a bias in whole vectors.
+/// Elements of a row that are summed over at a time, of `k`.
+fn block(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(BLOCK))
+}
+
+/// Rows to multiply with a matrix.
+pub struct Rows<'a, T> {
+    /// Where each begins, and where its result does.
+    pub pixels: &'a [Pixel],
+    /// What they are counted from.
+    pub input: *const T,
+    /// Elements from one of a row to its next block over those of a block: 1 where rows lie as they are.
+    pub apart: usize,
+}
+
+/// Rows `[P, K]` copied so that the same block of each lies side by side: whole rows are often powers of two apart, and then share few
+/// lines of the first cache. Their results are `pitch` elements apart.
+pub fn side_by_side<T: Real>(rows: &[T], k: usize, pitch: usize) -> (Vec<T>, Vec<Pixel>) {
+    let (block, count) = (block(k), rows.len() / k);
+    let mut copied = Vec::with_capacity(k.next_multiple_of(block) * count);
+    for first in (0..k).step_by(block) {
+        let len = block.min(k - first);
+        for row in rows.chunks_exact(k) {
+            copied.extend_from_slice(&row[first..first + len]);
+            copied.extend(std::iter::repeat_n(T::ZERO, block - len));
+        }
+    }
+    (copied, (0..count).map(|row| Pixel { input: row * block, output: row * pitch }).collect())
+}
+
+/// `output[p, n] = bias[n] + Σ_k rows[p, k]·matrix[k, n]`; without a bias in whole vectors.
 ///
 /// # Safety
-/// Every row of `input` has K elements and every row of `output` room for N, or without a bias for [`width`] of them.
+/// Every row has K elements and its result room for N, or without a bias for [`width`] of them.
 pub unsafe fn multiply<T: Real>(
-    pixels: &[Pixel],
-    (input, output): (*const T, *mut T),
+    rows: &Rows<T>,
     (matrix, [k, n]): (&[T], [usize; 2]),
     bias: Option<&[T]>,
+    output: *mut T,
 ) {
     debug_assert_eq!(matrix.len(), k * width::<T>(n));
-    let block = k.div_ceil(k.div_ceil(BLOCK));
-    for Panel { first, columns, vectors } in panels::<T>(n, T::vectors()) {
+    let (block, panels) = (block(k), panels::<T>(n, T::vectors()));
+    let some = |&Panel { first, columns, vectors }: &Panel, row: usize| {
         let columns = if bias.is_some() { columns } else { vectors * T::lanes() };
-        for row in (0..k).step_by(block) {
-            let start = match bias {
-                _ if row > 0 => Start::Output,
-                Some(bias) => Start::Bias(&bias[first..first + columns]),
-                None => Start::Zero,
-            };
-            // SAFETY: as the caller says; panels before this one have K whole rows each.
-            unsafe {
-                T::run(&Gather {
-                    input,
-                    output: output.add(first),
-                    pixels,
-                    segments: &[Segment { offset: row, row, len: block.min(k - row) }],
-                    panel: matrix[k * first..].as_ptr(),
-                    panel_rows: k,
-                    vectors,
-                    columns,
-                    start,
-                });
-            }
+        let start = match bias {
+            _ if row > 0 => Start::Output,
+            Some(bias) => Start::Bias(&bias[first..first + columns]),
+            None => Start::Zero,
+        };
+        // SAFETY: as the caller says; panels before this one have K whole rows each.
+        unsafe {
+            T::run(&Gather {
+                input: rows.input,
+                output: output.add(first),
+                pixels: rows.pixels,
+                segments: &[Segment { offset: row * rows.apart, row, len: block.min(k - row) }],
+                panel: matrix[k * first..].as_ptr(),
+                panel_rows: k,
+                vectors,
+                columns,
+                start,
+            });
         }
+    };
+    // The shorter of rows and results is what stays in cache.
+    let blocks = || (0..k).step_by(block);
+    if n < k {
+        blocks().for_each(|row| panels.iter().for_each(|panel| some(panel, row)));
+    } else {
+        panels.iter().for_each(|panel| blocks().for_each(|row| some(panel, row)));
     }
 }

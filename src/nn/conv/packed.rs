@@ -5,8 +5,8 @@ use candle_core::{Device, Result, Shape, Tensor, bail};
 use super::{Then, check_bias, device};
 use crate::machine::call::Array;
 use crate::machine::convolution::{ConvSpec, Dims};
-use crate::machine::cpu::kernel::{Pixel, ROWS};
-use crate::machine::cpu::panels::{multiply, pack};
+use crate::machine::cpu::kernel::ROWS;
+use crate::machine::cpu::panels::{Rows, multiply, pack, side_by_side};
 use crate::machine::cpu::parallel::{fill, threads};
 use crate::machine::cpu::real::Real;
 use crate::machine::current::is_machine;
@@ -23,8 +23,8 @@ pub struct Linear {
 }
 
 const NAME: &str = "linear";
-/// Elements of the vectors that a task works on at a time: 1.5 MiB in f32, which stay in the second cache.
-const GATHERED: usize = 3 << 17;
+/// Elements of the shorter of vectors and results that a task works on at a time: 1 MiB in f32, which stays in the second cache.
+const GATHERED: usize = 1 << 18;
 
 /// Geometry of `n` rows of `tokens` vectors.
 fn dims(n: usize, tokens: usize, [o, i]: [usize; 2]) -> Result<Dims> {
@@ -65,15 +65,14 @@ impl Op<3> for Run<'_> {
         let d = self.dims(x.dims, b.dims)?;
         let ([o, i], rows) = (self.shape, d.n * d.output[1]);
         // Whatever the tasks, sums are the same.
-        let tasks = rows.div_ceil((GATHERED / i).max(1)).next_multiple_of(threads()).max(1);
+        let tasks = rows.div_ceil((GATHERED / i.min(o)).max(1)).next_multiple_of(threads()).max(1);
         let group = rows.div_ceil(tasks).next_multiple_of(ROWS);
-        let pixels: Vec<Pixel> = (0..group).map(|row| Pixel { input: row * i, output: row * o }).collect();
         let run = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| {
             fill(rows * o, group * o, |at, out: &mut [T]| {
-                let (first, count) = (at / o, out.len() / o);
-                let sides = (x.data[first * i..][..count * i].as_ptr(), out.as_mut_ptr());
-                // SAFETY: as many rows of either side as there are pixels.
-                unsafe { multiply(&pixels[..count], sides, (w.data, [i, o]), Some(b.data)) };
+                let (copied, pixels) = side_by_side(&x.data[at / o * i..][..out.len() / o * i], i, o);
+                let rows = Rows { pixels: &pixels, input: copied.as_ptr(), apart: pixels.len() };
+                // SAFETY: a row of `out` for each of the rows.
+                unsafe { multiply(&rows, (w.data, [i, o]), Some(b.data), out.as_mut_ptr()) };
                 finish(at, out);
             })
         };
