@@ -6,7 +6,7 @@ use candle_core::{Result, Shape, Tensor};
 use super::op::{InPlace, Made, Op, View, apply, same_dims, update};
 use crate::machine::call::Array;
 use crate::machine::cpu::parallel::{map, zip};
-use crate::machine::cpu::real::Real;
+use crate::machine::cpu::real::{Loop, Real, compiled};
 use crate::machine::tape::Tape;
 
 struct Leaky(f64);
@@ -102,17 +102,26 @@ pub enum Gelu {
     Logistic,
 }
 
-impl Gelu {
-    /// In place.
+struct Applied<'a, T>(Gelu, &'a mut [T]);
+
+impl<T: Real> Loop for Applied<'_, T> {
+    type Out = ();
     #[inline(always)]
-    pub(super) fn apply<T: Real>(self, values: &mut [T]) {
-        match self {
-            Self::Normal => values.iter_mut().for_each(|x| *x *= x.normal_cdf()),
-            Self::Logistic => {
+    fn run(self) {
+        match self.0 {
+            Gelu::Normal => self.1.iter_mut().for_each(|x| *x *= x.normal_cdf()),
+            Gelu::Logistic => {
                 let slope = T::from_f64(-1.702);
-                values.iter_mut().for_each(|x| *x = *x / (T::ONE + (slope * *x).exp()));
+                self.1.iter_mut().for_each(|x| *x = *x / (T::ONE + (slope * *x).exp()));
             }
         }
+    }
+}
+
+impl Gelu {
+    /// In place.
+    pub(super) fn apply<T: Real>(self, values: &mut [T]) {
+        compiled(Applied(self, values));
     }
 
     pub(super) fn kernel(self) -> &'static str {

@@ -10,7 +10,7 @@ use crate::machine::call::Array;
 use crate::machine::cpu::kernel::{Pixel, ROWS};
 use crate::machine::cpu::panels::{Panel, Rows, multiply, pack, panels, width};
 use crate::machine::cpu::parallel::scatter;
-use crate::machine::cpu::real::{Real, vectorised};
+use crate::machine::cpu::real::{Loop, Real, compiled};
 use crate::machine::cpu::rows::{max, sum};
 use crate::machine::tape::Tape;
 use crate::words;
@@ -83,7 +83,7 @@ impl<'a, T: Real> Head<'a, T> {
         let scale = T::from_f64(1.0 / (HEAD as f64).sqrt());
         let shares: Vec<T> = scores[..count * width]
             .chunks_exact_mut(width)
-            .map(|row| vectorised(|| exponentials(&mut row[..self.tokens], scale)))
+            .map(|row| compiled(Exponentials { row: &mut row[..self.tokens], scale }))
             .collect();
         // SAFETY: as the caller says; a head is whole vectors.
         unsafe {
@@ -99,11 +99,19 @@ impl<'a, T: Real> Head<'a, T> {
 }
 
 /// Scores to exponentials, not normalised; one over their sum.
-#[inline(always)]
-fn exponentials<T: Real>(row: &mut [T], scale: T) -> T {
-    let largest = max(row);
-    row.iter_mut().for_each(|x| *x = ((*x - largest) * scale).exp());
-    T::ONE / sum(row, |x| x)
+struct Exponentials<'a, T> {
+    row: &'a mut [T],
+    scale: T,
+}
+
+impl<T: Real> Loop for Exponentials<'_, T> {
+    type Out = T;
+    #[inline(always)]
+    fn run(self) -> T {
+        let (largest, scale) = (max(self.row), self.scale);
+        self.row.iter_mut().for_each(|x| *x = ((*x - largest) * scale).exp());
+        T::ONE / sum(self.row, |x| x)
+    }
 }
 
 impl Op<1> for Attention {

@@ -7,7 +7,7 @@ use candle_core::{Device, Result, Shape, Tensor, bail};
 use super::op::{Made, Op, View, apply};
 use crate::machine::call::Array;
 use crate::machine::cpu::parallel::{GRAIN, fill};
-use crate::machine::cpu::real::Real;
+use crate::machine::cpu::real::{Loop, Real, compiled};
 use crate::machine::cpu::rows::sum;
 use crate::machine::tape::Tape;
 use crate::words;
@@ -34,15 +34,27 @@ impl Run {
     }
 }
 
-/// Inlined by force: it has to be compiled for the vector unit that [`fill`] chose.
-#[inline(always)]
-fn normalise<T: Real>(x: &[T], [gamma, beta]: [&[T]; 2], epsilon: T, out: &mut [T]) {
-    let share = T::from_f64(1.0 / x.len() as f64);
-    let mean = sum(x, |x| x) * share;
-    let variance = sum(x, |x| (x - mean) * (x - mean)) * share;
-    let scale = T::ONE / (variance + epsilon).sqrt();
-    for ((o, &x), (&gamma, &beta)) in out.iter_mut().zip(x).zip(gamma.iter().zip(beta)) {
-        *o = (x - mean) * scale * gamma + beta;
+/// One vector.
+struct Normalise<'a, T> {
+    x: &'a [T],
+    gamma: &'a [T],
+    beta: &'a [T],
+    epsilon: T,
+    out: &'a mut [T],
+}
+
+impl<T: Real> Loop for Normalise<'_, T> {
+    type Out = ();
+    #[inline(always)]
+    fn run(self) {
+        let share = T::from_f64(1.0 / self.x.len() as f64);
+        let mean = sum(self.x, |x| x) * share;
+        let variance = sum(self.x, |x| (x - mean) * (x - mean)) * share;
+        let scale = T::ONE / (variance + self.epsilon).sqrt();
+        let affine = self.gamma.iter().zip(self.beta);
+        for ((o, &x), (&gamma, &beta)) in self.out.iter_mut().zip(self.x).zip(affine) {
+            *o = (x - mean) * scale * gamma + beta;
+        }
     }
 }
 
@@ -53,7 +65,7 @@ impl Op<3> for Run {
         let epsilon = T::from_f64(self.epsilon);
         let out = fill(x.data.len(), (GRAIN / c).max(1) * c, |at, out: &mut [T]| {
             for (out, x) in out.chunks_exact_mut(c).zip(x.data[at..].chunks_exact(c)) {
-                normalise(x, [gamma.data, beta.data], epsilon, out);
+                compiled(Normalise { x, gamma: gamma.data, beta: beta.data, epsilon, out });
             }
         });
         Ok((out, Shape::from(x.dims)))

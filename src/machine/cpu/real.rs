@@ -74,27 +74,50 @@ pub fn isa() -> Isa {
     *ISA
 }
 
-/// Runs `f` compiled for the widest vector unit of this machine: plain loops inside it are vectorised for that.
+/// Plain loops that have to be compiled for each vector unit whatever their length.
+pub trait Loop {
+    /// What they give.
+    type Out;
+    /// Runs them; to be inlined by force.
+    fn run(self) -> Self::Out;
+}
+
+/// Runs loops compiled for the widest vector unit of this machine. A long closure that [`vectorised`] is given the compiler leaves out of
+/// line, as it was.
 #[inline]
-pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+pub fn compiled<L: Loop>(loops: L) -> L::Out {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f")]
-        fn avx512<R>(f: impl FnOnce() -> R) -> R {
-            f()
+        fn avx512<L: Loop>(loops: L) -> L::Out {
+            loops.run()
         }
         #[target_feature(enable = "avx2,fma")]
-        fn avx2<R>(f: impl FnOnce() -> R) -> R {
-            f()
+        fn avx2<L: Loop>(loops: L) -> L::Out {
+            loops.run()
         }
         // SAFETY: `isa` only names what this machine has.
         match isa() {
-            Isa::Avx512 => return unsafe { avx512(f) },
-            Isa::Avx2 => return unsafe { avx2(f) },
+            Isa::Avx512 => return unsafe { avx512(loops) },
+            Isa::Avx2 => return unsafe { avx2(loops) },
             Isa::Neon | Isa::Portable => {}
         }
     }
-    f()
+    loops.run()
+}
+
+/// [`compiled`] of a closure, where it is short.
+#[inline]
+pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    struct Closure<F>(F);
+    impl<R, F: FnOnce() -> R> Loop for Closure<F> {
+        type Out = R;
+        #[inline(always)]
+        fn run(self) -> R {
+            (self.0)()
+        }
+    }
+    compiled(Closure(f))
 }
 
 macro_rules! real {

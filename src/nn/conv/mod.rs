@@ -85,7 +85,7 @@ impl Then<'_> {
                     vectorised(|| out.iter_mut().for_each(|v| *v = if *v > T::ZERO { *v } else { alpha * *v }));
                 }))
             }
-            Self::Gelu(gelu) => Ok(convolve(&|_, out| vectorised(|| gelu.apply(out)))),
+            Self::Gelu(gelu) => Ok(convolve(&|_, out| gelu.apply(out))),
             Self::Slope { y, alpha } => elements(name, y, len, |y: &[T]| {
                 let alpha = T::from_f64(alpha);
                 Ok(convolve(&|at, out| {
