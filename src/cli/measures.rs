@@ -273,7 +273,7 @@ fn print(args: &Args, all: &[(&Part, Score)]) {
         let metrics = all.iter().map(|(part, score)| {
             json!({
                 "metric": score.name, "value": score.value, "std": score.std, "standard_error": score.error,
-                "interval": score.error.map(|error| interval(score.value, error)), "n": score.images,
+                "interval": score.error.map(|error| interval(score.value, error)), "n": [score.real, Some(score.generated)],
                 "settings": score.settings, "extractor": part.extractor.id(),
                 "extractor_sha256": part.extractor.weights_sha256(), "resize": part.extractor.resize(),
                 "order": args.options.order.id(), "warning": score.warning,
@@ -290,7 +290,7 @@ fn print(args: &Args, all: &[(&Part, Score)]) {
             number(score.value),
             score.std.map(number).unwrap_or_default(),
             ends.map(|[low, high]| format!("{low:.6} to {high:.6}")).unwrap_or_default(),
-            score.images.into_iter().filter(|&n| n > 0).map(|n| n.to_string()).collect::<Vec<_>>().join(", "),
+            [score.real, Some(score.generated)].into_iter().flatten().map(count).collect::<Vec<_>>().join(", "),
             score.settings.clone(),
         ]
     });
@@ -308,11 +308,15 @@ fn print(args: &Args, all: &[(&Part, Score)]) {
     }
 }
 
+/// Images of a side, as far as its statistics say.
+fn count(n: usize) -> String {
+    if n > 0 { n.to_string() } else { "?".to_owned() }
+}
+
 /// A row of a result file: the collections stand where a run has its data set and its method.
 fn row(args: &Args, part: &Part, score: &Score) -> Row {
     let name = |of: &OsStr| shown(of);
     let ends = score.error.map(|error| interval(score.value, error));
-    let compared = score.images[0] > 0;
     Row {
         experiment: "measure".to_owned(),
         scale: "images".to_owned(),
@@ -327,12 +331,12 @@ fn row(args: &Args, part: &Part, score: &Score) -> Row {
         step: 0,
         images_seen: 0,
         wall_s: 0.0,
-        metric: metric(&score.name, score.images[1], compared.then_some("real")),
+        metric: metric(&score.name, score.generated, score.real.map(|_| "real")),
         value: score.value,
         std: score.std,
         low: ends.map(|ends| ends[0]),
         high: ends.map(|ends| ends[1]),
-        n: score.images[1] as u64,
+        n: score.generated as u64,
         extractor: part.extractor.id().to_owned(),
         extractor_sha256: part.extractor.weights_sha256().to_owned(),
         resize: part.extractor.resize().to_owned(),

@@ -179,8 +179,10 @@ pub struct Score {
     pub std: Option<f64>,
     /// Standard error over bootstrap replicates.
     pub error: Option<f64>,
-    /// Images that it was taken from, real and generated; no real ones where there is no comparison.
-    pub images: [usize; 2],
+    /// Real images that it was taken from; nothing where there is no comparison, 0 where a foreign file does not say.
+    pub real: Option<usize>,
+    /// Generated images that it was taken from.
+    pub generated: usize,
     /// What its name does not say.
     pub settings: String,
     /// Why to doubt it.
@@ -206,6 +208,13 @@ pub struct Comparison<'a> {
     generated: &'a Collected,
     settings: Settings,
     reference: OnceCell<Reference>,
+}
+
+/// With a warning, where there are no more images than features.
+fn doubted(score: Score, features: usize) -> Score {
+    // A foreign file does not say how many images it was taken from.
+    let few = [score.real, Some(score.generated)].into_iter().flatten().any(|n| (1..=features).contains(&n));
+    Score { warning: few.then_some(RANK_DEFICIENT), ..score }
 }
 
 fn missing(what: &str) -> Error {
@@ -240,25 +249,26 @@ impl<'a> Comparison<'a> {
             }
             Measure::Is => {
                 let of = self.generated.inception.ok_or_else(|| missing("Inception Score"))?;
-                one(Score { std: Some(of.std), settings: format!("{SPLITS} splits"), ..self.score("is", of.mean)? })
+                let settings = format!("{SPLITS} splits");
+                one(Score { real: None, std: Some(of.std), settings, ..self.score("is", of.mean)? })
             }
             Measure::IsInfinity => {
                 let of = self.score_at_infinity()?;
-                one(self.intercept("is-inf", of)?)
+                one(Score { real: None, ..self.intercept("is-inf", of)? })
             }
             Measure::Kd => {
-                let [real, generated] = &self.features()?;
+                let [real, generated] = self.features()?;
                 let size = size.min(real.dim(0)?).min(generated.dim(0)?);
-                let of = kid::over_subsets(real, generated, subsets, size, seed)?;
+                let of = kid::over_subsets(&real, &generated, subsets, size, seed)?;
                 let error = match bootstrap {
                     0 => None,
-                    _ => Some(kid::bootstrap(real, generated, bootstrap, seed)?),
+                    _ => Some(kid::bootstrap(&real, &generated, bootstrap, seed)?),
                 };
                 let settings = format!("{subsets} subsets of {size}");
-                let images = [real.dim(0)?, generated.dim(0)?];
+                let score = self.between(&real, &generated, "kd", of.mean)?;
                 // Subsets of all images are one and the same.
-                let std = (images != [size; 2]).then_some(of.std);
-                one(Score { std, error, images, settings, ..self.score("kd", of.mean)? })
+                let std = ([score.real, Some(score.generated)] != [Some(size); 2]).then_some(of.std);
+                one(Score { std, error, settings, ..score })
             }
             Measure::Manifold => {
                 let [real, generated] = self.features()?;
@@ -270,9 +280,9 @@ impl<'a> Comparison<'a> {
                     ("density", of.density),
                     ("coverage", of.coverage),
                 ];
-                let images = [real.dim(0)?, generated.dim(0)?];
                 let score = |(name, value): (&str, f64)| {
-                    Ok(Score { images, settings: format!("k = {neighbours}"), ..self.score(name, value)? })
+                    let settings = format!("k = {neighbours}");
+                    Ok(Score { settings, ..self.between(&real, &generated, name, value)? })
                 };
                 named.into_iter().map(score).collect()
             }
@@ -282,9 +292,7 @@ impl<'a> Comparison<'a> {
                     return Err(missing("spatial features"));
                 };
                 let value = distance(real, generated)?;
-                let least = self.images()?.into_iter().min().unwrap_or(0);
-                let warning = (least <= real.mean.len()).then_some(RANK_DEFICIENT);
-                one(Score { warning, ..self.score("sfid", value)? })
+                one(doubted(self.score("sfid", value)?, real.mean.len()))
             }
             Measure::Cmmd => one(self.pairwise("cmmd", cmmd::cmmd)?),
             Measure::AuthPct => one(self.pairwise("authpct", authenticity::auth_pct)?),
@@ -298,7 +306,7 @@ impl<'a> Comparison<'a> {
                 let [real, generated] = [thinned(&real, fewest)?, thinned(&generated, fewest)?];
                 let value = mind(&real, &generated, &directions(DIRECTIONS, real.dim(1)?, 0)?)?;
                 let settings = format!("{DIRECTIONS} directions");
-                one(Score { images: [fewest; 2], settings, ..self.score("mind", value)? })
+                one(Score { settings, ..self.between(&real, &generated, "mind", value)? })
             }
         }
     }
@@ -313,11 +321,13 @@ impl<'a> Comparison<'a> {
             (Family::Clip, name) => format!("{name}-clip"),
         };
         let settings = String::new();
-        Ok(Score { name, value, std: None, error: None, images: self.images()?, settings, warning: None })
+        let (real, generated) = (self.real.map(|of| of.images), self.generated.images);
+        Ok(Score { name, value, std: None, error: None, real, generated, settings, warning: None })
     }
 
-    fn images(&self) -> Result<[usize; 2]> {
-        Ok([self.real.map_or(0, |of| of.images), self.generated.images])
+    /// Of these features.
+    fn between(&self, real: &Tensor, generated: &Tensor, name: &str, value: f64) -> Result<Score> {
+        Ok(Score { real: Some(real.dim(0)?), generated: generated.dim(0)?, ..self.score(name, value)? })
     }
 
     /// Features of both sides.
@@ -328,8 +338,7 @@ impl<'a> Comparison<'a> {
 
     fn pairwise(&self, name: &str, of: fn(&Tensor, &Tensor) -> Result<f64>) -> Result<Score> {
         let [real, generated] = self.features()?;
-        let images = [real.dim(0)?, generated.dim(0)?];
-        Ok(Score { images, ..self.score(name, of(&real, &generated)?)? })
+        self.between(&real, &generated, name, of(&real, &generated)?)
     }
 
     fn generated_features(&self) -> Result<&'a Tensor> {
@@ -347,11 +356,7 @@ impl<'a> Comparison<'a> {
 
     fn distance(&self) -> Result<Score> {
         let gaussian = self.generated.gaussian.as_ref().ok_or_else(|| missing("mean and covariance"))?;
-        let score = self.score("fd", self.reference()?.distance(gaussian)?)?;
-        // A foreign file does not say how many images it was taken from.
-        let least = score.images.into_iter().filter(|&n| n > 0).min();
-        let warning = least.filter(|&n| n <= gaussian.mean.len()).map(|_| RANK_DEFICIENT);
-        Ok(Score { warning, ..score })
+        Ok(doubted(self.score("fd", self.reference()?.distance(gaussian)?)?, gaussian.mean.len()))
     }
 
     /// ± the standard error that the line's residuals tell.
@@ -452,12 +457,13 @@ mod tests {
         let values = |[real, generated]: &[Collected; 2], measure: Measure| {
             let comparison = Comparison::new(Family::Inception, Some(real), generated, settings);
             let scores = comparison.scores(measure, &mut || ()).unwrap();
-            scores.into_iter().map(|s| (s.name, s.value, s.std, s.error, s.images)).collect::<Vec<_>>()
+            scores.into_iter().map(|s| (s.name, s.value, s.std, s.error, s.real, s.generated)).collect::<Vec<_>>()
         };
         let together = sides(&all);
         for &measure in &all {
             let alone = values(&sides(&[measure]), measure);
             assert!(alone.iter().all(|(_, value, ..)| value.is_finite()), "{alone:?}");
+            assert!(alone.iter().all(|(.., real, _)| real.is_none() == measure.is_of_one()));
             assert_eq!(alone, values(&together, measure));
         }
         // Nothing was gathered for another measure.

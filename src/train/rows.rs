@@ -156,8 +156,8 @@ impl<'a> Origin<'a> {
     pub fn rows(&self, weights: Weights, scores: &[Measured]) -> Result<Vec<Row>> {
         let reference = self.cell.eval.reference.to_string();
         let row = |Measured { score, instrument }: &Measured| {
-            let [real, n] = score.images;
-            let name = metric(&score.name, n, (real > 0).then_some(&reference));
+            let n = score.generated;
+            let name = metric(&score.name, n, score.real.map(|_| reference.as_str()));
             let row = self.row_of(instrument, name, score.value, weights)?;
             let ends = score.error.map(|error| interval(score.value, error));
             let doubts: Vec<&str> =
