@@ -29,6 +29,12 @@ struct Shape {
     kernel: [usize; 2],
     stride: usize,
     padding: [usize; 2],
+    #[serde(default = "one")]
+    groups: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// The passes of a convolution, in the order of the table's columns.
@@ -88,10 +94,10 @@ fn main() -> Result<()> {
     bench(&mut c, "sgemm", "2048³", Some(sgemm_flops), || a.matmul(&b));
     let mut flops = Vec::new();
     for s in &shapes {
-        let spec = ConvSpec { stride: s.stride, padding: s.padding };
+        let spec = ConvSpec { stride: s.stride, padding: s.padding, groups: s.groups };
         let [kh, kw] = s.kernel;
         let x = random(&[s.images, s.side, s.side, s.input])?;
-        let w = Kernel::new(&random(&[s.output, s.input, kh, kw])?)?;
+        let w = Kernel::new(&random(&[s.output, s.input / s.groups, kh, kw])?)?;
         let dy = conv2d(&x, &w, None, spec)?;
         let n = conv2d_flops(x.dims(), w.shape(), spec)?;
         flops.push(n);

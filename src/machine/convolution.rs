@@ -1,4 +1,4 @@
-//! Geometry of a convolution. Legend: N images, I input and O output channels, Kh×Kw taps.
+//! Geometry of a convolution. Legend: N images, I input and O output channels in G groups, Kh×Kw taps.
 
 use candle_core::{Result, bail};
 
@@ -9,12 +9,19 @@ pub struct ConvSpec {
     pub stride: usize,
     /// Zero padding `[rows, columns]` on each side.
     pub padding: [usize; 2],
+    /// Groups of consecutive channels, each convolved on its own; as many as channels is a depthwise convolution.
+    pub groups: usize,
 }
 
 impl ConvSpec {
     /// The same padding in both axes.
     pub const fn new(stride: usize, padding: usize) -> Self {
-        Self { stride, padding: [padding; 2] }
+        Self { stride, padding: [padding; 2], groups: 1 }
+    }
+
+    /// The same of channels in groups.
+    pub const fn grouped(self, groups: usize) -> Self {
+        Self { groups, ..self }
     }
 }
 
@@ -49,13 +56,16 @@ pub struct Dims {
 }
 
 impl Dims {
-    /// Of `n` images of `input` rows × columns and a weight `[O, I, Kh, Kw]`.
+    /// Of `n` images of `input` rows × columns and a weight `[O, I/G, Kh, Kw]`.
     ///
     /// # Errors
-    /// When the kernel is larger than the padded images.
+    /// When the kernel is larger than the padded images, or the output channels do not divide by the groups.
     pub fn new(name: &str, n: usize, input: [usize; 2], weight: [usize; 4], spec: ConvSpec) -> Result<Self> {
         let [o, i, kh, kw] = weight;
-        let kernel = [kh, kw];
+        let (kernel, groups) = ([kh, kw], spec.groups);
+        if groups == 0 || o % groups != 0 {
+            bail!("{name}: {o} output channels do not divide by {groups} groups")
+        }
         let mut output = [0; 2];
         for axis in 0..2 {
             let padded = input[axis] + 2 * spec.padding[axis];
@@ -67,7 +77,12 @@ impl Dims {
             }
             output[axis] = (padded - kernel[axis]) / spec.stride + 1;
         }
-        Ok(Self { n, i, o, input, output, kernel, spec })
+        Ok(Self { n, i: i * groups, o, input, output, kernel, spec })
+    }
+
+    /// Input and output channels of a group.
+    pub fn of_group(&self) -> [usize; 2] {
+        [self.i, self.o].map(|channels| channels / self.spec.groups)
     }
 
     /// `[N, H, W, I]`.
@@ -80,14 +95,14 @@ impl Dims {
         [self.n, self.output[0], self.output[1], self.o]
     }
 
-    /// `[O, I, Kh, Kw]`.
+    /// `[O, I/G, Kh, Kw]`.
     pub fn weight_dims(&self) -> [usize; 4] {
-        [self.o, self.i, self.kernel[0], self.kernel[1]]
+        [self.o, self.of_group()[0], self.kernel[0], self.kernel[1]]
     }
 
     /// Multiplications and additions of one pass: the same for all three.
     pub fn flops(&self) -> u64 {
         let taps: usize = self.kernel.iter().product();
-        2 * (self.n * self.output[0] * self.output[1] * self.o * self.i * taps) as u64
+        2 * (self.n * self.output[0] * self.output[1] * self.o * self.of_group()[0] * taps) as u64
     }
 }

@@ -181,7 +181,7 @@ fn exchanged(x: &[f64], rows: usize, columns: usize) -> Vec<f64> {
 
 fn convolve(pass: Pass, d: &Dims, [x, w, y]: [&[f64]; 3]) -> Vec<f64> {
     let area = |size: [usize; 2]| size[0] * size[1];
-    let taps = area(d.kernel);
+    let (taps, [of_input, of_output]) = (area(d.kernel), d.of_group());
     // For each output position and tap, the input pixel that meets there.
     let meet = |position: usize, tap: usize| {
         let p = [position / d.output[1], position % d.output[1]];
@@ -191,17 +191,17 @@ fn convolve(pass: Pass, d: &Dims, [x, w, y]: [&[f64]; 3]) -> Vec<f64> {
     };
     let pairs: Vec<[usize; 3]> =
         (0..area(d.output)).flat_map(|p| (0..taps).filter_map(move |t| meet(p, t).map(|from| [p, t, from]))).collect();
-    let x_at = |n: usize, pixel: usize| (n * area(d.input) + pixel) * d.i;
+    // The input channels of the group of an output channel.
+    let x_at = |n: usize, pixel: usize, o: usize| (n * area(d.input) + pixel) * d.i + o / of_output * of_input;
     let y_at = |n: usize, pixel: usize| (n * area(d.output) + pixel) * d.o;
-    let w_at = |o: usize, tap: usize| (o * taps + tap) * d.i;
+    let w_at = |o: usize, tap: usize| (o * taps + tap) * of_input;
     match pass {
         Pass::Forward => {
             let mut out = vec![0.0; d.n * area(d.output) * d.o];
             out.par_chunks_mut((area(d.output) * d.o).max(1)).enumerate().for_each(|(n, out)| {
                 for &[p, t, from] in &pairs {
-                    let x = &x[x_at(n, from)..][..d.i];
                     for o in 0..d.o {
-                        let w = &w[w_at(o, t)..][..d.i];
+                        let (x, w) = (&x[x_at(n, from, o)..][..of_input], &w[w_at(o, t)..][..of_input]);
                         out[p * d.o + o] += x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
                     }
                 }
@@ -214,21 +214,21 @@ fn convolve(pass: Pass, d: &Dims, [x, w, y]: [&[f64]; 3]) -> Vec<f64> {
                 for &[p, t, from] in &pairs {
                     for o in 0..d.o {
                         let y = y[y_at(n, p) + o];
-                        let w = &w[w_at(o, t)..][..d.i];
-                        out[from * d.i..][..d.i].iter_mut().zip(w).for_each(|(x, w)| *x += y * w);
+                        let w = &w[w_at(o, t)..][..of_input];
+                        out[x_at(0, from, o)..][..of_input].iter_mut().zip(w).for_each(|(x, w)| *x += y * w);
                     }
                 }
             });
             out
         }
         Pass::WeightGrad => {
-            let mut out = vec![0.0; d.o * taps * d.i];
-            out.par_chunks_mut((taps * d.i).max(1)).enumerate().for_each(|(o, out)| {
+            let mut out = vec![0.0; d.o * taps * of_input];
+            out.par_chunks_mut((taps * of_input).max(1)).enumerate().for_each(|(o, out)| {
                 for n in 0..d.n {
                     for &[p, t, from] in &pairs {
                         let y = y[y_at(n, p) + o];
-                        let x = &x[x_at(n, from)..][..d.i];
-                        out[t * d.i..][..d.i].iter_mut().zip(x).for_each(|(w, x)| *w += y * x);
+                        let x = &x[x_at(n, from, o)..][..of_input];
+                        out[t * of_input..][..of_input].iter_mut().zip(x).for_each(|(w, x)| *w += y * x);
                     }
                 }
             });
@@ -313,7 +313,8 @@ impl Machine for Emulated {
             Work::Convolve { pass, dims, channels_last, sides } => {
                 let area = |size: [usize; 2]| size[0] * size[1];
                 // Rows and columns that channels first exchange.
-                let extents = [[dims.i, area(dims.input)], [dims.i, area(dims.kernel)], [dims.o, area(dims.output)]];
+                let extents =
+                    [[dims.i, area(dims.input)], [dims.of_group()[0], area(dims.kernel)], [dims.o, area(dims.output)]];
                 let which = match pass {
                     Pass::Forward => 2,
                     Pass::InputGrad => 0,

@@ -1,10 +1,14 @@
-//! A 3×3 convolution and the resampling beside it as one convolution of 4×4 taps and stride 2: exact rewrites, borders
+//! What a stored kernel becomes before a convolution takes it.
+//!
+//! A 3×3 convolution and the resampling beside it are one convolution of 4×4 taps and stride 2: exact rewrites, borders
 //! included, with 2.25 times fewer multiplications.
 //!
 //! * Convolution (padding 1), then the average over 2×2 pixels: the average of the kernel's four copies shifted by a pixel.
 //! * Nearest ×2, then convolution (padding 1): a transposed convolution by the sum of the turned kernel's four copies.
 //!
-//! Each is linear in the kernel, so a gradient goes back through the transpose of the sum.
+//! A matrix that is stored the other way round is transposed.
+//!
+//! Each is linear in the kernel, so a gradient goes back through the transpose.
 
 use candle_core::{Result, Shape, Tensor, bail};
 
@@ -119,40 +123,63 @@ fn turn<T: Real>(w: &[T], [a, b]: [usize; 2]) -> Vec<T> {
     })
 }
 
-/// What is folded into a 3×3 convolution.
+/// `[O, I, 1, 1]` → `[I, O, 1, 1]`.
+fn transposed(w: &Kernel) -> Result<Kernel> {
+    let [o, i, kh, kw] = w.shape();
+    if kh * kw != 1 {
+        bail!("transposed kernel: expected [.., .., 1, 1], got {:?}", w.shape())
+    }
+    let cpu = || w.data().reshape((o, i))?.t()?.contiguous();
+    let data = either([w.data()], cpu, |tape, [w]| tape.transposed(w, [1, o, i, 1]))?;
+    Kernel::of(&data, [i, o, 1, 1])
+}
+
+/// What is done to a kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fold {
-    /// The average over 2×2 pixels that follows: the kernel `[O, I, 4, 4]` of a convolution of stride 2.
+    /// The average over 2×2 pixels that follows 3×3 taps: the kernel `[O, I, 4, 4]` of a convolution of stride 2.
     Pool,
-    /// Nearest ×2 before it: the kernel `[I, O, 4, 4]` of a transposed convolution of stride 2.
+    /// Nearest ×2 before 3×3 taps: the kernel `[I, O, 4, 4]` of a transposed convolution of stride 2.
     Upsample,
+    /// One tap, stored as `[I, O, 1, 1]`.
+    Transpose,
 }
 
 impl Fold {
-    fn parts(self) -> (f64, bool) {
+    /// Factor of the shifted copies, and whether they are turned; none where there are no copies.
+    fn parts(self) -> Option<(f64, bool)> {
         match self {
-            Self::Pool => (0.25, false),
-            Self::Upsample => (1.0, true),
+            Self::Pool => Some((0.25, false)),
+            Self::Upsample => Some((1.0, true)),
+            Self::Transpose => None,
         }
     }
 
-    /// The folded kernel of a kernel `[O, I, 3, 3]`.
+    /// Shape of the kernel that is made of one of `shape`, as far as a convolution of an image is concerned.
+    pub fn shape(self, [o, i, kh, kw]: [usize; 4]) -> [usize; 4] {
+        match self {
+            Self::Pool | Self::Upsample => [o, i, kh + 1, kw + 1],
+            Self::Transpose => [i, o, kh, kw],
+        }
+    }
+
+    /// The kernel that is made of a stored one.
     ///
     /// # Errors
     /// When it has another shape.
     pub fn of(self, w: &Kernel) -> Result<Kernel> {
-        let (scale, turned) = self.parts();
+        let Some((scale, turned)) = self.parts() else { return transposed(w) };
         let data = apply(&Spread { scale, turned }, [w.data()])?;
         let dims = data.dims4()?;
         Kernel::of(&data, dims.into())
     }
 
-    /// The gradient in a kernel `[O, I, 3, 3]` from that in the folded one.
+    /// The gradient in a stored kernel from that in what is made of it.
     ///
     /// # Errors
     /// When the gradient has another shape.
     pub fn gradient(self, dw: &Kernel) -> Result<Kernel> {
-        let (scale, turned) = self.parts();
+        let Some((scale, turned)) = self.parts() else { return transposed(dw) };
         let data = apply(&Gather { scale, turned }, [dw.data()])?;
         let dims = data.dims4()?;
         Kernel::of(&data, dims.into())
@@ -163,12 +190,9 @@ impl Fold {
     /// # Errors
     /// As for [`Fold::gradient`].
     pub fn add_gradient(self, dw: &Kernel, into: &Tensor) -> Result<()> {
-        let (scale, turned) = self.parts();
-        either(
-            [dw.data(), into],
-            || super::activation::add_assign(into, self.gradient(dw)?.data()),
-            |tape, [dw, into]| Gather { scale, turned }.on(tape, dw, into, true),
-        )
+        let cpu = || super::activation::add_assign(into, self.gradient(dw)?.data());
+        let Some((scale, turned)) = self.parts() else { return cpu() };
+        either([dw.data(), into], cpu, |tape, [dw, into]| Gather { scale, turned }.on(tape, dw, into, true))
     }
 }
 
@@ -181,7 +205,7 @@ mod tests {
     use crate::nn::testing::{adjoint, kernel, random, tensors_close};
 
     #[test]
-    fn both_rewrites_are_exact_to_the_border() {
+    fn rewrites_are_exact_to_the_border() {
         let (x, w, b) = (random("x", &[2, 6, 8, 3]), kernel("w", [5, 3, 3, 3]), random("b", &[5]));
         let plain = |x: &Tensor| conv2d(x, &w, Some(&b), ConvSpec::new(1, 1)).unwrap();
         let two = ConvSpec::new(2, 1);
@@ -189,16 +213,20 @@ mod tests {
         tensors_close(&folded, &avg_pool2(&plain(&x)).unwrap(), 1e-14);
         let folded = conv_transpose2d(&x, &Fold::Upsample.of(&w).unwrap(), Some(&b), two).unwrap();
         tensors_close(&folded, &plain(&upsample2(&x).unwrap()), 1e-14);
+        let (w, one) = (kernel("w", [3, 5, 1, 1]), ConvSpec::new(1, 0));
+        let folded = conv2d(&x, &Fold::Transpose.of(&w).unwrap(), Some(&b), one).unwrap();
+        tensors_close(&folded, &conv_transpose2d(&x, &w, Some(&b), one).unwrap(), 1e-14);
+        assert!(Fold::Transpose.of(&kernel("w", [5, 3, 3, 3])).is_err());
     }
 
     #[test]
     fn gradients_are_the_adjoints() {
-        let w = kernel("w", [5, 3, 3, 3]);
-        for (fold, shape) in [(Fold::Pool, [5, 3, 4, 4]), (Fold::Upsample, [3, 5, 4, 4])] {
-            let dw = kernel("dw", shape);
+        let of = [([3, 3], Fold::Pool, [5, 3, 4, 4]), ([3, 3], Fold::Upsample, [3, 5, 4, 4])];
+        for ([kh, kw], fold, shape) in of.into_iter().chain([([1, 1], Fold::Transpose, [3, 5, 1, 1])]) {
+            let (w, dw) = (kernel("w", [5, 3, kh, kw]), kernel("dw", shape));
             let gradient = fold.gradient(&dw).unwrap();
             adjoint(fold.of(&w).unwrap().data(), dw.data(), w.data(), gradient.data());
-            let twice = random("into", &[5, 3, 3, 3]);
+            let twice = random("into", &[5, 3, kh, kw]);
             let before = twice.copy().unwrap();
             fold.add_gradient(&dw, &twice).unwrap();
             tensors_close(&twice, &(before + gradient.data()).unwrap(), 1e-14);

@@ -9,6 +9,8 @@ pub enum Init {
     Constant(f64),
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
+    /// Normal with standard deviation gain / √fan-in, fan-in from the weight's shape `[O, I, …]`.
+    FanIn(f64),
     /// Normal with variance 2 / fan-in (He et al. 2015), fan-in from the weight's shape `[O, I, …]`.
     KaimingNormal,
     /// Uniform in ±√(6 / (fan-in + fan-out)) (Glorot and Bengio 2010), from the weight's shape `[O, I, …]`.
@@ -24,6 +26,10 @@ impl Init {
         match self {
             Self::Constant(value) => vec![value; n],
             Self::Normal(std) => (0..n).map(|_| std * stream.normal()).collect(),
+            Self::FanIn(gain) => {
+                let fan_in: usize = shape.iter().skip(1).product();
+                Self::Normal(gain / (fan_in.max(1) as f64).sqrt()).draw(shape, stream)
+            }
             Self::KaimingNormal => {
                 let fan_in: usize = shape.iter().skip(1).product();
                 Self::Normal((2.0 / fan_in.max(1) as f64).sqrt()).draw(shape, stream)

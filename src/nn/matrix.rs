@@ -1,4 +1,4 @@
-//! Products of matrices, and rows centred before they go into one.
+//! Products of matrices, rows centred before they go into one, and matrices side by side.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -79,6 +79,28 @@ pub fn centred(x: &Tensor, origin: &Tensor) -> Result<Tensor> {
     })
 }
 
+/// `a` `[n, p]` and `b` `[n, q]` side by side: `[n, p + q]`.
+///
+/// # Errors
+/// When they differ in rows.
+pub fn join_columns(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let ((n, p), (rows, q)) = (a.dims2()?, b.dims2()?);
+    same_dims("join_columns", &[n], &[rows])?;
+    let cpu = || Tensor::cat(&[a, b], 1);
+    either([a, b], cpu, |tape, [a, b]| tape.made("join_columns", &[n, p + q], words![a, p, b, q]))
+}
+
+/// The last `q` columns of `x` `[n, p + q]`.
+///
+/// # Errors
+/// When there are fewer.
+pub fn last_columns(x: &Tensor, q: usize) -> Result<Tensor> {
+    let (n, columns) = x.dims2()?;
+    let Some(first) = columns.checked_sub(q) else { bail!("last_columns: {q} of {columns} columns") };
+    let cpu = || x.narrow(1, first, q)?.contiguous();
+    either([x], cpu, |tape, [x]| tape.made("last_columns", &[n, q], words![x, columns, q]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +115,17 @@ mod tests {
         add_transposed_product(&a.t().unwrap().contiguous().unwrap(), &b, &sum).unwrap();
         tensors_close(&sum, &(want * 2.0).unwrap(), 1e-14);
         assert!(product_with_transposed(&a, &b).is_err());
+    }
+
+    #[test]
+    fn columns_are_joined_and_taken_off() {
+        let (a, b) = (random("a", &[3, 5]), random("b", &[3, 2]));
+        let both = join_columns(&a, &b).unwrap();
+        let rows =
+            values(&a).chunks(5).zip(values(&b).chunks(2)).flat_map(|(a, b)| [a, b].concat()).collect::<Vec<_>>();
+        assert_eq!((both.dims(), values(&both)), (&[3, 7][..], rows));
+        assert_eq!(values(&last_columns(&both, 2).unwrap()), values(&b));
+        assert!(join_columns(&a, &random("c", &[2, 2])).is_err() && last_columns(&b, 3).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod activation;
 pub mod attention;
 pub mod batch_norm;
 pub mod conv;
+pub mod fir;
 pub mod fold;
 pub mod image;
 pub mod init;

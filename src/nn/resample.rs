@@ -9,7 +9,7 @@ use crate::machine::cpu::real::Real;
 use crate::machine::tape::Tape;
 use crate::words;
 
-fn images(name: &str, dims: &[usize]) -> Result<[usize; 4]> {
+pub(super) fn images(name: &str, dims: &[usize]) -> Result<[usize; 4]> {
     match dims {
         &[n, h, w, c] => Ok([n, h, w, c]),
         _ => bail!("{name}: expected [N, H, W, C], got {dims:?}"),
@@ -17,7 +17,7 @@ fn images(name: &str, dims: &[usize]) -> Result<[usize; 4]> {
 }
 
 /// Dimensions at half the rows and columns.
-fn halved(name: &str, dims: &[usize]) -> Result<[usize; 4]> {
+pub(super) fn halved(name: &str, dims: &[usize]) -> Result<[usize; 4]> {
     let [n, h, w, c] = images(name, dims)?;
     if h % 2 != 0 || w % 2 != 0 {
         bail!("{name}: {h}×{w} pixels do not divide by two")

@@ -57,14 +57,14 @@ impl Descriptors {
         };
         // cuDNN takes extents in the order N, C, H, W whatever the format.
         let [x, y] = [[d.n, d.i, d.input[0], d.input[1]], [d.n, d.o, d.output[0], d.output[1]]];
-        let w = [d.o, d.i, d.kernel[0], d.kernel[1]];
+        let w = d.weight_dims();
         let new = Self {
             x: dnn::create_tensor_descriptor()?,
             w: dnn::create_filter_descriptor()?,
             y: dnn::create_tensor_descriptor()?,
             conv: dnn::create_convolution_descriptor()?,
         };
-        let ([rows, columns], [stride, _]) = (ints(d.spec.padding)?, ints([d.spec.stride, 0])?);
+        let ([rows, columns], [stride, groups]) = (ints(d.spec.padding)?, ints([d.spec.stride, d.spec.groups])?);
         let [data, sums] = types(element);
         // SAFETY: the descriptors were just made.
         unsafe {
@@ -73,6 +73,7 @@ impl Descriptors {
             dnn::set_tensor4d_descriptor(new.y, format, data, ints(y)?)?;
             let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
             dnn::set_convolution2d_descriptor(new.conv, rows, columns, stride, stride, 1, 1, mode, sums)?;
+            dnn::set_convolution_group_count(new.conv, groups)?;
         }
         Ok(new)
     }

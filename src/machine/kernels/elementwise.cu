@@ -34,6 +34,21 @@ KERNEL(join)(Words words) {
     EACH(i, SIZE(0)) REALS(1)[i] = i < of_a ? REALS(2)[i] : REALS(4)[i - of_a];
 }
 
+/* elements; output [N, A + B]; a, A; b, B */
+KERNEL(join_columns)(Words words) {
+    const count of_a = SIZE(3), of_b = SIZE(5);
+    EACH(i, SIZE(0)) {
+        const count row = i / (of_a + of_b), column = i % (of_a + of_b);
+        REALS(1)[i] = column < of_a ? REALS(2)[row * of_a + column] : REALS(4)[row * of_b + column - of_a];
+    }
+}
+
+/* elements; output [N, B]; x, its columns, B */
+KERNEL(last_columns)(Words words) {
+    const count columns = SIZE(3), last = SIZE(4);
+    EACH(i, SIZE(0)) REALS(1)[i] = REALS(2)[(i / last + 1) * columns - last + i % last];
+}
+
 /* elements; output in bfloat16; x */
 KERNEL(to_bf16)(Words words) {
     EACH(i, SIZE(0)) HALVES(1)[i] = to_half(REALS(2)[i]);

@@ -19,6 +19,48 @@ KERNEL(avg_pool2)(Words words) {
     }
 }
 
+/* elements; output [N, 2h, 2w, C]; x, its rows and columns, channels; scale: three times the near pixel and the far one, along each axis */
+KERNEL(fir_up2)(Words words) {
+    const count h = SIZE(3), w = SIZE(4), c = SIZE(5);
+    const real scale = (real)VALUE(6);
+    EACH(i, SIZE(0)) {
+        const count column = i / c % (2 * w), row = i / c / (2 * w) % (2 * h), image = i / c / (2 * w) / (2 * h);
+        real sum = 0;
+        for (count down = 0; down < 2; down++) {
+            /* One less than the rows and columns that are read, which may lie before the first. */
+            const count y = (row + 1) / 2 + down, near_y = row % 2 != down;
+            if (y == 0 || y > h) continue;
+            for (count right = 0; right < 2; right++) {
+                const count x = (column + 1) / 2 + right, near_x = column % 2 != right;
+                if (x == 0 || x > w) continue;
+                sum += (near_y ? 3 : 1) * (near_x ? 3 : 1) * REALS(2)[((image * h + y - 1) * w + x - 1) * c + i % c];
+            }
+        }
+        REALS(1)[i] = scale * sum;
+    }
+}
+
+/* elements; output [N, h/2, w/2, C]; x, rows and columns of the output, channels; scale */
+KERNEL(fir_down2)(Words words) {
+    const count h = SIZE(3), w = SIZE(4), c = SIZE(5);
+    const real scale = (real)VALUE(6);
+    EACH(i, SIZE(0)) {
+        const count column = i / c % w, row = i / c / w % h, image = i / c / w / h;
+        real sum = 0;
+        for (count down = 0; down < 4; down++) {
+            const count y = 2 * row + down;
+            if (y == 0 || y > 2 * h) continue;
+            for (count right = 0; right < 4; right++) {
+                const count x = 2 * column + right;
+                if (x == 0 || x > 2 * w) continue;
+                const real weight = (real)((down % 3 ? 3 : 1) * (right % 3 ? 3 : 1));
+                sum += weight * REALS(2)[((image * 2 * h + y - 1) * 2 * w + x - 1) * c + i % c];
+            }
+        }
+        REALS(1)[i] = scale * sum;
+    }
+}
+
 /* elements [N, C]; output; x, pixels, channels; scale */
 KERNEL(global_pool)(Words words) {
     const count pixels = SIZE(3), c = SIZE(4);

@@ -71,7 +71,7 @@ fn unit(
     Ok(Unit {
         weight: Kernel::new(&weight.to_dtype(DType::F32)?.contiguous()?.to_device(&weights.device)?)?,
         bias: bias.to_dtype(DType::F32)?.to_device(&weights.device)?,
-        spec: ConvSpec { stride, padding },
+        spec: ConvSpec { stride, padding, groups: 1 },
     })
 }
 

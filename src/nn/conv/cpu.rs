@@ -101,19 +101,22 @@ impl Phase {
     }
 }
 
-/// How weights `[O, I, Kh, Kw]` are read as `[tap][k][n]`.
+/// How weights `[O, I/G, Kh, Kw]` of a group are read as `[tap][k][n]`.
 struct WeightLayout {
+    /// Elements of a group.
+    group: usize,
     k_stride: usize,
     n_stride: usize,
     /// Kernel position of each packed tap.
     taps: Vec<usize>,
 }
 
-/// A gather over every image: `k` input channels to `n` output channels.
+/// A gather over every image: in each group `k` input channels to `n` output channels.
 pub(super) struct Plan {
     phases: Vec<Phase>,
     in_len: usize,
     out_len: usize,
+    groups: usize,
     k: usize,
     n: usize,
     weight: WeightLayout,
@@ -127,14 +130,15 @@ pub(super) fn images_of_task(n_images: usize, most: usize, work: impl Fn(usize) 
 
 impl Plan {
     pub(super) fn forward(d: &Dims) -> Self {
-        let taps = d.kernel[0] * d.kernel[1];
+        let (taps, [k, n]) = (d.kernel[0] * d.kernel[1], d.of_group());
         Self {
             phases: Phase::forward(d, d.o),
             in_len: d.input[0] * d.input[1] * d.i,
             out_len: d.output[0] * d.output[1] * d.o,
-            k: d.i,
-            n: d.o,
-            weight: WeightLayout { k_stride: taps, n_stride: d.i * taps, taps: (0..taps).collect() },
+            groups: d.spec.groups,
+            k,
+            n,
+            weight: WeightLayout { group: n * k * taps, k_stride: taps, n_stride: k * taps, taps: (0..taps).collect() },
         }
     }
 
@@ -153,16 +157,18 @@ impl Plan {
                 outputs.filter_map(|o| Some((place(at - o * s)?, o))).collect()
             })
         });
-        let taps = d.kernel[0] * d.kernel[1];
+        let (taps, [n, k]) = (d.kernel[0] * d.kernel[1], d.of_group());
         let columns = d.kernel[1];
         Self {
             phases: Phase::all(&axes, [d.output[1], d.o], [d.input[1], d.i], columns),
             in_len: d.output[0] * d.output[1] * d.o,
             out_len: d.input[0] * d.input[1] * d.i,
-            k: d.o,
-            n: d.i,
+            groups: d.spec.groups,
+            k,
+            n,
             weight: WeightLayout {
-                k_stride: d.i * taps,
+                group: n * k * taps,
+                k_stride: n * taps,
                 n_stride: taps,
                 taps: order[0].iter().flat_map(|&ky| order[1].iter().map(move |&kx| ky * columns + kx)).collect(),
             },
@@ -185,33 +191,46 @@ impl Plan {
         self.weight.taps.len() * self.k
     }
 
-    /// The weights as `[panel][tap][k][panel width]`, zero in the last panel's unused columns.
+    /// Elements of a group's weights in panels.
+    fn packed_len<T: Real>(&self) -> usize {
+        panels::<T>(self.n, T::vectors()).iter().map(|p| self.rows() * p.vectors * T::lanes()).sum()
+    }
+
+    /// The weights as `[group][panel][tap][k][panel width]`, zero in the last panel's unused columns.
     fn pack<T: Real>(&self, weights: &[T]) -> Vec<T> {
-        let rows = self.rows();
         let panels = panels::<T>(self.n, T::vectors());
-        let most = (rows * T::vectors() * T::lanes()).max(1);
-        fill(panels.iter().map(|p| rows * p.vectors * T::lanes()).sum(), most, |at, out| {
-            let Panel { first, columns, vectors } = panels[at / most];
-            let width = vectors * T::lanes();
-            if columns < width {
-                out.fill(T::ZERO);
-            }
-            // The taps of a channel lie side by side: they are read together.
-            for k in 0..self.k {
-                for (t, &tap) in self.weight.taps.iter().enumerate() {
-                    let base = tap + k * self.weight.k_stride + first * self.weight.n_stride;
-                    let row = &mut out[(t * self.k + k) * width..][..columns];
-                    for (o, &w) in row.iter_mut().zip(weights[base..].iter().step_by(self.weight.n_stride)) {
-                        *o = w;
-                    }
-                }
+        let most = (self.rows() * T::vectors() * T::lanes()).max(1);
+        let of_group = self.packed_len::<T>();
+        // One group's panels are tasks, and otherwise groups are.
+        let task = if self.groups == 1 { most } else { of_group };
+        fill(self.groups * of_group, task, |at, out| {
+            let weights = &weights[at / of_group * self.weight.group..][..self.weight.group];
+            for (out, panel) in out.chunks_mut(most).zip(&panels[at % of_group / most..]) {
+                self.pack_panel(weights, panel, out);
             }
         })
     }
 
+    fn pack_panel<T: Real>(&self, weights: &[T], &Panel { first, columns, vectors }: &Panel, out: &mut [T]) {
+        let width = vectors * T::lanes();
+        if columns < width {
+            out.fill(T::ZERO);
+        }
+        // The taps of a channel lie side by side: they are read together.
+        for k in 0..self.k {
+            for (t, &tap) in self.weight.taps.iter().enumerate() {
+                let base = tap + k * self.weight.k_stride + first * self.weight.n_stride;
+                let row = &mut out[(t * self.k + k) * width..][..columns];
+                for (o, &w) in row.iter_mut().zip(weights[base..].iter().step_by(self.weight.n_stride)) {
+                    *o = w;
+                }
+            }
+        }
+    }
+
     /// Whether the narrow kernel does this sum: few outputs, and whole vectors of inputs.
     fn is_narrow<T: Real>(&self) -> bool {
-        self.n <= NARROW && self.k.is_multiple_of(T::lanes())
+        self.groups == 1 && self.n <= NARROW && self.k.is_multiple_of(T::lanes())
     }
 
     /// The weights as `[n][tap][k]` for the narrow kernel.
@@ -245,8 +264,11 @@ impl Plan {
         fill(n_images * self.out_len, group * self.out_len, |at, out| {
             let (image, count) = (at / self.out_len.max(1), out.len() / self.out_len.max(1));
             let input = &images[image * self.in_len..][..count * self.in_len];
-            for (phase, (segments, pixels)) in self.phases.iter().zip(&work) {
-                self.run_phase(input, out, &pixels[..count * phase.pixels.len()], segments, &packed, &panels, bias);
+            for group in 0..self.groups {
+                for (phase, (segments, pixels)) in self.phases.iter().zip(&work) {
+                    let pixels = &pixels[..count * phase.pixels.len()];
+                    self.run_phase(group, input, out, pixels, segments, &packed, &panels, bias);
+                }
             }
             finish(at, out);
         })
@@ -255,6 +277,7 @@ impl Plan {
     #[allow(clippy::too_many_arguments)]
     fn run_phase<T: Real>(
         &self,
+        group: usize,
         input: &[T],
         out: &mut [T],
         pixels: &[Pixel],
@@ -279,7 +302,9 @@ impl Plan {
                 }));
             };
         }
-        let mut panel_at = 0;
+        let (input, out) = (input[group * self.k..].as_ptr(), out[group * self.n..].as_mut_ptr());
+        let bias = bias.map(|b| &b[group * self.n..][..self.n]);
+        let mut panel_at = group * self.packed_len::<T>();
         for &Panel { first, columns, vectors } in panels {
             let mut start = bias.map_or(Start::Zero, |b| Start::Bias(&b[first..first + columns]));
             let mut rest = segments;
@@ -287,15 +312,15 @@ impl Plan {
                 let mut len = 0;
                 let block = rest.iter().take_while(|s| {
                     len += s.len;
-                    len <= BLOCK
+                    len <= BLOCK * T::vectors() / vectors
                 });
                 let (block, after) = rest.split_at(block.count());
                 // SAFETY: offsets come from the plan, whose pixels and segments stay inside one image and one output image;
                 // `repeat` moves them by whole images of this group.
                 unsafe {
                     T::run(&Gather {
-                        input: input.as_ptr(),
-                        output: out.as_mut_ptr().add(first),
+                        input,
+                        output: out.add(first),
                         pixels,
                         segments: block,
                         panel: packed.as_ptr().add(panel_at),

@@ -15,7 +15,7 @@ use crate::words;
 /// Rows of images and length of a row, both of input and of weight, where the convolution is their product.
 fn as_matrix(d: &Dims) -> Option<[usize; 2]> {
     let area = |[rows, columns]: [usize; 2]| rows * columns;
-    if d.spec.padding != [0, 0] {
+    if d.spec.padding != [0, 0] || d.spec.groups != 1 {
         None
     } else if d.kernel == d.input {
         Some([d.n, area(d.kernel) * d.i])
@@ -67,7 +67,7 @@ impl<'a> Side<'a> {
     }
 
     fn weight(&mut self, w: Array) -> Result<Memory> {
-        self.first(w, [self.d.o, self.d.kernel[0] * self.d.kernel[1], self.d.i])
+        self.first(w, [self.d.o, self.d.kernel[0] * self.d.kernel[1], self.d.of_group()[0]])
     }
 
     /// Computes it, all three sides in their layouts.
@@ -140,7 +140,7 @@ pub(super) fn weight_grad(tape: &Tape, d: &Dims, [x, dy]: [Array; 2], into: Arra
     let (dims, taps) = (d.weight_dims(), d.kernel[0] * d.kernel[1]);
     let out = side.result(&dims)?;
     side.run([input, tape.memory(&out)?, delta], false)?;
-    let out = side.ours(out, [d.o, d.i, taps], &dims)?;
+    let out = side.ours(out, [d.o, d.of_group()[0], taps], &dims)?;
     let out = tape.array(&out)?;
     match (side.element, add) {
         (DType::BF16, _) => tape.each("of_bf16", into.len(), words![into, out, add]),

@@ -1,6 +1,6 @@
 //! Two-dimensional convolution and its two gradients, the only costly operators of the harness.
 //!
-//! Legend: N images, H×W pixels, I input and O output channels, K kernel side. Images are `[N, H, W, C]` (channels
+//! Legend: N images, H×W pixels, I input and O output channels (in G groups, where there are more than one), K kernel side. Images are `[N, H, W, C]` (channels
 //! last, so that a pixel's channels are one contiguous run); weights are `[O, I, Kh, Kw]` ([`Kernel`]).
 //!
 //! The transposed convolution is the input gradient of a convolution and needs no kernel of its own, and a linear layer
@@ -270,13 +270,15 @@ impl WeightGrad {
         let (&[n, h, wd, i], &[_, _, _, o]) = (x, dy) else {
             bail!("{}: expected images [N, H, W, C], got {x:?} and {dy:?}", Self::NAME)
         };
-        let d = Dims::new(Self::NAME, n, [h, wd], [o, i, self.kernel[0], self.kernel[1]], self.spec)?;
+        let of_group = i / self.spec.groups.max(1);
+        let d = Dims::new(Self::NAME, n, [h, wd], [o, of_group, self.kernel[0], self.kernel[1]], self.spec)?;
+        expect(Self::NAME, "input", x, d.input_dims())?;
         expect(Self::NAME, "output gradient", dy, d.output_dims())?;
         Ok(d)
     }
 }
 
-/// Convolution: `x` `[N, H, W, I]`, `w` `[O, I, Kh, Kw]`, `bias` `[O]` → `[N, H', W', O]`.
+/// Convolution: `x` `[N, H, W, I]`, `w` `[O, I/G, Kh, Kw]`, `bias` `[O]` → `[N, H', W', O]`.
 ///
 /// # Errors
 /// On shapes that do not fit, non-contiguous tensors, or a dtype other than F32 and F64.
@@ -325,7 +327,7 @@ pub fn conv2d_input_grad_then(
 }
 
 /// Gradient of [`conv2d`] in its weight of `kernel` rows × columns: `x` `[N, H, W, I]`, `dy` `[N, H', W', O]` →
-/// `[O, I, Kh, Kw]`.
+/// `[O, I/G, Kh, Kw]`.
 ///
 /// # Errors
 /// As for [`conv2d`].
@@ -362,7 +364,7 @@ pub fn transposed_size(input: [usize; 2], kernel: [usize; 2], spec: ConvSpec) ->
     std::array::from_fn(|a| (input[a] - 1) * spec.stride + kernel[a] - 2 * spec.padding[a])
 }
 
-/// Transposed convolution: `x` `[N, H, W, I]`, `w` `[I, O, Kh, Kw]`, `bias` `[O]` → `[N, H', W', O]`, sizes as
+/// Transposed convolution: `x` `[N, H, W, I]`, `w` `[I, O/G, Kh, Kw]`, `bias` `[O]` → `[N, H', W', O]`, sizes as
 /// PyTorch's `ConvTranspose2d` without output padding.
 ///
 /// # Errors

@@ -22,8 +22,11 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let case =
-        |n, size, i, o, kernel, stride, padding| Case { n, size, i, o, kernel, spec: ConvSpec { stride, padding } };
+    let grouped = |n, size, [i, o, groups]: [usize; 3], kernel, stride, padding| {
+        let spec = ConvSpec { stride, padding, groups };
+        Case { n, size, i, o, kernel, spec }
+    };
+    let case = |n, size, i, o, kernel, stride, padding| grouped(n, size, [i, o, 1], kernel, stride, padding);
     vec![
         case(2, [5, 7], 3, 4, [3, 3], 1, [1, 1]),
         case(3, [6, 6], 4, 70, [4, 4], 2, [1, 1]),
@@ -40,12 +43,21 @@ fn cases() -> Vec<Case> {
         case(5, [4, 4], 48, 1, [4, 4], 1, [0, 0]),
         case(40, [8, 8], 7, 9, [3, 3], 1, [1, 1]),
         case(4, [12, 9], 64, 64, [3, 3], 1, [1, 1]),
+        grouped(3, [5, 6], [12, 8, 4], [3, 3], 1, [1, 1]),
+        grouped(2, [7, 8], [48, 48, 3], [3, 3], 1, [1, 1]),
+        grouped(2, [7, 6], [6, 9, 3], [3, 3], 2, [1, 0]),
+        grouped(1, [24, 24], [16, 8, 2], [3, 3], 1, [1, 1]),
+        grouped(3, [4, 3], [140, 134, 2], [1, 1], 1, [0, 0]),
+        grouped(1, [4, 5], [256, 260, 2], [3, 3], 1, [1, 1]),
+        // Depthwise: a basis over the whole image, and what overlaps.
+        grouped(7, [4, 4], [37, 37, 37], [4, 4], 1, [0, 0]),
+        grouped(2, [6, 8], [5, 5, 5], [4, 4], 2, [1, 1]),
     ]
 }
 
 fn tensors(c: &Case) -> (Tensor, Kernel, Tensor) {
     let x = random("x", &[c.n, c.size[0], c.size[1], c.i]);
-    let w = kernel("w", [c.o, c.i, c.kernel[0], c.kernel[1]]);
+    let w = kernel("w", [c.o, c.i / c.spec.groups, c.kernel[0], c.kernel[1]]);
     let y = conv2d(&x, &w, None, c.spec).unwrap();
     on_device(&y);
     let dy = random("dy", y.dims());
@@ -57,20 +69,22 @@ fn naive(c: &Case, x: &Tensor, w: &Kernel, output: &[usize]) -> Tensor {
     let read = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
     let (x, w) = (read(x), read(&w.tensor().unwrap()));
     let [h, wd] = c.size;
+    let [of_input, of_output] = [c.i, c.o].map(|channels| channels / c.spec.groups);
     let mut out = Vec::new();
     for n in 0..c.n {
         for oy in 0..output[1] {
             for ox in 0..output[2] {
                 for o in 0..c.o {
                     let mut sum = 0.0;
-                    for i in 0..c.i {
+                    let first = o / of_output * of_input;
+                    for i in 0..of_input {
                         for ky in 0..c.kernel[0] {
                             for kx in 0..c.kernel[1] {
                                 let iy = (oy * c.spec.stride + ky).wrapping_sub(c.spec.padding[0]);
                                 let ix = (ox * c.spec.stride + kx).wrapping_sub(c.spec.padding[1]);
                                 if iy < h && ix < wd {
-                                    sum += x[((n * h + iy) * wd + ix) * c.i + i]
-                                        * w[((o * c.i + i) * c.kernel[0] + ky) * c.kernel[1] + kx];
+                                    sum += x[((n * h + iy) * wd + ix) * c.i + first + i]
+                                        * w[((o * of_input + i) * c.kernel[0] + ky) * c.kernel[1] + kx];
                                 }
                             }
                         }
@@ -207,7 +221,7 @@ fn filtered() -> Vec<Case> {
         i,
         o,
         kernel: [kernel; 2],
-        spec: ConvSpec { stride, padding },
+        spec: ConvSpec { stride, padding, groups: 1 },
     };
     vec![
         case(3, [4, 4], 64, 80, 3, 1, [1, 1]),
@@ -312,6 +326,12 @@ fn bad_shapes_are_refused() {
     let w = Kernel::of(&w.data().to_dtype(DType::U8).unwrap(), w.shape()).unwrap();
     assert!(conv2d(&x, &w, None, ConvSpec::new(1, 1)).is_err());
     close(conv2d_flops(&[2, 4, 4, 3], [5, 3, 3, 3], ConvSpec::new(1, 1)).unwrap() as f64, 8640.0, 0.0);
+    let two = ConvSpec::new(1, 1).grouped(2);
+    close(conv2d_flops(&[2, 4, 4, 6], [4, 3, 3, 3], two).unwrap() as f64, 6912.0, 0.0);
+    let error = conv2d(&x, &kernel("w", [3, 2, 3, 3]), None, two).unwrap_err().to_string();
+    assert!(error.contains("3 output channels do not divide by 2 groups"), "{error}");
+    assert!(conv2d(&x, &kernel("w", [4, 2, 3, 3]), None, two).is_err());
+    assert!(conv2d_weight_grad(&x, &random("dy", &[1, 4, 4, 4]), two, [3, 3]).is_err());
 }
 
 #[test]

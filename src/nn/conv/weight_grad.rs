@@ -46,7 +46,7 @@ enum Way {
 impl Way {
     fn of(d: &Dims) -> Self {
         let taps: usize = d.kernel.iter().product();
-        match (d.i * taps <= ROW_BLOCK, taps * d.output[0] * d.output[1] <= LISTED) {
+        match (d.spec.groups == 1 && d.i * taps <= ROW_BLOCK, taps * d.output[0] * d.output[1] <= LISTED) {
             (true, _) => Self::Runs,
             (_, true) => Self::Taps,
             _ => Self::Phases,
@@ -118,7 +118,7 @@ fn in_order(d: &Dims, images: usize, pitch: usize) -> Vec<Call> {
     calls
 }
 
-/// A block of the weight: kernel rows, some input channels, some panels of output channels.
+/// A block of the weight: kernel rows, some input channels, some panels of output channels, all of one group.
 struct Block<'a> {
     ky: Range<usize>,
     first: usize,
@@ -131,26 +131,35 @@ pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     let way = Way::of(d);
     let few = matches!(way, Way::Runs);
     let vectors = if few { 2 } else { T::vectors() };
-    let panels = panels::<T>(d.o, vectors);
-    let (whole, ragged) = panels.split_at(panels.len() - usize::from(!d.o.is_multiple_of(vectors * T::lanes())));
+    let ([i, o], groups) = (d.of_group(), d.spec.groups);
+    let of_group = panels::<T>(o, vectors);
+    let shifted = |group: usize| of_group.iter().map(move |panel| Panel { first: group * o + panel.first, ..*panel });
+    let panels: Vec<Panel> = (0..groups).flat_map(shifted).collect();
+    // The panel of an output channel.
+    let panel_of = |c: usize| c / o * of_group.len() + c % o / (vectors * T::lanes());
+    let whole = o / (vectors * T::lanes());
     // The cut that keeps the threads busy the shortest, each task reading its inputs for all its panels. Either way sums are the same.
     let threads = threads();
-    let least = d.i.div_ceil(ROW_BLOCK).max(1);
+    let least = i.div_ceil(ROW_BLOCK).max(1);
     let kernel_rows = if few || panels.len() * least >= 2 * TASKS * threads { d.kernel[0] } else { 1 };
-    let most = if few { 1 } else { (2 * least).min(d.i / ROWS / 2).max(least) };
-    let cuts = (least..=most).flat_map(|blocks| (1..=whole.len().max(1)).map(move |groups| (blocks, groups)));
-    let cuts = cuts.map(|(blocks, groups)| (d.i.div_ceil(blocks).max(1), whole.len().div_ceil(groups).max(1)));
+    let most = if few { 1 } else { (2 * least).min(i / ROWS / 2).max(least) };
+    let cuts = (least..=most).flat_map(|blocks| (1..=whole.max(1)).map(move |parts| (blocks, parts)));
+    let cuts = cuts.map(|(blocks, parts)| (i.div_ceil(blocks).max(1), whole.div_ceil(parts).max(1)));
     let (rows, some) = cuts
         .min_by_key(|&(rows, some)| {
-            let tasks = d.i.div_ceil(rows) * whole.len().div_ceil(some) * (d.kernel[0] / kernel_rows);
+            let tasks = groups * i.div_ceil(rows) * whole.div_ceil(some) * (d.kernel[0] / kernel_rows);
             (tasks < TASKS * threads, tasks.div_ceil(threads) * rows * (4 * some + 1))
         })
         .unwrap_or((1, 1));
     let mut blocks = Vec::new();
-    for first in (0..d.i).step_by(rows) {
-        for panels in whole.chunks(some).chain(ragged.chunks(1)) {
-            for ky in (0..d.kernel[0]).step_by(kernel_rows) {
-                blocks.push(Block { ky: ky..ky + kernel_rows, first, rows: rows.min(d.i - first), panels });
+    for (group, panels) in panels.chunks(of_group.len().max(1)).enumerate() {
+        let (whole, ragged) = panels.split_at(whole);
+        for first in (0..i).step_by(rows) {
+            for panels in whole.chunks(some).chain(ragged.chunks(1)) {
+                for ky in (0..d.kernel[0]).step_by(kernel_rows) {
+                    let (first, rows) = (group * i + first, rows.min(i - first));
+                    blocks.push(Block { ky: ky..ky + kernel_rows, first, rows, panels });
+                }
             }
         }
     }
@@ -169,20 +178,20 @@ pub(super) fn weight_grad<T: Real>(d: &Dims, x: &[T], dy: &[T]) -> Vec<T> {
     let mut by_panel: Vec<Vec<(&Block, &Panel, &[T])>> = vec![Vec::new(); panels.len()];
     for (block, parts) in blocks.iter().zip(&parts) {
         for (panel, part) in block.panels.iter().zip(parts) {
-            by_panel[panel.first / (vectors * T::lanes())].push((block, panel, part));
+            by_panel[panel_of(panel.first)].push((block, panel, part));
         }
     }
     // Each output channel's weights are one contiguous row of the result.
-    let row = d.i * kh * kw;
+    let row = i * kh * kw;
     fill(d.o * row, row, |at, out| {
-        let o = at / row;
-        for (block, panel, part) in &by_panel[o / (vectors * T::lanes())] {
+        let c = at / row;
+        for (block, panel, part) in &by_panel[panel_of(c)] {
             let width = panel.vectors * T::lanes();
             for (n, ky) in block.ky.clone().enumerate() {
                 for kx in 0..kw {
                     for r in 0..block.rows {
-                        out[((block.first + r) * kh + ky) * kw + kx] =
-                            part[((n * kw + kx) * block.rows + r) * width + o - panel.first];
+                        out[((block.first % i + r) * kh + ky) * kw + kx] =
+                            part[((n * kw + kx) * block.rows + r) * width + c - panel.first];
                     }
                 }
             }

@@ -81,6 +81,7 @@ pub(super) struct Plan {
 pub(super) fn applies<T: Real>(d: &Dims) -> bool {
     let tiles = d.n * d.output.map(|side| side / TILE).iter().product::<usize>();
     T::DTYPE == DType::F32
+        && d.spec.groups == 1
         && matches!((d.kernel, d.spec.stride), ([3, 3], 1) | ([4, 4], 2))
         && [d.i, d.o].iter().all(|&c| c >= CHANNELS && c.is_multiple_of(VECTOR))
         && tiles >= FEWEST[taps(d) - 2]
