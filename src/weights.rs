@@ -14,10 +14,10 @@ use crate::files::has_extension;
 /// Tensors that may share their bytes in a `.pth` file.
 const SHARED: u64 = 4;
 
-/// Words that (Distributed)DataParallel and torch.compile put before the names of a network's tensors.
-pub const WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
+/// Words that (Distributed)DataParallel, torch.compile and R3GAN's trainer put before the names of a network's tensors.
+pub const WRAPPERS: [&str; 3] = ["module", "_orig_mod", "Model"];
 /// Keys under which files hold a network, and [`WRAPPERS`].
-const KEYS: [&str; 6] = ["state_dict", "model_state_dict", "model", "ema", WRAPPERS[0], WRAPPERS[1]];
+const KEYS: [&str; 7] = ["state_dict", "model_state_dict", "model", "ema", WRAPPERS[0], WRAPPERS[1], WRAPPERS[2]];
 
 /// Every tensor of a file by name, without the words that wrap all of them ([`strip_wrappers`]).
 ///

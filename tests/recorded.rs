@@ -84,6 +84,7 @@ impl Run {
         let draw = Draw {
             plan,
             train: self.train.clone(),
+            latent: self.state.generator.latent,
             classes: self.state.generator.classes,
             mix: self.choice.method.penalty().is_some(),
             first: [0, 0, 0],
@@ -181,7 +182,8 @@ fn differ(a: &[Named], b: &[Named], least: f64) -> (f64, String) {
 fn compare(arch: &str, method: &str, dtype: DType, is_resident: bool) -> (f64, String) {
     let machine = Rc::new(Emulated::new(true));
     current::stand_in(Some(machine.clone() as Rc<dyn Machine>));
-    let settings = || train(if arch == "cnn32" { 2 } else { 1 }, [2, 3], 0.04);
+    let width = if arch == "r3gan32" { 0.005 } else { 0.04 };
+    let settings = || train(if arch == "cnn32" { 2 } else { 1 }, [2, 3], width);
     let (mut graph, mut direct) =
         (Run::new(arch, method, settings(), dtype), Run::new(arch, method, settings(), dtype));
     let (mut replayed, mut made) = (graph.recorded(true, is_resident), direct.recorded(false, is_resident));
@@ -247,13 +249,18 @@ fn replays_are_direct_steps_and_the_cpus_biggan() {
 }
 
 #[test]
+fn replays_are_direct_steps_and_the_cpus_r3gan() {
+    of_architecture("r3gan32");
+}
+
+#[test]
 fn replays_are_direct_steps_in_every_precision() {
     if !emulated() {
         return;
     }
     for (precision, tolerance) in [(Precision::F32, 2e-3), (Precision::Tf32, 5e-2), (Precision::Bf16, 5e-1)] {
         precision.during(|| {
-            for (arch, method) in [("cnn32", "pgn"), ("resnet32", "sn+cr"), ("biggan32", "gn")] {
+            for (arch, method) in [("cnn32", "pgn"), ("resnet32", "sn+cr"), ("biggan32", "gn"), ("r3gan32", "pgn")] {
                 let (difference, what) = compare(arch, method, DType::F32, true);
                 println!("{arch} {method} {}: {difference:.1e} from the cpu in f32, {what}", precision.id());
                 assert!(difference < tolerance, "{arch} {method} {}: {difference:.1e}, {what}", precision.id());

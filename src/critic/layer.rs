@@ -19,7 +19,7 @@ const EPSILON: f64 = 1e-12;
 /// A convolution. A linear layer is one whose kernel covers the image.
 #[derive(Clone, Debug)]
 pub struct Affine {
-    /// Weight; where it is folded, the average over 2×2 pixels that follows is part of it.
+    /// Weight; where it is folded into one of 4×4 taps, the average over 2×2 pixels that follows is part of it.
     pub weight: Stored,
     /// Bias `[O]`, where there is one.
     pub bias: Option<Id>,
@@ -34,10 +34,7 @@ pub struct Affine {
 impl Affine {
     /// Shape of the convolution's weight.
     fn shape(&self) -> [usize; 4] {
-        let [o, i, kh, kw] = self.weight.shape;
-        // A fold has a tap more in both directions.
-        let more = usize::from(self.weight.fold.is_some());
-        [o, i, kh + more, kw + more]
+        self.weight.fold.map_or(self.weight.shape, |fold| fold.shape(self.weight.shape))
     }
 }
 
@@ -55,6 +52,8 @@ pub enum Layer {
     },
     /// Average over 2×2 pixels.
     AvgPool2,
+    /// The binomial filter that halves rows and columns ([`crate::nn::fir`]).
+    FirDown2,
     /// Average or sum over all pixels.
     GlobalPool {
         /// Average, not sum.
@@ -104,6 +103,11 @@ impl Net {
     }
 }
 
+/// Name of a layer's bias, where it is its own.
+fn bias(name: &str) -> String {
+    format!("{name}.bias")
+}
+
 /// Declares layers and their parameters.
 pub struct NetBuilder {
     params: Builder,
@@ -132,12 +136,12 @@ impl NetBuilder {
     /// A convolution `name` of square `kernel`, same-size padding for stride 1 and halving for stride 2.
     pub fn conv(&mut self, name: &str, [i, o]: [usize; 2], kernel: usize, stride: usize, init: Init) -> Layer {
         let shape = [o, i, kernel, kernel];
-        self.affine(name, &shape, shape, ConvSpec::new(stride, (kernel - 1) / 2), init, true)
+        self.affine(name, &shape, shape, ConvSpec::new(stride, (kernel - 1) / 2), init, Some(&bias(name)))
     }
 
     /// A 3×3 convolution `name` that keeps the size, then the average over 2×2 pixels.
     pub fn conv_pooled(&mut self, name: &str, [i, o]: [usize; 2], init: Init) -> Layer {
-        let mut layer = self.affine(name, &[o, i, 3, 3], [o, i, 3, 3], ConvSpec::new(2, 1), init, true);
+        let mut layer = self.affine(name, &[o, i, 3, 3], [o, i, 3, 3], ConvSpec::new(2, 1), init, Some(&bias(name)));
         if let Layer::Conv(affine) = &mut layer {
             affine.weight.fold = Some(Fold::Pool);
         }
@@ -147,12 +151,46 @@ impl NetBuilder {
     /// A linear layer `name` over all `side`×`side` pixels of `i` channels; its weight is stored as `[o, i·side·side]`,
     /// in PyTorch's order of a flattened `[C, H, W]`.
     pub fn linear(&mut self, name: &str, [i, o]: [usize; 2], side: usize, init: Init) -> Layer {
-        self.affine(name, &[o, i * side * side], [o, i, side, side], ConvSpec::new(1, 0), init, true)
+        self.affine(name, &[o, i * side * side], [o, i, side, side], ConvSpec::new(1, 0), init, Some(&bias(name)))
+    }
+
+    /// A convolution `name` of square `kernel` that keeps the size, of channels in so many groups. `bias` is the full name of one, where
+    /// it has one.
+    pub fn conv_grouped(
+        &mut self,
+        name: &str,
+        [i, o, groups]: [usize; 3],
+        kernel: usize,
+        init: Init,
+        bias: Option<&str>,
+    ) -> Layer {
+        let shape = [o, i / groups, kernel, kernel];
+        self.affine(name, &shape, shape, ConvSpec::new(1, (kernel - 1) / 2).grouped(groups), init, bias)
+    }
+
+    /// Of each of `c` channels the sum over all `side`×`side` pixels, weighted by `name`; no bias.
+    pub fn basis(&mut self, name: &str, c: usize, side: usize, init: Init) -> Layer {
+        let shape = [c, 1, side, side];
+        self.affine(name, &shape, shape, ConvSpec::new(1, 0).grouped(c), init, None)
+    }
+
+    /// A linear layer `name` over images of one pixel, without a bias.
+    pub fn product(&mut self, name: &str, [i, o]: [usize; 2], init: Init) -> Layer {
+        self.affine(name, &[o, i], [o, i, 1, 1], ConvSpec::new(1, 0), init, None)
+    }
+
+    /// A class embedding `name` that is stored as that of ones among zeros, `[i, classes]`; otherwise as [`NetBuilder::embedding`].
+    pub fn embedding_of_ones(&mut self, name: &str, [i, classes]: [usize; 2], init: Init) -> Layer {
+        let mut layer = self.affine(name, &[i, classes], [i, classes, 1, 1], ConvSpec::new(1, 0), init, None);
+        if let Layer::Conv(affine) = &mut layer {
+            affine.weight.fold = Some(Fold::Transpose);
+        }
+        layer
     }
 
     /// A class embedding `name`, `[classes, i]`: its dot product with the `i` channels, for each class.
     pub fn embedding(&mut self, name: &str, [i, classes]: [usize; 2], init: Init) -> Layer {
-        self.affine(name, &[classes, i], [classes, i, 1, 1], ConvSpec::new(1, 0), init, false)
+        self.product(name, [i, classes], init)
     }
 
     fn affine(
@@ -162,11 +200,11 @@ impl NetBuilder {
         shape: [usize; 4],
         spec: ConvSpec,
         init: Init,
-        with_bias: bool,
+        bias: Option<&str>,
     ) -> Layer {
         let suffix = if self.spectral { "weight_orig" } else { "weight" };
         let id = self.params.add_ordered(format!("{name}.{suffix}"), stored, init, Order::kernel(shape));
-        let bias = with_bias.then(|| self.params.add(format!("{name}.bias"), &shape[..1], Init::Constant(0.0)));
+        let bias = bias.map(|name| self.params.add(name, &shape[..1], Init::Constant(0.0)));
         let [o, i, kh, kw] = shape;
         let orders = [Order::plain(o), Order::kernel([1, i, kh, kw])];
         let spectral = self.spectral.then(|| Spectral::declare(&mut self.buffers, name, stored, EPSILON, orders));
@@ -239,7 +277,7 @@ pub(super) fn flops(layers: &[Layer], mut images: [usize; 4]) -> Result<(u64, [u
             }
             Layer::Leaky { .. } => {}
             Layer::SelectClass => images[3] = 1,
-            Layer::AvgPool2 => {
+            Layer::AvgPool2 | Layer::FirDown2 => {
                 images[1] /= 2;
                 images[2] /= 2;
             }

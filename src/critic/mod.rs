@@ -17,6 +17,7 @@
 mod biggan;
 mod cnn;
 pub mod layer;
+pub(crate) mod r3gan;
 mod resnet;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -24,6 +25,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use crate::machine::program::stage;
 use crate::nn::activation::{add, leaky_relu, leaky_relu_slope};
 use crate::nn::conv::{Then, conv2d_input_grad_then, conv2d_then};
+use crate::nn::fir::{fir_down2, fir_down2_grad};
 use crate::nn::image::{add_channel_sum, add_scaled_bias, combine_images, ones, scale_images, select_class};
 use crate::nn::kernel::{Next, operand};
 use crate::nn::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad};
@@ -33,8 +35,14 @@ use crate::nn::weight::{Weight, weights};
 use crate::rng::Stream;
 use layer::{Affine, Layer, Net, NetBuilder};
 
-/// The critics of the paper.
-pub const ARCHITECTURES: [&str; 7] = ["cnn32", "cnn48", "resnet32", "resnet48", "resnet128", "resnet256", "biggan32"];
+/// The critics of the paper, and R3GAN's.
+pub const ARCHITECTURES: [&str; 10] =
+    ["cnn32", "cnn48", "resnet32", "resnet48", "resnet128", "resnet256", "biggan32", "r3gan32", "r3gan48", "r3gan64"];
+
+/// Whether the networks of an architecture are given the classes of images.
+pub fn is_conditional(id: &str) -> bool {
+    matches!(id, "biggan32" | "r3gan32")
+}
 
 /// Side in pixels of an architecture's images, which its name ends with.
 pub fn side(id: &str) -> usize {
@@ -154,6 +162,9 @@ impl Critic {
             "resnet128" => resnet::layers(&resnet::RESNET128, width, builder),
             "resnet256" => resnet::layers(&resnet::RESNET256, width, builder),
             "biggan32" => biggan::layers(classes, width, builder),
+            "r3gan32" => r3gan::layers(&r3gan::R3GAN32, Some(classes), width, builder),
+            "r3gan48" => r3gan::layers(&r3gan::R3GAN48, None, width, builder),
+            "r3gan64" => r3gan::layers(&r3gan::R3GAN64, None, width, builder),
             other => bail!("unknown critic `{other}`; known: {}", ARCHITECTURES.join(", ")),
         })
     }
@@ -222,6 +233,7 @@ impl Critic {
                     y
                 }
                 Layer::AvgPool2 => avg_pool2(&x)?,
+                Layer::FirDown2 => fir_down2(&x)?,
                 Layer::GlobalPool { mean, slot } => {
                     let (_, h, w, _) = x.dims4()?;
                     pass.kept[*slot] = Some(x.clone());
@@ -269,6 +281,7 @@ impl Critic {
                 }
                 Layer::Leaky { alpha, slot } => leaky_relu_slope(&delta, kept(pass, *slot)?, *alpha)?,
                 Layer::AvgPool2 => avg_pool2_grad(&delta)?,
+                Layer::FirDown2 => fir_down2_grad(&delta)?,
                 Layer::GlobalPool { mean, slot } => {
                     let (_, h, w, _) = kept(pass, *slot)?.dims4()?;
                     global_pool_grad(&delta, pool_scale(*mean, h * w), [h, w])?
@@ -329,6 +342,7 @@ impl Critic {
                 }
                 Layer::Leaky { alpha, slot } => leaky_relu_slope(&x, kept(pass, *slot)?, *alpha)?,
                 Layer::AvgPool2 => avg_pool2(&x)?,
+                Layer::FirDown2 => fir_down2(&x)?,
                 Layer::GlobalPool { mean, slot } => {
                     let (_, h, w, _) = kept(pass, *slot)?.dims4()?;
                     global_pool(&x, pool_scale(*mean, h * w))?

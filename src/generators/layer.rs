@@ -36,8 +36,8 @@ pub struct BatchNorm {
 /// Weight and bias of an affine layer.
 #[derive(Clone, Debug)]
 pub struct Affine {
-    /// Bias.
-    pub bias: Id,
+    /// Bias, where there is one.
+    pub bias: Option<Id>,
     /// Position of its weight among those of the generator.
     pub index: usize,
     /// Position among everything a forward pass keeps.
@@ -47,22 +47,30 @@ pub struct Affine {
 /// A layer. `slot` is its position among everything a forward pass keeps.
 #[derive(Clone, Debug)]
 pub enum Layer {
+    /// The embedding `[E, classes]` of the image's class beside its latent: `[N, I]` → `[N, I + E]`.
+    #[allow(missing_docs)]
+    JoinClass { embedding: Id },
     /// `[N, I]` → `[N, side, side, C]`: the weight `[C·side·side, I]` is in PyTorch's order of `[C, side, side]`.
     #[allow(missing_docs)]
     Linear { affine: Affine, side: usize },
     /// Batch normalisation, then ReLU.
     BatchNormRelu(BatchNorm),
-    /// Convolution, weight `[O, I, K, K]`.
+    /// Convolution, weight `[O, I/G, K, K]`.
     #[allow(missing_docs)]
     Conv { affine: Affine, spec: ConvSpec },
-    /// Transposed convolution, weight `[I, O, K, K]`.
+    /// Transposed convolution, weight `[I, O/G, K, K]`.
     #[allow(missing_docs)]
     ConvTranspose { affine: Affine, spec: ConvSpec },
     /// Nearest ×2, then a 3×3 convolution that keeps the size, as one layer (see [`crate::nn::fold`]); weight `[O, I, 3, 3]`.
     #[allow(missing_docs)]
     UpsampleConv { affine: Affine },
+    /// `max(x, αx)`, after a convolution and before one.
+    #[allow(missing_docs)]
+    Leaky { alpha: f64, slot: usize },
     /// Nearest ×2.
     Upsample2,
+    /// The binomial filter that doubles rows and columns ([`crate::nn::fir`]).
+    FirUp2,
     /// Hyperbolic tangent.
     #[allow(missing_docs)]
     Tanh { slot: usize },
@@ -103,29 +111,29 @@ impl NetBuilder {
         self.slots - 1
     }
 
-    /// A layer of a weight that is stored as `stored`, with the orders of its elements, rows and columns and of the bias of `outputs`.
+    /// A layer of a weight that is stored as `stored`, with the orders of its elements, rows and columns and, where it has one, its
+    /// bias: name, elements and their order.
     fn affine(
         &mut self,
         name: &str,
         (stored, shape): (&[usize], [usize; 4]),
-        [weight, rows, columns, bias]: [Order; 4],
-        outputs: usize,
+        [weight, rows, columns]: [Order; 3],
+        bias: Option<(&str, usize, Order)>,
         init: Init,
     ) -> Affine {
         let suffix = if self.spectral { "weight_orig" } else { "weight" };
         let id = self.params.add_ordered(format!("{name}.{suffix}"), stored, init, weight);
-        let bias = self.params.add_ordered(format!("{name}.bias"), &[outputs], Init::Constant(0.0), bias);
+        let bias = bias.map(|(name, n, order)| self.params.add_ordered(name, &[n], Init::Constant(0.0), order));
         let declare = || Spectral::declare(&mut self.buffers, name, stored, SPECTRAL_EPSILON, [rows, columns]);
         let spectral = self.spectral.then(declare);
         self.weights.push(Stored { id, shape, spectral, fold: None });
         Affine { bias, index: self.weights.len() - 1, slot: self.slot() }
     }
 
-    fn convolution(&mut self, name: &str, shape: [usize; 4], outputs: usize, init: Init) -> Affine {
+    fn convolution(&mut self, name: &str, shape: [usize; 4], bias: Option<(&str, usize)>, init: Init) -> Affine {
         let [o, i, kh, kw] = shape;
-        let [rows, columns] = [Order::plain(o), Order::kernel([1, i, kh, kw])];
-        let orders = [Order::kernel(shape), rows, columns, Order::plain(outputs)];
-        self.affine(name, (&shape, shape), orders, outputs, init)
+        let orders = [Order::kernel(shape), Order::plain(o), Order::kernel([1, i, kh, kw])];
+        self.affine(name, (&shape, shape), orders, bias.map(|(name, n)| (name, n, Order::plain(n))), init)
     }
 
     /// A linear layer onto `side`×`side` pixels of `o` channels; its rows are stored as PyTorch flattens `[C, side, side]`, and kept
@@ -133,8 +141,28 @@ impl NetBuilder {
     pub fn linear(&mut self, name: &str, [i, o]: [usize; 2], side: usize, init: Init) -> Layer {
         let (pixels, outputs) = (side * side, o * side * side);
         let rows = Order::channels(o, pixels, 1);
-        let orders = [rows.with_inner(i), rows, Order::plain(i), rows];
-        Layer::Linear { affine: self.affine(name, (&[outputs, i], [outputs, i, 1, 1]), orders, outputs, init), side }
+        let orders = [rows.with_inner(i), rows, Order::plain(i)];
+        let (weight, bias) = ((&[outputs, i][..], [outputs, i, 1, 1]), format!("{name}.bias"));
+        Layer::Linear { affine: self.affine(name, weight, orders, Some((&bias, outputs, rows)), init), side }
+    }
+
+    /// A linear layer onto one pixel, without a bias.
+    pub fn product(&mut self, name: &str, [i, o]: [usize; 2], init: Init) -> Layer {
+        let orders = [Order::plain(o * i), Order::plain(o), Order::plain(i)];
+        Layer::Linear { affine: self.affine(name, (&[o, i], [o, i, 1, 1]), orders, None, init), side: 1 }
+    }
+
+    /// A class embedding `[e, classes]` beside the latent.
+    pub fn join_class(&mut self, name: &str, [e, classes]: [usize; 2], init: Init) -> Layer {
+        Layer::JoinClass { embedding: self.params.add(format!("{name}.weight"), &[e, classes], init) }
+    }
+
+    /// Each of `c` channels of one pixel times the `side`×`side` pixels of its own that are stored as `name`.
+    pub fn basis(&mut self, name: &str, c: usize, side: usize, init: Init) -> Layer {
+        let id = self.params.add(name, &[c, side, side], init);
+        self.weights.push(Stored { id, shape: [c, 1, side, side], spectral: None, fold: None });
+        let affine = Affine { bias: None, index: self.weights.len() - 1, slot: self.slot() };
+        Layer::ConvTranspose { affine, spec: ConvSpec::new(1, 0).grouped(c) }
     }
 
     /// Batch normalisation of `c` channels, then ReLU.
@@ -157,13 +185,32 @@ impl NetBuilder {
 
     /// A stride-1 convolution that keeps the size.
     pub fn conv(&mut self, name: &str, [i, o]: [usize; 2], kernel: usize, init: Init) -> Layer {
-        let affine = self.convolution(name, [o, i, kernel, kernel], o, init);
-        Layer::Conv { affine, spec: ConvSpec::new(1, kernel / 2) }
+        self.conv_grouped(name, [i, o, 1], kernel, init, Some(&format!("{name}.bias")))
+    }
+
+    /// The same of channels in so many groups. `bias` is the full name of one, where it has one.
+    pub fn conv_grouped(
+        &mut self,
+        name: &str,
+        [i, o, groups]: [usize; 3],
+        kernel: usize,
+        init: Init,
+        bias: Option<&str>,
+    ) -> Layer {
+        let shape = [o, i / groups, kernel, kernel];
+        let affine = self.convolution(name, shape, bias.map(|name| (name, o)), init);
+        Layer::Conv { affine, spec: ConvSpec::new(1, kernel / 2).grouped(groups) }
+    }
+
+    /// `max(x, αx)`.
+    pub fn leaky(&mut self, alpha: f64) -> Layer {
+        Layer::Leaky { alpha, slot: self.slot() }
     }
 
     /// Nearest ×2, then a 3×3 convolution that keeps the size.
     pub fn upsample_conv(&mut self, name: &str, [i, o]: [usize; 2], init: Init) -> Layer {
-        let affine = self.convolution(name, [o, i, 3, 3], o, init);
+        let bias = format!("{name}.bias");
+        let affine = self.convolution(name, [o, i, 3, 3], Some((&bias, o)), init);
         self.weights[affine.index].fold = Some(Fold::Upsample);
         Layer::UpsampleConv { affine }
     }
@@ -177,7 +224,8 @@ impl NetBuilder {
         stride: usize,
         init: Init,
     ) -> Layer {
-        let affine = self.convolution(name, [i, o, kernel, kernel], o, init);
+        let bias = format!("{name}.bias");
+        let affine = self.convolution(name, [i, o, kernel, kernel], Some((&bias, o)), init);
         Layer::ConvTranspose { affine, spec: ConvSpec::new(stride, 1) }
     }
 

@@ -1,9 +1,10 @@
-//! Generators: latents `[N, 128]` to images `[N, H, W, 3]` in [−1, 1], with an explicit backward pass.
+//! Generators: latents to images `[N, H, W, 3]` in [−1, 1] (R3GAN's may leave it), with an explicit backward pass.
 
 mod biggan;
 mod cnn;
 pub mod layer;
 mod passes;
+mod r3gan;
 mod resnet;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,9 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
+pub use crate::critic::is_conditional;
+use crate::critic::r3gan::{R3GAN32, R3GAN48, R3GAN64};
+use crate::nn::conv::transposed_size;
 use crate::nn::image::one_hot;
 use crate::nn::spectral::Spectra;
 use crate::nn::store::Store;
@@ -19,11 +23,11 @@ use crate::rng::Stream;
 use layer::{Layer, NetBuilder};
 pub use passes::Forward;
 
-/// The generators of the paper.
-pub const ARCHITECTURES: [&str; 7] = crate::critic::ARCHITECTURES;
+/// The generators of the paper, and R3GAN's.
+pub const ARCHITECTURES: [&str; 10] = crate::critic::ARCHITECTURES;
 
-/// Width of a latent.
-pub const LATENT: usize = 128;
+/// Width of a latent of the paper's.
+const LATENT: usize = 128;
 
 /// Which statistics batch normalisation uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -56,6 +60,8 @@ pub struct Generator {
     spectra: Option<Spectra>,
     /// Side of the images in pixels.
     pub side: usize,
+    /// Width of a latent.
+    pub latent: usize,
     /// Number of classes, of a conditional generator.
     pub classes: Option<usize>,
     /// Trained parameters, under the names of the released code.
@@ -67,15 +73,10 @@ pub struct Generator {
 /// What a generator makes images of.
 #[derive(Clone, Debug)]
 pub struct Latents {
-    /// `[N, 128]`, standard normal.
+    /// `[N, latent]`, standard normal.
     pub z: Tensor,
     /// Classes `[N, classes]` as ones among zeros, for a conditional generator.
     pub labels: Option<Tensor>,
-}
-
-/// Whether the networks of an architecture are given the classes of images.
-pub fn is_conditional(id: &str) -> bool {
-    id == "biggan32"
 }
 
 impl Generator {
@@ -96,7 +97,8 @@ impl Generator {
         let (params, buffers) = (b.params.build(stream, dtype, device)?, b.buffers.build(stream, dtype, device)?);
         let classes = is_conditional(id).then_some(classes);
         let spectra = spectra(b.weights.iter(), &params, &buffers)?;
-        Ok(Self { layers, slots: b.slots, weights: b.weights, spectra, side, classes, params, buffers })
+        let latent = if id.starts_with("r3gan") { r3gan::LATENT } else { LATENT };
+        Ok(Self { layers, slots: b.slots, weights: b.weights, spectra, side, latent, classes, params, buffers })
     }
 
     /// Trained parameters of an architecture.
@@ -117,6 +119,9 @@ impl Generator {
             "resnet128" => (resnet::layers(&resnet::RESNET128, width, &mut b), 128),
             "resnet256" => (resnet::layers(&resnet::RESNET256, width, &mut b), 256),
             "biggan32" => (biggan::layers(classes, width, &mut b), 32),
+            "r3gan32" => (r3gan::layers(&R3GAN32, Some(classes), width, &mut b), 32),
+            "r3gan48" => (r3gan::layers(&R3GAN48, None, width, &mut b), 48),
+            "r3gan64" => (r3gan::layers(&R3GAN64, None, width, &mut b), 64),
             other => bail!("unknown generator `{other}`; known: {}", ARCHITECTURES.join(", ")),
         };
         Ok((layers, side, b))
@@ -134,6 +139,7 @@ impl Generator {
             weights: self.weights.clone(),
             spectra: spectra(self.weights.iter(), &params, &buffers)?,
             side: self.side,
+            latent: self.latent,
             classes: self.classes,
             params,
             buffers,
@@ -146,9 +152,9 @@ impl Generator {
     /// When the device refuses the memory.
     pub fn latents(&self, seed: u64, purpose: &str, step: u64, n: usize) -> Result<Latents> {
         let (dtype, device) = (self.params.flat().dtype(), self.params.flat().device());
-        let (z, labels) = drawn_latents(seed, purpose, step, n, self.classes);
+        let (z, labels) = drawn_latents(seed, purpose, step, [n, self.latent], self.classes);
         let labels = self.classes.zip(labels).map(|(classes, labels)| one_hot(&labels, classes, dtype, device));
-        Ok(Latents { z: Tensor::from_vec(z, (n, LATENT), device)?.to_dtype(dtype)?, labels: labels.transpose()? })
+        Ok(Latents { z: Tensor::from_vec(z, (n, self.latent), device)?.to_dtype(dtype)?, labels: labels.transpose()? })
     }
 
     /// Floating-point operations of one forward pass over `n` latents.
@@ -173,21 +179,22 @@ impl Generator {
                 }
                 Layer::ConvTranspose { affine, spec } => {
                     // Each input pixel meets every weight once.
-                    total += 2 * self.weights[affine.index].shape.iter().product::<usize>() * side * side;
-                    side *= spec.stride;
+                    let shape = self.weights[affine.index].shape;
+                    total += 2 * shape.iter().product::<usize>() * side * side;
+                    [side, _] = transposed_size([side; 2], [shape[2], shape[3]], *spec);
                 }
                 Layer::UpsampleConv { affine } => {
                     // 16 taps in place of 9, each at an input pixel.
                     total += 2 * self.weights[affine.index].shape.iter().product::<usize>() / 9 * 16 * side * side;
                     side *= 2;
                 }
-                Layer::Upsample2 => side *= 2,
+                Layer::Upsample2 | Layer::FirUp2 => side *= 2,
                 Layer::Residual { main, shortcut } => {
                     let (a, after) = self.flops_of(main, side)?;
                     total += (a + self.flops_of(shortcut, side)?.0) as usize;
                     side = after;
                 }
-                Layer::BatchNormRelu(_) | Layer::Tanh { .. } => {}
+                Layer::JoinClass { .. } | Layer::Leaky { .. } | Layer::BatchNormRelu(_) | Layer::Tanh { .. } => {}
             }
         }
         Ok((total as u64, side))
@@ -209,17 +216,17 @@ impl Generator {
     }
 }
 
-/// The numbers of `n` latents of a named stream, and their classes where there are any.
+/// The numbers of `n` latents of a named stream, each so wide, and their classes where there are any.
 pub fn drawn_latents(
     seed: u64,
     purpose: &str,
     step: u64,
-    n: usize,
+    [n, width]: [usize; 2],
     classes: Option<usize>,
 ) -> (Vec<f32>, Option<Vec<u16>>) {
     let labels = classes.map(|classes| {
         let mut stream = Stream::new(seed, &format!("{purpose}/classes"), step);
         (0..n).map(|_| stream.below(classes) as u16).collect()
     });
-    (Stream::new(seed, purpose, step).normals(n * LATENT), labels)
+    (Stream::new(seed, purpose, step).normals(n * width), labels)
 }

@@ -2,20 +2,21 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::layer::{BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm, Layer};
+use super::layer::{self, BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, BatchNorm, Layer};
 use super::{Generator, Latents, Mode};
 use crate::critic::bytes_of;
 use crate::machine::current::is_machine;
 use crate::machine::program::stage;
-use crate::nn::activation::{add, tanh, tanh_grad};
+use crate::nn::activation::{add, leaky_relu, leaky_relu_slope, tanh, tanh_grad};
 use crate::nn::batch_norm::{Affine, Coefficients, Statistics, batch_norm_relu, batch_norm_relu_grad};
 use crate::nn::conv::{
-    ConvSpec, Then, conv_transpose2d_input_grad_then, conv_transpose2d_then, conv2d_input_grad_then, conv2d_then,
-    linear, pixel,
+    ConvSpec, Then, conv_transpose2d_input_grad_then, conv_transpose2d_then, conv2d_input_grad, conv2d_input_grad_then,
+    conv2d_then, linear, pixel,
 };
+use crate::nn::fir::{fir_up2, fir_up2_grad};
 use crate::nn::image::{add_channel_sum, channels_first, channels_last};
 use crate::nn::kernel::{Next, operand};
-use crate::nn::matrix::{add_transposed_product, product};
+use crate::nn::matrix::{add_transposed_product, join_columns, last_columns, product, product_with_transposed};
 use crate::nn::resample::{upsample2, upsample2_grad};
 use crate::nn::spectral::Power;
 use crate::nn::store::Store;
@@ -26,7 +27,7 @@ use crate::nn::weight::{Weight, weights};
 const DOUBLING: ConvSpec = ConvSpec::new(2, 1);
 
 enum Kept {
-    /// The input of an affine layer, or the output of tanh.
+    /// The input of an affine layer, or the output of an activation.
     Tensor(Tensor),
     Norm(Tensor, Coefficients),
 }
@@ -46,7 +47,7 @@ type Call<'a> = (Mode, &'a Option<Tensor>, &'a [Weight]);
 
 /// A forward pass: the images and what the backward pass reads.
 pub struct Forward {
-    /// `[N, H, W, 3]` in [−1, 1].
+    /// `[N, H, W, 3]`.
     pub images: Tensor,
     labels: Option<Tensor>,
     weights: Vec<Weight>,
@@ -124,9 +125,13 @@ impl Generator {
         let mut layers = layers.iter().peekable();
         while let Some(layer) = layers.next() {
             x = match layer {
+                Layer::JoinClass { embedding } => {
+                    let embedded = product_with_transposed(classes(call.1)?, &self.params.get(*embedding)?)?;
+                    join_columns(&x, &embedded)?
+                }
                 Layer::Linear { affine, side } => {
                     let x = operand(&x)?;
-                    let y = linear(&x, &call.2[affine.index].kernel, Some(&self.params.get(affine.bias)?))?;
+                    let y = linear(&x, &call.2[affine.index].kernel, self.bias(affine)?.as_ref())?;
                     keep(kept, affine.slot, Kept::Tensor(x));
                     self.unflattened(&y, *side)?
                 }
@@ -137,21 +142,36 @@ impl Generator {
                 }
                 Layer::Conv { affine, .. } | Layer::ConvTranspose { affine, .. } | Layer::UpsampleConv { affine } => {
                     let (x, kernel) = (operand(&x)?, &call.2[affine.index].kernel);
-                    let bias = self.params.get(affine.bias)?;
-                    // The sum and the moments are taken of outputs that are in cache.
+                    let bias = self.bias(affine)?;
+                    // An activation, the sum and the moments are taken of outputs that are in cache.
+                    let leaky = layers.next_if(|l| matches!(l, Layer::Leaky { .. }));
                     let next = layers.peek();
-                    let plus = if next.is_none() { end.plus.take() } else { None };
+                    let plus = if next.is_none() && leaky.is_none() { end.plus.take() } else { None };
                     let normalised = next.map_or(end.normalised, |next| next.normalises());
                     moments = (normalised && call.0 != Mode::Running).then(Tally::default);
-                    let then = Then::Sum { plus, noted: moments.as_ref() };
-                    let y = match layer {
-                        Layer::Conv { spec, .. } => conv2d_then(&x, kernel, Some(&bias), *spec, (then, Next::Any))?,
-                        _ => conv_transpose2d_then(&x, kernel, Some(&bias), transposed_spec(layer), then)?,
+                    let then = match leaky {
+                        Some(Layer::Leaky { alpha, .. }) => Then::Leaky(*alpha),
+                        _ => Then::Sum { plus, noted: moments.as_ref() },
                     };
+                    let y = match layer {
+                        Layer::Conv { spec, .. } => {
+                            conv2d_then(&x, kernel, bias.as_ref(), *spec, (then, next_of(next.copied())))?
+                        }
+                        _ => conv_transpose2d_then(&x, kernel, bias.as_ref(), transposed_spec(layer), then)?,
+                    };
+                    if let Some(Layer::Leaky { slot, .. }) = leaky {
+                        keep(kept, *slot, Kept::Tensor(y.clone()));
+                    }
                     keep(kept, affine.slot, Kept::Tensor(x));
                     y
                 }
+                Layer::Leaky { alpha, slot } => {
+                    let y = leaky_relu(&x, *alpha)?;
+                    keep(kept, *slot, Kept::Tensor(y.clone()));
+                    y
+                }
                 Layer::Upsample2 => upsample2(&x)?,
+                Layer::FirUp2 => fir_up2(&x)?,
                 Layer::Tanh { slot } => {
                     let y = tanh(&x)?;
                     keep(kept, *slot, Kept::Tensor(y.clone()));
@@ -170,6 +190,15 @@ impl Generator {
             Some(plus) => Ok((add(&x, plus)?, None)),
             None => Ok((x, moments)),
         }
+    }
+
+    fn bias(&self, affine: &layer::Affine) -> Result<Option<Tensor>> {
+        affine.bias.map(|id| self.params.get(id)).transpose()
+    }
+
+    /// Adds the gradient in an affine layer's bias, where it has one.
+    fn add_bias_gradient(affine: &layer::Affine, dy: &Tensor, into: &Store) -> Result<()> {
+        affine.bias.map_or(Ok(()), |id| add_channel_sum(dy, None, &into.get(id)?))
     }
 
     fn normalise(
@@ -226,8 +255,18 @@ impl Generator {
                         ConvSpec::new(1, 0),
                         into,
                     )?;
-                    add_channel_sum(&dy, None, &into.get(affine.bias)?)?;
-                    // The latents need no gradient.
+                    Self::add_bias_gradient(affine, &dy, into)?;
+                    if i == 0 {
+                        // The latents need no gradient.
+                        return Ok(dy);
+                    }
+                    let kernel = &pass.weights[affine.index].kernel;
+                    conv2d_input_grad(&pixel(&dy)?, kernel, ConvSpec::new(1, 0), [1, 1])?
+                }
+                Layer::JoinClass { embedding } => {
+                    let into = into.get(*embedding)?;
+                    let of_class = last_columns(&dy.flatten_from(1)?, into.dim(0)?)?;
+                    add_transposed_product(&of_class, classes(&pass.labels)?, &into)?;
                     return Ok(dy);
                 }
                 Layer::BatchNormRelu(norm) => {
@@ -251,8 +290,8 @@ impl Generator {
                     let weight = &pass.weights[affine.index];
                     weight.add_gradient(&self.weights[affine.index], [&x, &dy], *spec, into)?;
                     drop(x);
-                    add_channel_sum(&dy, None, &into.get(affine.bias)?)?;
-                    let then = (noting(layers, i, pass, &mut sums), Next::Any);
+                    Self::add_bias_gradient(affine, &dy, into)?;
+                    let then = (following(layers, i, pass, &mut sums), before(layers, i));
                     conv2d_input_grad_then(&dy, &weight.kernel, *spec, [h, wd], then)?
                 }
                 Layer::ConvTranspose { affine, .. } | Layer::UpsampleConv { affine } => {
@@ -260,10 +299,16 @@ impl Generator {
                     let (weight, spec) = (&pass.weights[affine.index], transposed_spec(layer));
                     weight.add_gradient(&self.weights[affine.index], [&dy, &x], spec, into)?;
                     drop(x);
-                    add_channel_sum(&dy, None, &into.get(affine.bias)?)?;
-                    conv_transpose2d_input_grad_then(&dy, &weight.kernel, spec, noting(layers, i, pass, &mut sums))?
+                    Self::add_bias_gradient(affine, &dy, into)?;
+                    conv_transpose2d_input_grad_then(&dy, &weight.kernel, spec, following(layers, i, pass, &mut sums))?
                 }
+                Layer::Leaky { alpha, slot } => match (layers.get(i + 1), kept(pass, *slot)?) {
+                    // The gradient in a convolution's input comes with the slope of the activation before.
+                    (Some(Layer::Conv { .. }), _) => dy,
+                    (_, y) => leaky_relu_slope(&dy, &y, *alpha)?,
+                },
                 Layer::Upsample2 => upsample2_grad(&dy)?,
+                Layer::FirUp2 => fir_up2_grad(&dy)?,
                 Layer::Tanh { slot } => tanh_grad(&dy, &kept(pass, *slot)?)?,
                 Layer::Residual { main, shortcut } => {
                     let side = self.back(shortcut, dy.clone(), pass, into)?;
@@ -282,19 +327,33 @@ fn classes(labels: &Option<Tensor>) -> Result<&Tensor> {
     }
 }
 
-/// What takes the gradient at the input of layer `i`.
-fn before(layers: &[Layer], i: usize) -> Next {
-    match i.checked_sub(1).map(|i| &layers[i]) {
+/// What a layer's input or output gradient is to it.
+fn next_of(layer: Option<&Layer>) -> Next {
+    match layer {
         Some(Layer::Conv { .. } | Layer::ConvTranspose { .. } | Layer::UpsampleConv { .. }) => Next::Operand,
         _ => Next::Any,
     }
 }
 
-/// What notes the sums that a batch normalisation before layer `i` needs of the gradient at its output.
-fn noting<'a>(layers: &[Layer], i: usize, pass: &'a Forward, sums: &'a mut Option<Tally>) -> Then<'a> {
-    let Some(Layer::BatchNormRelu(norm)) = i.checked_sub(1).map(|i| &layers[i]) else { return Then::Nothing };
-    match &pass.kept[norm.slot] {
-        Some(Kept::Norm(x, coefficients)) => Then::GradSums { x, coefficients, noted: sums.insert(Tally::default()) },
+/// What takes the gradient at the input of layer `i`, times the slope of an activation before it.
+fn before(layers: &[Layer], i: usize) -> Next {
+    next_of(layers[..i].iter().rev().find(|layer| !matches!(layer, Layer::Leaky { .. })))
+}
+
+/// What follows the gradient at the input of the convolution `i`: the slope of an activation before it, or the sums that a batch
+/// normalisation before it needs are noted.
+fn following<'a>(layers: &[Layer], i: usize, pass: &'a Forward, sums: &'a mut Option<Tally>) -> Then<'a> {
+    match i.checked_sub(1).map(|i| &layers[i]) {
+        Some(Layer::BatchNormRelu(norm)) => match &pass.kept[norm.slot] {
+            Some(Kept::Norm(x, coefficients)) => {
+                Then::GradSums { x, coefficients, noted: sums.insert(Tally::default()) }
+            }
+            _ => Then::Nothing,
+        },
+        Some(Layer::Leaky { alpha, slot }) => match &pass.kept[*slot] {
+            Some(Kept::Tensor(y)) => Then::Slope { y, alpha: *alpha },
+            _ => Then::Nothing,
+        },
         _ => Then::Nothing,
     }
 }
@@ -324,8 +383,8 @@ mod tests {
 
     #[test]
     fn passes_are_those_of_any_number_of_threads() {
-        for id in ["cnn32", "resnet32", "biggan32"] {
-            let generator = Generator::new(id, 0.1, 3, &mut Stream::new(0, id, 0), DType::F32, &Device::Cpu).unwrap();
+        for (id, width) in [("cnn32", 0.1), ("resnet32", 0.1), ("biggan32", 0.1), ("r3gan32", 0.03)] {
+            let generator = Generator::new(id, width, 3, &mut Stream::new(0, id, 0), DType::F32, &Device::Cpu).unwrap();
             let latents = generator.latents(0, "z", 0, 5).unwrap();
             let on = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

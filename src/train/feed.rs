@@ -11,7 +11,7 @@ use crate::config::Train;
 use crate::data::loader::Plan;
 use crate::data::place::{Place, as_numbers, place_images, placed};
 use crate::error::{Error, Result};
-use crate::generators::{LATENT, Latents, drawn_latents};
+use crate::generators::{Latents, drawn_latents};
 use crate::machine::current;
 use crate::nn::image::ones_at;
 use crate::nn::op::either;
@@ -69,6 +69,8 @@ pub struct Draw {
     pub plan: Plan,
     /// Training settings.
     pub train: Train,
+    /// Width of a latent.
+    pub latent: usize,
     /// Classes of conditional networks.
     pub classes: Option<usize>,
     /// Whether images are interpolated.
@@ -90,7 +92,7 @@ impl Draw {
         let (t, side) = (&self.train, self.plan.images.side);
         let image = if self.resident { 4 } else { side * side * 3 };
         let critic = [
-            Some((Field::Latents, [t.critic_batch, LATENT])),
+            Some((Field::Latents, [t.critic_batch, self.latent])),
             self.classes.map(|k| (Field::Classes, [t.critic_batch, k])),
             Some((Field::Real, [t.critic_batch, image])),
             self.classes.map(|k| (Field::RealClasses, [t.critic_batch, k])),
@@ -99,7 +101,7 @@ impl Draw {
             Some((Field::Schedule, [1, 2])),
         ];
         let generator = [
-            Some((Field::Latents, [t.generator_batch, LATENT])),
+            Some((Field::Latents, [t.generator_batch, self.latent])),
             self.classes.map(|k| (Field::Classes, [t.generator_batch, k])),
             Some((Field::Schedule, [1, 4])),
         ];
@@ -126,7 +128,8 @@ impl Draw {
         for k in 0..t.critic_steps {
             let number = step * t.critic_steps + k;
             let drawn = self.plan.draw(number);
-            let (z, labels) = drawn_latents(seed, "critic/latents", number, t.critic_batch, self.classes);
+            let (z, labels) =
+                drawn_latents(seed, "critic/latents", number, [t.critic_batch, self.latent], self.classes);
             let update = self.first[1] + since * t.critic_steps + k + 1;
             let schedule = Adam::schedule(beta, update, t.critic_lr * factor);
             for &(field, _) in &critic.0 {
@@ -143,7 +146,8 @@ impl Draw {
             }
         }
         let mut row = Vec::with_capacity(generator.numbers());
-        let (z, labels) = drawn_latents(seed, "generator/latents", step, t.generator_batch, self.classes);
+        let (z, labels) =
+            drawn_latents(seed, "generator/latents", step, [t.generator_batch, self.latent], self.classes);
         append(&mut row, z);
         if self.classes.is_some() {
             append(&mut row, classes(labels)?);

@@ -14,6 +14,7 @@ use super::run::networks;
 use super::step::State;
 use crate::config::Cell;
 use crate::error::{Error, Result};
+use crate::nn::fir::is_filter;
 use crate::nn::store::{Store, overwrite};
 use crate::optim::Adam;
 use crate::weights;
@@ -55,8 +56,10 @@ pub fn read(path: &Path, cell: &Cell, classes: usize, device: &Device) -> Result
             store.take_from(&mut tensors, &prefix).map_err(|e| bad(e.to_string()))?;
         }
         // Whole numbers are counts that PyTorch keeps and nothing reads.
-        let unused = tensors.iter().find(|(name, t)| name.starts_with(&prefix) && t.dtype().is_float());
-        if let Some((name, _)) = unused {
+        let unused = tensors.iter().filter(|(name, t)| name.starts_with(&prefix) && t.dtype().is_float());
+        let unused: Vec<_> =
+            unused.map(|(name, t)| Ok((name, is_filter(name, t)?))).collect::<candle_core::Result<_>>()?;
+        if let Some((name, _)) = unused.into_iter().find(|(_, known)| !known) {
             return Err(bad(format!("tensor `{name}` has no place in the network")));
         }
     }

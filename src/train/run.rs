@@ -297,6 +297,7 @@ impl<'a> Run<'a> {
         let draw = Draw {
             plan,
             train: t.clone(),
+            latent: self.state.generator.latent,
             classes: self.state.generator.classes,
             mix: self.choice.method.penalty().is_some(),
             first: [step, self.state.critic_adam.updates, self.state.generator_adam.updates],

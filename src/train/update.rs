@@ -83,7 +83,7 @@ impl Update {
             steps: u64::MAX,
             critic_steps: match arch {
                 "biggan32" => 4,
-                _ if arch.starts_with("cnn") => 1,
+                _ if arch.starts_with("cnn") || arch.starts_with("r3gan") => 1,
                 _ => 5,
             },
             critic_batch: batch,
@@ -226,6 +226,7 @@ fn on_device(arch: &str, choice: &Choice, train: &Train, state: &State, compute:
     let draw = Draw {
         plan: Plan { images, size: train.critic_batch, seed: 0, augment: choice.consistency },
         train: train.clone(),
+        latent: state.generator.latent,
         classes: state.generator.classes,
         mix: choice.method.penalty().is_some(),
         first: [0; 3],
