@@ -48,7 +48,7 @@ const BATCHES: u64 = 20;
 fn loading() -> Result<f64> {
     let pixels = Pixels::Memory(vec![0; DATA[0] * 32 * 32 * 3]);
     let images = Arc::new(Images::new("random", 32, pixels, vec![0; DATA[0]], 10));
-    let plan = Plan { images, size: DATA[1], seed: 0, augment: false };
+    let plan = Plan::new(images, DATA[1], 0, false);
     let start = Instant::now();
     for number in 0..BATCHES {
         plan.batch(number)?;

@@ -28,7 +28,7 @@ use pgn_bench::machine::precision::Precision;
 use pgn_bench::methods::{self, Choice};
 use pgn_bench::nn::image::{channels_first, channels_last, one_hot};
 use pgn_bench::nn::store::Store;
-use pgn_bench::optim::linear_decay;
+use pgn_bench::optim::{Pace, linear_decay};
 use pgn_bench::rng::Stream;
 use pgn_bench::train::step::{CriticBatch, Evaluated, State, critic_gradients, generator_loss};
 
@@ -352,20 +352,21 @@ fn check_critic(file: &mut File) -> candle_core::Result<()> {
         .transpose()?;
 
     let critic = critic_of(file, "init.", spectral);
-    let on_batch = Evaluated::new(&critic, method, &x, y.as_ref(), true)?;
+    let on_batch = Evaluated::new(&critic, &choice, &x, y.as_ref(), true)?;
     file.check("f_hat", &on_batch.f_hat()?, EXACT);
     if !spectral {
         file.check("f", &on_batch.f()?, ROUNDED);
         let g = critic.input_gradient(&critic.forward(&x, y.as_ref(), false)?)?;
         file.check("grad_x", &channels_first(&g)?, ROUNDED);
-        let (value, cotangent) = generator_loss(&critic, method, loss, &x, y.as_ref())?;
+        let (value, cotangent) = generator_loss(&critic, method, loss, (&x, None), y.as_ref())?;
         file.check("loss_g", &value, EXACT);
         file.check("loss_g_grad_x", &channels_first(&cotangent)?, ROUNDED);
     }
 
     let critic = critic_of(file, "init.", spectral);
     let gradients = critic.params.zeros_like()?;
-    let batch = CriticBatch { real, fake, labels, mix: Some(file.get("eps")), augmented: Some(file.images("x_aug")) };
+    let (mix, augmented) = (Some(file.get("eps")), Some(file.images("x_aug")));
+    let batch = CriticBatch { real, fake, labels, mix, augmented, gamma: None };
     let report = critic_gradients(&critic, &choice, loss, &batch, &gradients)?;
     file.check("loss_d", &report.loss, EXACT);
     let none = report.loss.zeros_like()?;
@@ -392,12 +393,12 @@ fn check_generator(file: &mut File) -> candle_core::Result<()> {
 fn check_train(file: &mut File) -> candle_core::Result<()> {
     let (choice, loss) = choice_of(file);
     let steps = file.number("steps") as u64;
-    let beta = [file.number("beta1"), file.number("beta2")];
     let critic = critic_of(file, "init_D.", choice.method.spectral());
-    let mut state = State::new(generator_of(file, "init_G."), critic, beta)?;
+    let mut state = State::new(generator_of(file, "init_G."), critic, file.number("beta1"))?;
     let (mut losses_d, mut losses_g) = (Vec::new(), Vec::new());
     for step in 0..steps {
         let factor = linear_decay(step, 0, steps);
+        let pace = |rate: &str| Pace { rate: file.number(rate) * factor, beta2: file.number("beta2") };
         for k in 0..file.number("n_dis") as u64 {
             let at = |name: &str| format!("step{step}.d{k}.{name}");
             let fake = state.generator.images(&file.latents(&at("z"), &at("y_fake")), Mode::Train)?;
@@ -407,13 +408,14 @@ fn check_train(file: &mut File) -> candle_core::Result<()> {
                 labels: file.labels(&at("y_real")).zip(file.labels(&at("y_fake"))).map(|(r, f)| [r, f]),
                 mix: Some(file.get(&at("eps"))),
                 augmented: Some(file.images(&at("x_aug"))),
+                gamma: None,
             };
-            let report = state.critic_update(&choice, loss, &batch, file.number("lr_d") * factor)?;
+            let report = state.critic_update(&choice, loss, &batch, pace("lr_d"))?;
             let mut more = [report.penalty, report.consistency].into_iter().flatten();
             losses_d.push(more.try_fold(report.loss, |sum, more| sum + more)?);
         }
         let latents = file.latents(&format!("step{step}.g.z"), &format!("step{step}.g.y"));
-        losses_g.push(state.generator_update(&choice, loss, &latents, file.number("lr_g") * factor)?);
+        losses_g.push(state.generator_update(&choice, loss, (&latents, None), pace("lr_g"))?);
         state.update_average(file.number("ema_decay"))?;
     }
     for (key, losses) in [("losses_d", losses_d), ("losses_g", losses_g)] {

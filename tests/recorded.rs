@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use pgn_bench::config::{LrDecay, Train};
+use pgn_bench::config::{Average, LrDecay, Schedule, Train};
 use pgn_bench::critic::Critic;
 use pgn_bench::data::loader::Plan;
 use pgn_bench::data::place::resident;
@@ -38,15 +38,16 @@ fn train(critic_steps: u64, batches: [usize; 2], width: f64) -> Train {
         critic_steps,
         critic_batch: batches[0],
         generator_batch: batches[1],
-        critic_lr: 2e-4,
-        generator_lr: 1e-4,
+        critic_lr: Schedule::Cosine { from: 2e-4, to: 1e-4, images: 20.0 },
+        generator_lr: 1e-4.into(),
         beta1: 0.5,
-        beta2: 0.9,
+        beta2: Schedule::Cosine { from: 0.9, to: 0.99, images: 20.0 },
         lr_decay: LrDecay::Linear,
-        ema_decay: 0.9,
+        ema_decay: Average::Decay(0.9),
         ema_start: 2,
         width,
         loss: Loss::Hinge,
+        gamma: Some(Schedule::Cosine { from: 1.0, to: 0.1, images: 20.0 }),
     }
 }
 
@@ -55,7 +56,7 @@ fn plan(size: usize, augment: bool) -> Plan {
     let pixels = (0..IMAGES * SIDE * SIDE * 3).map(|_| stream.below(256) as u8).collect();
     let labels = (0..IMAGES).map(|i| (i % CLASSES) as u16).collect();
     let images = Arc::new(Images::new("test", SIDE, Pixels::Memory(pixels), labels, CLASSES));
-    Plan { images, size, seed: 1, augment }
+    Plan::new(images, size, 1, augment)
 }
 
 /// A run of a method: networks, and what they are given.
@@ -73,7 +74,7 @@ impl Run {
         let stream = &mut Stream::new(0, "networks", 0);
         let critic = Critic::new(arch, width, CLASSES, spectral, stream, dtype, &Device::Cpu).unwrap();
         let generator = Generator::new(arch, width, CLASSES, stream, dtype, &Device::Cpu).unwrap();
-        let state = State::new(generator, critic, [train.beta1, train.beta2]).unwrap();
+        let state = State::new(generator, critic, train.beta1).unwrap();
         let loss = choice.method.loss().unwrap_or(train.loss);
         Self { choice, loss, train, state }
     }
@@ -87,6 +88,7 @@ impl Run {
             latent: self.state.generator.latent,
             classes: self.state.generator.classes,
             mix: self.choice.method.penalty().is_some(),
+            pairs: self.loss.pairs(),
             first: [0, 0, 0],
             resident: bytes.is_some(),
         };
@@ -106,7 +108,6 @@ impl Run {
         let t = self.train.clone();
         let plan = plan(t.critic_batch, self.choice.consistency);
         let dtype = self.state.critic.params.flat().dtype();
-        let factor = t.lr_factor(step);
         for k in 0..t.critic_steps {
             let number = step * t.critic_steps + k;
             let generator = &self.state.generator;
@@ -114,6 +115,7 @@ impl Run {
             let batch = plan.batch(number).unwrap();
             let real_labels = generator.classes.map(|k| one_hot(&batch.labels, k, dtype, &Device::Cpu).unwrap());
             let mix = drawn_mix(1, number, t.critic_batch);
+            let labels = if self.loss.pairs() { real_labels.clone() } else { labels };
             let latents = Latents { z, labels };
             let batch = CriticBatch {
                 real: batch.real.to_dtype(dtype).unwrap(),
@@ -121,11 +123,19 @@ impl Run {
                 labels: real_labels.zip(latents.labels).map(|(real, fake)| [real, fake]),
                 mix: Some(Tensor::new(mix, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()),
                 augmented: batch.augmented.map(|a| a.to_dtype(dtype).unwrap()),
+                gamma: Some(Tensor::new(t.gamma(step), &Device::Cpu).unwrap()),
             };
-            self.state.critic_update(&self.choice, self.loss, &batch, t.critic_lr * factor).unwrap();
+            self.state.critic_update(&self.choice, self.loss, &batch, t.critic_pace(step)).unwrap();
         }
-        let latents = self.state.generator.latents(1, "generator/latents", step, t.generator_batch).unwrap();
-        self.state.generator_update(&self.choice, self.loss, &latents, t.generator_lr * factor).unwrap();
+        let mut latents = self.state.generator.latents(1, "generator/latents", step, t.generator_batch).unwrap();
+        let real = self.loss.pairs().then(|| {
+            let batch = plan.of_generator(t.generator_batch).batch(step).unwrap();
+            latents.labels =
+                latents.labels.take().map(|_| one_hot(&batch.labels, CLASSES, dtype, &Device::Cpu).unwrap());
+            batch.real.to_dtype(dtype).unwrap()
+        });
+        let images = (&latents, real.as_ref());
+        self.state.generator_update(&self.choice, self.loss, images, t.generator_pace(step)).unwrap();
         self.state.update_average(t.average_decay(step)).unwrap();
     }
 

@@ -240,7 +240,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
     let choice = methods::require(&cell.method)?;
     let n = args.n.min(images.len());
     let samples = followed(&format!("critic of {}", cell.name()), "sets", |progress| {
-        Ok(measure(&state, choice.method.as_ref(), &cell, &images, n, progress)?)
+        Ok(measure(&state, &choice, &cell, &images, n, progress)?)
     })?;
     let instrument = Instrument::new(None, &images, &compute);
     let eval = Eval { reference: split, batch_norm: Mode::Batch, ..cell.eval.clone() };

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::schedule::{Average, Schedule};
 use super::{ExtractorKind, LrDecay, Weights, read};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::generators::Mode;
 use crate::losses::Loss;
 use crate::metrics::inception::resize::Resize;
 use crate::metrics::scores::Metric;
-use crate::optim::linear_decay;
+use crate::optim::{Pace, linear_decay};
 
 /// Everything a training run depends on (besides the program): its canonical JSON is hashed into every row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,37 +74,63 @@ pub struct Train {
     /// Images of a generator update.
     pub generator_batch: usize,
     /// Learning rate of the critic.
-    pub critic_lr: f64,
+    pub critic_lr: Schedule,
     /// Learning rate of the generator.
-    pub generator_lr: f64,
+    pub generator_lr: Schedule,
     /// Adam's β₁.
     pub beta1: f64,
     /// Adam's β₂.
-    pub beta2: f64,
+    pub beta2: Schedule,
     /// How both learning rates move.
     pub lr_decay: LrDecay,
     /// Decay of the moving average.
-    pub ema_decay: f64,
+    pub ema_decay: Average,
     /// Step from which the average moves; before, it is a copy.
     pub ema_start: u64,
     /// Multiplier of all channels; 1 is the paper's.
     pub width: f64,
     /// Loss, unless the method's source defines its own.
     pub loss: Loss,
+    /// γ of zero-centred penalties, which only methods with one have a use for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gamma: Option<Schedule>,
 }
 
 impl Train {
-    /// Factor of both learning rates at a step.
-    pub fn lr_factor(&self, step: u64) -> f64 {
-        match self.lr_decay {
+    /// Real images of a step.
+    pub fn step_images(&self) -> u64 {
+        self.critic_steps * self.critic_batch as u64
+    }
+
+    /// What Adam is given at a step by a learning rate.
+    fn pace(&self, lr: Schedule, step: u64) -> Pace {
+        let seen = step * self.step_images();
+        let factor = match self.lr_decay {
             LrDecay::None => 1.0,
             LrDecay::Linear => linear_decay(step, 0, self.steps),
-        }
+        };
+        Pace { rate: lr.at(seen) * factor, beta2: self.beta2.at(seen) }
+    }
+
+    /// What the critic's optimiser is given at a step.
+    pub fn critic_pace(&self, step: u64) -> Pace {
+        self.pace(self.critic_lr, step)
+    }
+
+    /// What the generator's optimiser is given at a step.
+    pub fn generator_pace(&self, step: u64) -> Pace {
+        self.pace(self.generator_lr, step)
+    }
+
+    /// γ at a step; zero where there is none.
+    pub fn gamma(&self, step: u64) -> f64 {
+        self.gamma.map_or(0.0, |gamma| gamma.at(step * self.step_images()))
     }
 
     /// Decay of the generator's average after a step: zero, which copies the generator, before it starts.
     pub fn average_decay(&self, step: u64) -> f64 {
-        if step + 1 >= self.ema_start { self.ema_decay } else { 0.0 }
+        let images = self.step_images();
+        if step + 1 >= self.ema_start { self.ema_decay.decay(step * images, images) } else { 0.0 }
     }
 }
 
@@ -182,13 +209,13 @@ impl Cell {
         Self { seed: 0, ..self.clone() }.hash()
     }
 
-    /// Hash of what runs of one data set, architecture and protocol must share to be compared: how they are trained, the loss
+    /// Hash of what runs of one data set, architecture and protocol must share to be compared: how they are trained, the loss and γ
     /// excepted, and the images generated at a time.
     ///
     /// # Errors
     /// As for [`Cell::json`].
     pub fn settings(&self) -> Result<String> {
-        let train = Train { loss: Loss::Hinge, ..self.train.clone() };
+        let train = Train { loss: Loss::Hinge, gamma: None, ..self.train.clone() };
         Ok(digest(&json(&(train, self.eval.batch))?))
     }
 }

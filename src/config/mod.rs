@@ -6,6 +6,7 @@
 mod cell;
 mod read;
 mod reader;
+mod schedule;
 
 use std::path::Path;
 
@@ -17,9 +18,10 @@ use crate::generators::Mode;
 use crate::losses::Loss;
 use crate::metrics::inception::resize::Resize;
 use crate::metrics::scores::Metric;
-use crate::yaml;
+use crate::{methods, yaml};
 
 pub use cell::{Cell, Change, Eval, Train};
+pub use schedule::{Average, Schedule};
 
 /// The scale at which the experiments of this repository have the paper's settings.
 pub const FULL: &str = "full";
@@ -42,15 +44,16 @@ pub struct TrainLayer {
     critic_steps: Option<u64>,
     critic_batch: Option<usize>,
     generator_batch: Option<usize>,
-    critic_lr: Option<f64>,
-    generator_lr: Option<f64>,
+    critic_lr: Option<Schedule>,
+    generator_lr: Option<Schedule>,
     beta1: Option<f64>,
-    beta2: Option<f64>,
+    beta2: Option<Schedule>,
     lr_decay: Option<LrDecay>,
-    ema_decay: Option<f64>,
+    ema_decay: Option<Average>,
     ema_start: Option<u64>,
     width: Option<f64>,
     loss: Option<Loss>,
+    gamma: Option<Schedule>,
 }
 
 /// Settings of evaluation, likewise.
@@ -140,7 +143,7 @@ impl TrainLayer {
             ($($field:ident),*) => { $(if over.$field.is_some() { self.$field = over.$field.clone(); })* };
         }
         take!(steps, critic_steps, critic_batch, generator_batch, critic_lr, generator_lr, beta1, beta2);
-        take!(lr_decay, ema_decay, ema_start, width, loss);
+        take!(lr_decay, ema_decay, ema_start, width, loss, gamma);
     }
 }
 
@@ -192,9 +195,9 @@ impl Experiment {
         let mut faults = Vec::new();
         let mut missing = |what: &str| faults.push(format!("  {what}: not given in the file, the scale or --set"));
 
-        let methods = last(|l| l.methods.is_some()).and_then(|l| l.methods.clone());
+        let ids = last(|l| l.methods.is_some()).and_then(|l| l.methods.clone());
         let seeds = last(|l| l.seeds.is_some()).and_then(|l| l.seeds.clone());
-        for (what, absent) in [("methods", methods.is_none()), ("seeds", seeds.is_none())] {
+        for (what, absent) in [("methods", ids.is_none()), ("seeds", seeds.is_none())] {
             if absent {
                 missing(what);
             }
@@ -218,7 +221,7 @@ impl Experiment {
                 settings.push((arch, train, eval));
             }
         }
-        let [n_seeds, n_methods] = [seeds.as_ref().map_or(0, Vec::len), methods.as_ref().map_or(0, Vec::len)];
+        let [n_seeds, n_methods] = [seeds.as_ref().map_or(0, Vec::len), ids.as_ref().map_or(0, Vec::len)];
         let n = n_seeds.saturating_mul(n_methods).saturating_mul(settings.len());
         if n > MOST_CELLS {
             return Err(Error::invalid(format!(
@@ -229,7 +232,12 @@ impl Experiment {
         let mut cells = Vec::new();
         for &seed in seeds.iter().flatten() {
             for (arch, train, eval) in &settings {
-                for method in methods.iter().flatten() {
+                for method in ids.iter().flatten() {
+                    let penalised = methods::require(method)?.zero_centred.is_some();
+                    if penalised && train.gamma.is_none() {
+                        missing(&format!("architectures.{arch}.gamma, which {method} needs"));
+                    }
+                    let gamma = train.gamma.filter(|_| penalised);
                     cells.push(Cell {
                         experiment: self.name.clone(),
                         // What is called full has the file's settings.
@@ -240,7 +248,7 @@ impl Experiment {
                         arch: (*arch).clone(),
                         method: method.clone(),
                         seed,
-                        train: train.clone(),
+                        train: Train { gamma, ..train.clone() },
                         eval: eval.clone(),
                         changes: Vec::new(),
                     });
@@ -261,7 +269,7 @@ impl TrainLayer {
         macro_rules! need {
             ($($field:ident),*) => {{
                 $(if self.$field.is_none() { missing(&format!("{path}.{}", stringify!($field))); })*
-                Some(Train { $($field: self.$field?),* })
+                Some(Train { $($field: self.$field?,)* gamma: self.gamma })
             }};
         }
         need!(

@@ -13,7 +13,12 @@ use crate::metrics::inception::resize::Resize;
 use crate::metrics::scores::{METRICS, Metric};
 use crate::{critic, data, methods, yaml};
 
-const LOSSES: [(&str, Loss); 3] = [("hinge", Loss::Hinge), ("bce", Loss::Bce), ("wasserstein", Loss::Wasserstein)];
+const LOSSES: [(&str, Loss); 4] = [
+    ("hinge", Loss::Hinge),
+    ("bce", Loss::Bce),
+    ("wasserstein", Loss::Wasserstein),
+    ("relativistic", Loss::Relativistic),
+];
 
 const NAME: &str = "a name of letters, digits, - and _";
 const SIDES: RangeInclusive<u64> = 8..=1024;
@@ -201,15 +206,16 @@ fn train(s: &Section) -> TrainLayer {
         critic_steps: s.integer("critic_steps", 1..=100),
         critic_batch: s.size("critic_batch", 1..=65_536),
         generator_batch: s.size("generator_batch", 2..=65_536),
-        critic_lr: s.number("critic_lr", 1e-9..=1.0),
-        generator_lr: s.number("generator_lr", 1e-9..=1.0),
+        critic_lr: s.schedule("critic_lr", 1e-9..=1.0),
+        generator_lr: s.schedule("generator_lr", 1e-9..=1.0),
         beta1: s.number("beta1", 0.0..=0.999_999),
-        beta2: s.number("beta2", 0.0..=0.999_999),
+        beta2: s.schedule("beta2", 0.0..=0.999_999),
         lr_decay: s.choice("lr_decay", &[("none", LrDecay::None), ("linear", LrDecay::Linear)]),
-        ema_decay: s.number("ema_decay", 0.0..=0.999_999),
+        ema_decay: s.average("ema_decay"),
         ema_start: s.integer("ema_start", 0..=u64::MAX),
         width: s.number("width", 1e-3..=8.0),
         loss: s.choice("loss", &LOSSES),
+        gamma: s.schedule("gamma", 0.0..=1e6),
     }
 }
 

@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 
 use yaml_serde::Value;
 
+use super::schedule::{Average, Schedule};
+
 /// Faults of one file.
 #[derive(Default)]
 pub(super) struct Faults(RefCell<Vec<String>>);
@@ -83,6 +85,27 @@ impl<'a> Section<'a> {
         self.value(key, &allowed, |v| v.as_f64().filter(|x| range.contains(x)))
     }
 
+    /// A number, or half a cosine from one to another.
+    pub(super) fn schedule(&self, key: &str, range: RangeInclusive<f64>) -> Option<Schedule> {
+        let numbers = format!("from {} to {}", range.start(), range.end());
+        let allowed = format!("a number {numbers}, or {{from: NUMBER, to: NUMBER, images: NUMBER}} with such numbers");
+        self.value(key, &allowed, |v| schedule(v, &range))
+    }
+
+    /// How a moving average forgets.
+    pub(super) fn average(&self, key: &str) -> Option<Average> {
+        let allowed =
+            "a number from 0 to 0.999999, or {half_life: IMAGES} that the critic sees, a number or a schedule of them";
+        self.value(key, allowed, |v| match v.as_mapping() {
+            None => v.as_f64().filter(|x| (0.0..=0.999_999).contains(x)).map(Average::Decay),
+            Some(map) if map.len() == 1 => {
+                let half_life = schedule(map.get("half_life")?, &(0.0..=1e12))?;
+                Some(Average::HalfLife { half_life })
+            }
+            Some(_) => None,
+        })
+    }
+
     pub(super) fn integer(&self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let allowed = if *range.end() == u64::MAX {
             format!("a whole number of at least {}", range.start())
@@ -142,6 +165,15 @@ impl<'a> Section<'a> {
             self.faults.say(&self.path(key), &format!("unknown key; known here: {}", asked.join(", ")));
         }
     }
+}
+
+fn schedule(value: &Value, range: &RangeInclusive<f64>) -> Option<Schedule> {
+    let of: Schedule = yaml_serde::from_value(value.clone()).ok()?;
+    let is_one = match of {
+        Schedule::Constant(_) => true,
+        Schedule::Cosine { images, .. } => images >= 1.0 && value.as_mapping().is_some_and(|map| map.len() == 3),
+    };
+    (is_one && of.ends().iter().all(|end| range.contains(end))).then_some(of)
 }
 
 pub(super) fn pick<T: Clone>(value: &Value, choices: &[(&str, T)]) -> Option<T> {

@@ -116,6 +116,14 @@ impl Linear {
     }
 }
 
+/// The derivatives of a loss by what the first two passes give.
+pub struct Cotangents {
+    /// sᵢ of ∂L/∂gᵢ = sᵢ·gᵢ + tᵢ, `[N]`.
+    pub scale: Tensor,
+    /// cᵢ = ∂L/∂fᵢ, and tᵢ, which is added to each entry of an image, both `[N]`; without them zero.
+    pub others: Option<[Tensor; 2]>,
+}
+
 /// Bytes of tensors, each counted once.
 pub(crate) fn bytes_of<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> usize {
     let mut seen = std::collections::HashSet::new();
@@ -288,7 +296,7 @@ impl Critic {
                 }
                 Layer::SelectClass => {
                     let (labels, n) = (classes(pass)?, delta.dim(0)?);
-                    scale_images(labels, &delta.reshape(n)?, 0.0)?.reshape((n, 1, 1, ()))?
+                    scale_images(labels, &delta.reshape(n)?)?.reshape((n, 1, 1, ()))?
                 }
                 Layer::Residual { main, shortcut } => {
                     let side = self.adjoint(shortcut, delta.clone(), pass, needed, visit)?;
@@ -413,8 +421,7 @@ impl Critic {
         }
     }
 
-    /// Passes 3 and 4: adds ∂L/∂θ to `gradients` for a loss with `c` = ∂L/∂fᵢ `[N]` (none: zero) and ∂L/∂gᵢ = sᵢ·(gᵢ − t), `s`
-    /// `[N]`.
+    /// Passes 3 and 4: adds ∂L/∂θ to `gradients` for a loss whose derivatives by fᵢ and gᵢ are `cotangents`.
     ///
     /// # Errors
     /// When a shape does not fit.
@@ -422,11 +429,14 @@ impl Critic {
         &self,
         pass: &Forward,
         linear: &Linear,
-        c: Option<&Tensor>,
-        (s, t): (&Tensor, f64),
+        Cotangents { scale, others }: &Cotangents,
         gradients: &Store,
     ) -> Result<()> {
-        let start = combine_images(&pass.input, c, [&linear.gradient, s], t)?;
+        let start = match others {
+            Some([c, t]) => combine_images([&pass.input, &linear.gradient], [c, scale, t])?,
+            None => scale_images(&linear.gradient, scale)?,
+        };
+        let c = others.as_ref().map(|[c, _]| c);
         let mut visit = |affine: &Affine, h: &Tensor| {
             let Some(delta) = &linear.deltas[affine.slot] else { bail!("no adjoint was kept for this layer") };
             stage("critic weight gradient", || {

@@ -52,11 +52,23 @@ pub struct Plan {
     pub size: usize,
     /// Seed of the run.
     pub seed: u64,
+    /// What the images are for: names the random streams.
+    purpose: &'static str,
     /// Whether the augmented images are wanted.
     pub augment: bool,
 }
 
 impl Plan {
+    /// Batches for the critic's updates.
+    pub fn new(images: Arc<Images>, size: usize, seed: u64, augment: bool) -> Self {
+        Self { images, size, seed, purpose: "data", augment }
+    }
+
+    /// Batches of `size` for the generator's updates, in an order of their own.
+    pub fn of_generator(&self, size: usize) -> Self {
+        Self { size, purpose: "generator/data", augment: false, ..self.clone() }
+    }
+
     /// Batch number `number`.
     ///
     /// # Errors
@@ -68,14 +80,14 @@ impl Plan {
     /// Where the images of batch `number` come from.
     pub fn draw(&self, number: u64) -> Drawn {
         let (mut real, mut labels) = (Vec::with_capacity(self.size), Vec::with_capacity(self.size));
-        let mut flips = Stream::new(self.seed, "data/flip", number);
+        let mut flips = self.stream("flip", number);
         let n = self.images.len() as u64;
         let mut epoch = None;
         for position in number * self.size as u64..(number + 1) * self.size as u64 {
             // Only a batch that crosses into the next epoch draws a second permutation.
             let order = match epoch.take() {
                 Some((e, order)) if e == position / n => order,
-                _ => Stream::new(self.seed, "data/order", position / n).permutation(self.images.len()),
+                _ => self.stream("order", position / n).permutation(self.images.len()),
             };
             let index = order[(position % n) as usize];
             labels.push(self.images.labels[index as usize]);
@@ -86,8 +98,12 @@ impl Plan {
         Drawn { real, labels, augmented }
     }
 
+    fn stream(&self, of: &str, number: u64) -> Stream {
+        Stream::new(self.seed, &format!("{}/{of}", self.purpose), number)
+    }
+
     fn augmented(&self, real: &[Place], number: u64) -> Vec<Place> {
-        let mut stream = Stream::new(self.seed, "data/augment", number);
+        let mut stream = self.stream("augment", number);
         let most = SHIFT * self.images.side as f64;
         let moved = |&[image, flipped, ..]: &Place| {
             let flipped = flipped ^ i64::from(stream.coin());
@@ -155,7 +171,7 @@ mod tests {
         let side = 5;
         let pixels = (0..n).flat_map(|i| vec![i as u8; side * side * 3]).collect();
         let images = Images::new("test", side, Pixels::Memory(pixels), vec![0; n], 1);
-        Plan { images: Arc::new(images), size, seed: 3, augment: true }
+        Plan::new(Arc::new(images), size, 3, true)
     }
 
     fn first_pixels(batch: &Batch) -> Vec<u8> {

@@ -14,7 +14,7 @@ impl Method for GradientNorm {
         Some(Normalisation { target: 0.0, of: Bounded::Output })
     }
 
-    fn takes_cr(&self) -> bool {
+    fn takes_more(&self) -> bool {
         true
     }
 }

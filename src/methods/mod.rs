@@ -7,154 +7,22 @@ mod gn;
 mod gp0;
 mod gp1;
 mod none;
+mod normalisation;
+mod penalty;
 mod pgn;
 mod pgn_theory;
+mod r1;
+mod r1r2;
 mod sn;
 mod wgan;
 
-use candle_core::{DType, Result, Tensor};
-
 use crate::error::{self, Error};
 use crate::losses::Loss;
-use crate::nn::op::{either, same_dims};
-use crate::words;
+pub use normalisation::{Bounded, Normalisation, Normalised};
+pub use penalty::{OnBatch, PENALTY_WEIGHT, Penalised, Penalty, ZeroCentred};
 
 /// Weight of consistency regularisation in the paper.
 pub const CR_WEIGHT: f64 = 5.0;
-/// Weight of the gradient penalties in the paper.
-pub const PENALTY_WEIGHT: f64 = 10.0;
-
-/// f̂ and its partial derivatives, all `[N]`.
-pub struct Normalised {
-    /// f̂.
-    pub f_hat: Tensor,
-    /// ∂f̂/∂f.
-    pub by_f: Tensor,
-    /// ∂f̂/∂n.
-    pub by_norm: Tensor,
-    /// n.
-    pub norm: Tensor,
-}
-
-/// A normalisation by the gradient: f̂ = a/(n + |a|) with n = ‖g − t‖.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Normalisation {
-    /// t, subtracted from every entry of g.
-    pub target: f64,
-    /// What is bounded.
-    pub of: Bounded,
-}
-
-/// What a normalisation bounds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bounded {
-    /// a = f.
-    Output,
-    /// a = 1 − f.
-    OneMinusOutput,
-}
-
-/// A penalty λ·E(‖g‖ − k)² on interpolated images.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Penalty {
-    /// k.
-    pub centre: f64,
-}
-
-/// What a penalty is and how it changes the gradient.
-pub struct Penalised {
-    /// λ·E(‖g‖ − k)², without dimensions.
-    pub value: Tensor,
-    /// E‖g‖, without dimensions.
-    pub norm: Tensor,
-    /// ∂value/∂gᵢ as a multiple of gᵢ, `[N]`; zero where gᵢ is.
-    pub scale: Tensor,
-}
-
-impl Normalisation {
-    /// f̂ of f `[N]` and n² `[N]`.
-    ///
-    /// # Errors
-    /// When their sizes differ.
-    pub fn apply(&self, f: &Tensor, squared_norm: &Tensor) -> Result<Normalised> {
-        let (slope, offset) = match self.of {
-            Bounded::Output => (1.0, 0.0),
-            Bounded::OneMinusOutput => (-1.0, 1.0),
-        };
-        let cpu = || {
-            let norm = squared_norm.sqrt()?;
-            let a = if self.of == Bounded::Output { f.clone() } else { (1.0 - f)? };
-            let denominator = (&norm + a.abs()?)?;
-            let square = denominator.sqr()?;
-            let by_a = (&norm / &square)?;
-            Ok(Normalised {
-                f_hat: (&a / &denominator)?,
-                by_f: if slope < 0.0 { by_a.neg()? } else { by_a },
-                by_norm: (a / square)?.neg()?,
-                norm,
-            })
-        };
-        either([f, squared_norm], cpu, |tape, [f, squared_norm]| {
-            let n = f.len();
-            same_dims("bounded_ratio", &[n], squared_norm.dims)?;
-            let all = tape.alloc(&[4, n])?;
-            tape.each("bounded_ratio", n, words![tape.memory(&all)?, f, squared_norm, slope, offset])?;
-            Ok(Normalised { f_hat: all.get(0)?, by_f: all.get(1)?, by_norm: all.get(2)?, norm: all.get(3)? })
-        })
-    }
-}
-
-impl Penalty {
-    /// The penalty of ‖g‖² `[N]`, λ the paper's.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn apply(&self, squared_norm: &Tensor) -> Result<Penalised> {
-        let n = squared_norm.elem_count();
-        let cpu = || {
-            let norm = squared_norm.sqrt()?;
-            let (value, by_norm) = match self.centre {
-                0.0 => (norm.sqr()?, (&norm * 2.0)?),
-                k => {
-                    let off = (&norm - k)?;
-                    (off.sqr()?, (off * 2.0)?)
-                }
-            };
-            let by_norm = (by_norm * (PENALTY_WEIGHT / n as f64))?;
-            let mean = |t: &Tensor| t.mean_all()?.to_dtype(DType::F64);
-            let scale = over_norm(&by_norm, &norm)?;
-            Ok(Penalised { value: (mean(&value)? * PENALTY_WEIGHT)?, norm: mean(&norm)?, scale })
-        };
-        either([squared_norm], cpu, |tape, [squared_norm]| {
-            let (scale, value, norm) = (tape.alloc(&[n])?, tape.alloc(&[])?, tape.alloc(&[])?);
-            let [to_scale, to_value, to_norm] = [tape.memory(&scale)?, tape.memory(&value)?, tape.memory(&norm)?];
-            let words = words![n, squared_norm, self.centre, PENALTY_WEIGHT, to_scale, to_value, to_norm];
-            tape.blocks("penalty", 1, words)?;
-            Ok(Penalised { value, norm, scale })
-        })
-    }
-}
-
-/// The derivative by a norm n = ‖g − t‖ as a multiple of g − t, `[N]`; zero where n is.
-fn over_norm(by_norm: &Tensor, norm: &Tensor) -> Result<Tensor> {
-    let floor = (norm.zeros_like()? + f64::from(f32::MIN_POSITIVE))?;
-    by_norm / norm.maximum(&floor)?
-}
-
-/// A loss's derivatives by f, and by g as a multiple of g − t, from that by f̂; all `[N]`.
-///
-/// # Errors
-/// When sizes differ.
-pub fn cotangents(derivative: &Tensor, of: &Normalised) -> Result<[Tensor; 2]> {
-    let cpu = || Ok([(derivative * &of.by_f)?, over_norm(&(derivative * &of.by_norm)?, &of.norm)?]);
-    either([derivative, &of.by_f, &of.by_norm, &of.norm], cpu, |tape, [derivative, by_f, by_norm, norm]| {
-        let n = derivative.len();
-        same_dims("cotangents", &[n], by_f.dims)?;
-        let both = tape.alloc(&[2, n])?;
-        tape.each("cotangents", n, words![tape.memory(&both)?, derivative, by_f, by_norm, norm])?;
-        Ok([both.get(0)?, both.get(1)?])
-    })
-}
 
 /// A way to normalise, constrain or penalise a critic.
 pub trait Method: Send + Sync {
@@ -186,21 +54,35 @@ pub trait Method: Send + Sync {
         None
     }
 
-    /// Whether consistency regularisation (Zhang et al. 2020) may be added.
-    fn takes_cr(&self) -> bool {
+    /// The penalty on the gradient at the images of the batch.
+    fn zero_centred(&self) -> Option<ZeroCentred> {
+        None
+    }
+
+    /// Whether a regularisation of another source may be added: consistency (Zhang et al. 2020), or R1 and R2.
+    fn takes_more(&self) -> bool {
         false
     }
 }
 
-/// A method with or without consistency regularisation.
+/// A method, and what is added to it.
 pub struct Choice {
     /// The method.
     pub method: Box<dyn Method>,
-    /// Whether λ·E(f̂(T(x)) − f̂(x))² over real images is added.
+    /// Whether λ·E(f̂(T(x)) − f̂(x))² over real images is added: `+cr`.
     pub consistency: bool,
+    /// The penalty at the images of the batch, the method's own or added: `+r1r2`.
+    pub zero_centred: Option<ZeroCentred>,
 }
 
-const ALL: [fn() -> Box<dyn Method>; 8] = [
+impl Choice {
+    /// Whether g is computed for the images of the batch.
+    pub fn linearises(&self) -> bool {
+        self.method.normalisation().is_some() || self.zero_centred.is_some()
+    }
+}
+
+const ALL: [fn() -> Box<dyn Method>; 10] = [
     || Box::new(none::Plain),
     || Box::new(wgan::Wgan),
     || Box::new(sn::SpectralNorm),
@@ -209,23 +91,29 @@ const ALL: [fn() -> Box<dyn Method>; 8] = [
     || Box::new(pgn_theory::PgnTheory),
     || Box::new(gp1::OneGradientPenalty),
     || Box::new(gp0::ZeroGradientPenalty),
+    || Box::new(r1::R1),
+    || Box::new(r1r2::R1R2),
 ];
+/// What may be added.
+const MORE: [&str; 2] = ["+cr", "+r1r2"];
 
 /// Every id that [`find`] knows.
 pub fn ids() -> Vec<String> {
-    let plain = ALL.iter().map(|make| make().id().to_owned());
-    let with_cr = ALL.iter().map(|make| make()).filter(|m| m.takes_cr()).map(|m| format!("{}+cr", m.id()));
-    plain.chain(with_cr).collect()
+    let methods = || ALL.iter().map(|make| make());
+    let more =
+        MORE.iter().flat_map(|more| methods().filter(|m| m.takes_more()).map(move |m| format!("{}{more}", m.id())));
+    methods().map(|m| m.id().to_owned()).chain(more).collect()
 }
 
 /// The method of an id such as `pgn` or `pgn+cr`.
 pub fn find(id: &str) -> Option<Choice> {
-    let (base, consistency) = match id.strip_suffix("+cr") {
-        Some(base) => (base, true),
-        None => (id, false),
-    };
+    let (base, more) = id.split_at(id.find('+').unwrap_or(id.len()));
     let method = ALL.iter().map(|make| make()).find(|m| m.id() == base)?;
-    (!consistency || method.takes_cr()).then_some(Choice { method, consistency })
+    if !more.is_empty() && !(method.takes_more() && MORE.contains(&more)) {
+        return None;
+    }
+    let added = (more == "+r1r2").then_some(ZeroCentred::Both);
+    Some(Choice { consistency: more == "+cr", zero_centred: method.zero_centred().or(added), method })
 }
 
 /// The method of an id.
@@ -238,6 +126,8 @@ pub fn require(id: &str) -> error::Result<Choice> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Result, Tensor};
+
     use super::*;
     use crate::nn::op::number;
     use crate::nn::testing::{central_difference, random, tensors_close};
@@ -258,17 +148,60 @@ mod tests {
                 central_difference(|f| sum(&apply(f, &n)?.f_hat), &f, &v, &at.by_f);
                 central_difference(|n| sum(&apply(&f, n)?.f_hat), &n, &v, &at.by_norm);
                 let derivative = random("derivative", &[5]);
-                let [by_f, scale] = cotangents(&derivative, &at).unwrap();
+                let cotangents = normalisation.cotangents(&derivative, &at).unwrap();
+                let [by_f, offset] = cotangents.others.unwrap();
                 tensors_close(&by_f, &(&derivative * &at.by_f).unwrap(), 1e-15);
-                tensors_close(&(scale * &n).unwrap(), &(derivative * &at.by_norm).unwrap(), 1e-14);
+                tensors_close(&(&cotangents.scale * &n).unwrap(), &(derivative * &at.by_norm).unwrap(), 1e-14);
+                tensors_close(&offset, &(cotangents.scale * -normalisation.target).unwrap(), 1e-15);
             }
             if let Some(penalty) = m.penalty() {
                 let value = |n: &Tensor| number(&penalty.apply(&n.sqr()?)?.value, 0);
                 let at = penalty.apply(&n.sqr().unwrap()).unwrap();
-                central_difference(value, &n, &v, &(at.scale * &n).unwrap());
+                central_difference(value, &n, &v, &(at.cotangents.scale * &n).unwrap());
                 let mean = n.mean_all().unwrap().to_scalar::<f64>().unwrap();
                 assert!((number(&at.norm, 0).unwrap() - mean).abs() < 1e-14);
             }
+        }
+    }
+
+    /// Σ dᵢ·f̂ᵢ and the penalty, of outputs `[N]` and gradients `[N, 3]` as they stand.
+    fn penalised(choice: &Choice, f: &Tensor, g: &Tensor) -> Result<(Tensor, Penalised)> {
+        let (derivative, gamma) = (random("derivative", &[5]), (random("gamma", &[1]).abs()? + 0.1)?.squeeze(0)?);
+        let squared = |t: f64| (g - t)?.sqr()?.sum(1);
+        let normalisation = choice.method.normalisation();
+        let normalised = normalisation.map(|of| of.apply(f, &squared(of.target)?)).transpose()?;
+        let squared_norm = &squared(0.0)?;
+        let at = OnBatch { f, squared_norm, normalised: normalisation.zip(normalised.as_ref()) };
+        let of = choice.zero_centred.unwrap().apply(&at, &derivative, 2, &gamma)?;
+        let f_hat = normalised.as_ref().map_or(f, |of| &of.f_hat);
+        Ok(((derivative * f_hat)?.sum_all()?, of))
+    }
+
+    #[test]
+    fn zero_centred_penalties_have_the_derivatives_of_their_values() {
+        let (f, g) = (random("f", &[5]), random("g", &[5, 3]));
+        for id in ["r1", "r1r2", "sn+r1r2", "gn+r1r2", "pgn+r1r2"] {
+            let choice = find(id).unwrap();
+            let value = |f: &Tensor, g: &Tensor| {
+                let (loss, of) = penalised(&choice, f, g)?;
+                Ok(number(&loss, 0)? + number(&of.value, 0)?)
+            };
+            let (_, at) = penalised(&choice, &f, &g).unwrap();
+            let [c, offset] = at.cotangents.others.unwrap();
+            central_difference(|f| value(f, &g), &f, &random("v", &[5]), &c);
+            let by_g = g.broadcast_mul(&at.cotangents.scale.unsqueeze(1).unwrap()).unwrap();
+            let by_g = by_g.broadcast_add(&offset.unsqueeze(1).unwrap()).unwrap();
+            central_difference(|g| value(&f, g), &g, &random("v", &[5, 3]), &by_g);
+            let norm = g.sqr().unwrap().sum(1).unwrap().sqrt().unwrap().mean_all().unwrap();
+            tensors_close(&at.norm, &norm, 1e-14);
+        }
+        // Without a normalisation it is what the name says.
+        let mean = |first: usize, n: usize| g.narrow(0, first, n).unwrap().sqr().unwrap().sum_all().unwrap() / n as f64;
+        let gamma = number(&(random("gamma", &[1]).abs().unwrap() + 0.1).unwrap(), 0).unwrap();
+        for (id, want) in [("r1", mean(0, 2).unwrap()), ("r1r2", (mean(0, 2).unwrap() + mean(2, 3).unwrap()).unwrap())]
+        {
+            let value = penalised(&find(id).unwrap(), &f, &g).unwrap().1.value;
+            tensors_close(&value, &(want * (gamma / 2.0)).unwrap(), 1e-14);
         }
     }
 
@@ -287,9 +220,11 @@ mod tests {
 
     #[test]
     fn only_listed_ids_exist() {
-        assert!(find("wgan+cr").is_none());
-        assert!(find("pgn+cr").is_some_and(|c| c.consistency));
-        assert!(find("PGN").is_none());
-        assert_eq!(ids().len(), 11);
+        for unknown in ["wgan+cr", "none+r1r2", "r1+cr", "pgn+cr+r1r2", "PGN", "pgn+"] {
+            assert!(find(unknown).is_none(), "{unknown}");
+        }
+        assert!(find("pgn+cr").is_some_and(|c| c.consistency && c.zero_centred.is_none()));
+        assert!(find("gn+r1r2").is_some_and(|c| !c.consistency && c.zero_centred == Some(ZeroCentred::Both)));
+        assert_eq!(ids().len(), 16);
     }
 }

@@ -14,7 +14,7 @@ impl Method for PenaltyGradientNorm {
         Some(Normalisation { target: 1.0, of: Bounded::OneMinusOutput })
     }
 
-    fn takes_cr(&self) -> bool {
+    fn takes_more(&self) -> bool {
         true
     }
 }

@@ -13,7 +13,7 @@ impl Method for SpectralNorm {
         true
     }
 
-    fn takes_cr(&self) -> bool {
+    fn takes_more(&self) -> bool {
         true
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::files::{Turn, cache_folder, sha256, write_bytes};
 use crate::machine::compute::Compute;
 use crate::nn::op::numbers;
-use crate::optim::{Adam, linear_decay};
+use crate::optim::{Adam, Pace, linear_decay};
 use crate::rng::Stream;
 
 const CHANNELS: [usize; 3] = [24, 48, 96];
@@ -97,7 +97,7 @@ fn serialise(net: &Critic) -> Result<Vec<u8>> {
 
 /// Softmax cross-entropy by Adam with a linearly decaying rate.
 fn train_on(net: &mut Critic, images: &Images, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-    let mut adam = Adam::new(net.params.flat(), [0.9, 0.999])?;
+    let mut adam = Adam::new(net.params.flat(), 0.9)?;
     for step in 0..STEPS {
         let mut stream = Stream::new(0, "classifier/batch", step);
         let picks: Vec<usize> = (0..SIZE).map(|_| stream.below(images.len())).collect();
@@ -111,8 +111,8 @@ fn train_on(net: &mut Critic, images: &Images, progress: &mut dyn FnMut(u64, u64
         let c = ((candle_nn::ops::softmax(&pass.f, D::Minus1)? - target)? / SIZE as f64)?;
         let gradients = net.params.zeros_like()?;
         net.first_order(&pass, &c, &gradients)?;
-        let rate = RATE * linear_decay(step, 0, STEPS);
-        let schedule = numbers(&Adam::schedule(adam.beta(), step + 1, rate), net.params.flat())?;
+        let pace = Pace { rate: RATE * linear_decay(step, 0, STEPS), beta2: 0.999 };
+        let schedule = numbers(&Adam::schedule(adam.beta1(), step + 1, pace), net.params.flat())?;
         adam.step(net.params.flat(), gradients.flat(), &schedule)?;
         progress(step + 1, STEPS);
     }

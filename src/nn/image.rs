@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
-use super::activation::{add, add_assign};
+use super::activation::add_assign;
 use super::op::{Made, Op, View, apply, either, elements, same_dims};
 use crate::machine::call::{Array, Word};
 use crate::machine::cpu::parallel::{GRAIN, collect, fill};
@@ -69,18 +69,17 @@ pub fn norm(x: &Tensor) -> Result<Tensor> {
     either([x], cpu, |tape, [x]| tape.dot(x, x, true)?.squeeze(0))
 }
 
-struct Scale(f64);
+struct Scale;
 
 impl Op<2> for Scale {
     const NAME: &'static str = "scale_images";
     fn cpu<T: Real>(&self, [x, s]: [View<T>; 2]) -> Made<T> {
         let (n, len) = split(Self::NAME, x.dims)?;
         same_dims(Self::NAME, &[n], s.dims)?;
-        let t = T::from_f64(self.0);
         let out = fill(n * len, len, |at, out| {
             let scale = s.data[at / len];
             for (o, &v) in out.iter_mut().zip(&x.data[at..]) {
-                *o = scale * (v - t);
+                *o = scale * v;
             }
         });
         Ok((out, Shape::from(x.dims)))
@@ -88,16 +87,16 @@ impl Op<2> for Scale {
     fn device(&self, tape: &Tape, [x, s]: [Array; 2]) -> Result<Tensor> {
         let (n, len) = split(Self::NAME, x.dims)?;
         same_dims(Self::NAME, &[n], s.dims)?;
-        tape.made(Self::NAME, x.dims, words![x, s, len, self.0])
+        tape.made(Self::NAME, x.dims, words![x, s, len])
     }
 }
 
-/// `sᵢ·(xᵢ − t)`: `x` `[N, …]`, `s` `[N]`.
+/// `sᵢ·xᵢ`: `x` `[N, …]`, `s` `[N]`.
 ///
 /// # Errors
 /// As for [`squared_distance`], and when `s` does not have one element per image.
-pub fn scale_images(x: &Tensor, s: &Tensor, t: f64) -> Result<Tensor> {
-    apply(&Scale(t), [x, s])
+pub fn scale_images(x: &Tensor, s: &Tensor) -> Result<Tensor> {
+    apply(&Scale, [x, s])
 }
 
 struct AddBias;
@@ -211,25 +210,35 @@ pub fn add_channel_sum(x: &Tensor, s: Option<&Tensor>, into: &Tensor) -> Result<
     either([x, into], cpu, |tape, [x, into]| channel_sum_on(tape, x, s.map(|s| tape.array(s)).transpose()?, into, true))
 }
 
-/// `cᵢ·xᵢ + sᵢ·(gᵢ − t)` (without `c`: the second term alone): `x` and `g` `[N, …]`, `c` and `s` `[N]`.
+struct Combine;
+
+impl Op<5> for Combine {
+    const NAME: &'static str = "combine_images";
+    fn cpu<T: Real>(&self, [x, c, g, s, t]: [View<T>; 5]) -> Made<T> {
+        let (n, len) = split(Self::NAME, x.dims)?;
+        [c, s, t].iter().try_for_each(|of| same_dims(Self::NAME, &[n], of.dims))?;
+        let out = fill(n * len, len, |at, out| {
+            let [c, s, t] = [c, s, t].map(|of| of.data[at / len]);
+            for ((o, &x), &g) in out.iter_mut().zip(&x.data[at..]).zip(&g.data[at..]) {
+                *o = c * x + (s * g + t);
+            }
+        });
+        Ok((out, Shape::from(x.dims)))
+    }
+    fn device(&self, tape: &Tape, [x, c, g, s, t]: [Array; 5]) -> Result<Tensor> {
+        let (n, len) = split(Self::NAME, x.dims)?;
+        [&c, &s, &t].into_iter().try_for_each(|of| same_dims(Self::NAME, &[n], of.dims))?;
+        tape.made(Self::NAME, x.dims, words![x, c, g, s, t, len])
+    }
+}
+
+/// `cᵢ·xᵢ + sᵢ·gᵢ + tᵢ`: `x` and `g` `[N, …]`, `c`, `s` and `t` `[N]`.
 ///
 /// # Errors
 /// As for [`scale_images`].
-pub fn combine_images(x: &Tensor, c: Option<&Tensor>, [g, s]: [&Tensor; 2], t: f64) -> Result<Tensor> {
-    let cpu = || {
-        let of_g = scale_images(g, s, t)?;
-        match c {
-            Some(c) => add(&scale_images(x, c, 0.0)?, &of_g),
-            None => Ok(of_g),
-        }
-    };
-    either([x, g, s], cpu, |tape, [x, g, s]| {
-        same_dims("combine_images", x.dims, g.dims)?;
-        let (n, image) = split("combine_images", g.dims)?;
-        same_dims("combine_images", &[n], s.dims)?;
-        let c = c.map(|c| tape.array(c)).transpose()?;
-        tape.made("combine_images", g.dims, words![x, c, g, s, t, image])
-    })
+pub fn combine_images([x, g]: [&Tensor; 2], [c, s, t]: [&Tensor; 3]) -> Result<Tensor> {
+    same_dims(Combine::NAME, x.dims(), g.dims())?;
+    apply(&Combine, [x, c, g, s, t])
 }
 
 /// `εᵢ·aᵢ + (1 − εᵢ)·bᵢ`: `a` and `b` `[N, …]`, `epsilon` `[N]`.
@@ -237,7 +246,7 @@ pub fn combine_images(x: &Tensor, c: Option<&Tensor>, [g, s]: [&Tensor; 2], t: f
 /// # Errors
 /// As for [`scale_images`].
 pub fn mix_images([a, b]: [&Tensor; 2], epsilon: &Tensor) -> Result<Tensor> {
-    let cpu = || scale_images(a, epsilon, 0.0)? + scale_images(b, &(1.0 - epsilon)?, 0.0)?;
+    let cpu = || scale_images(a, epsilon)? + scale_images(b, &(1.0 - epsilon)?)?;
     either([a, b, epsilon], cpu, |tape, [a, b, epsilon]| {
         same_dims("mix_images", a.dims, b.dims)?;
         let (n, image) = split("mix_images", a.dims)?;

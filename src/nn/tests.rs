@@ -117,8 +117,8 @@ fn per_image_operators() {
         close(*got, want, 1e-14);
     }
     close(norm(&x).unwrap().to_scalar().unwrap(), v.iter().map(|x| x * x).sum::<f64>().sqrt(), 1e-14);
-    let scaled = scale_images(&x, &s, 0.5).unwrap();
-    tensors_close(&scaled, &naive(DIMS, |n, y, w, c| sv[n] * (at(&v, DIMS, [n, y, w, c]) - 0.5)), 1e-15);
+    let scaled = scale_images(&x, &s).unwrap();
+    tensors_close(&scaled, &naive(DIMS, |n, y, w, c| sv[n] * at(&v, DIMS, [n, y, w, c])), 1e-15);
     let bv = values(&b);
     let biased = add_scaled_bias(&x, &s, &b).unwrap();
     tensors_close(&biased, &naive(DIMS, |n, y, w, c| at(&v, DIMS, [n, y, w, c]) + sv[n] * bv[c]), 1e-15);
@@ -137,17 +137,16 @@ fn per_image_operators() {
 
 #[test]
 fn two_batches_are_joined_and_combined() {
-    let (x, y, s, c) = (random("x", &DIMS), random("y", &DIMS), random("s", &[3]), random("c", &[3]));
-    let (xv, yv, sv, cv) = (values(&x), values(&y), values(&s), values(&c));
+    let (x, y, [s, c, t]) = (random("x", &DIMS), random("y", &DIMS), ["s", "c", "t"].map(|name| random(name, &[3])));
+    let (xv, yv, [sv, cv, tv]) = (values(&x), values(&y), [&s, &c, &t].map(values));
     let both = join(&x, &y).unwrap();
     assert_eq!((both.dims(), values(&both)), (&[6, 4, 6, 5][..], [xv.clone(), yv.clone()].concat()));
     let at = |v: &[f64], i: [usize; 4]| at(v, DIMS, i);
     let mixed = |n: usize, h, w, c| sv[n] * at(&xv, [n, h, w, c]) + (1.0 - sv[n]) * at(&yv, [n, h, w, c]);
     tensors_close(&mix_images([&x, &y], &s).unwrap(), &naive(DIMS, mixed), 1e-15);
-    let second = |n: usize, h, w, k| sv[n] * (at(&yv, [n, h, w, k]) - 1.0);
-    let all = |n: usize, h, w, k| cv[n] * at(&xv, [n, h, w, k]) + second(n, h, w, k);
-    tensors_close(&combine_images(&x, Some(&c), [&y, &s], 1.0).unwrap(), &naive(DIMS, all), 1e-15);
-    tensors_close(&combine_images(&x, None, [&y, &s], 1.0).unwrap(), &naive(DIMS, second), 1e-15);
+    let all = |n: usize, h, w, k| cv[n] * at(&xv, [n, h, w, k]) + sv[n] * at(&yv, [n, h, w, k]) + tv[n];
+    tensors_close(&combine_images([&x, &y], [&c, &s, &t]).unwrap(), &naive(DIMS, all), 1e-15);
+    assert!(combine_images([&x, &y], [&c, &s, &random("other", &[2])]).is_err());
     assert!(mix_images([&x, &y], &random("other", &[2])).is_err());
 
     let labels = super::image::one_hot(&[2, 0, 1], 5, candle_core::DType::F64, device()).unwrap();

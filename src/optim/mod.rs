@@ -13,7 +13,16 @@ pub struct Adam {
     pub moments: [Tensor; 2],
     /// Updates made so far.
     pub updates: u64,
-    beta: [f64; 2],
+    beta1: f64,
+}
+
+/// What may move of its settings.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Pace {
+    /// Learning rate.
+    pub rate: f64,
+    /// Decay β₂ of the second moment.
+    pub beta2: f64,
 }
 
 /// Guard of the denominator, as in PyTorch.
@@ -54,20 +63,20 @@ impl Adam {
     ///
     /// # Errors
     /// When the device refuses the memory.
-    pub fn new(params: &Tensor, beta: [f64; 2]) -> Result<Self> {
-        Ok(Self { moments: [params.zeros_like()?, params.zeros_like()?], updates: 0, beta })
+    pub fn new(params: &Tensor, beta1: f64) -> Result<Self> {
+        Ok(Self { moments: [params.zeros_like()?, params.zeros_like()?], updates: 0, beta1 })
     }
 
-    /// What changes from update to update: the rate over the correction of the first moment, and the root of that of the second, of
-    /// update `number`, counted from one.
-    pub fn schedule(beta: [f64; 2], number: u64, rate: f64) -> [f64; 2] {
-        let correction = beta.map(|b| 1.0 - b.powi(i32::try_from(number).unwrap_or(i32::MAX)));
-        [rate / correction[0], correction[1].sqrt()]
+    /// What changes from update to update: the rate over the correction of the first moment, the root of that of the second, both by the
+    /// decays of update `number`, counted from one, β₂ and what it leaves.
+    pub fn schedule(beta1: f64, number: u64, Pace { rate, beta2 }: Pace) -> [f64; 4] {
+        let [first, second] = [beta1, beta2].map(|b| 1.0 - b.powi(i32::try_from(number).unwrap_or(i32::MAX)));
+        [rate / first, second.sqrt(), beta2, 1.0 - beta2]
     }
 
-    /// The decays of the moments.
-    pub fn beta(&self) -> [f64; 2] {
-        self.beta
+    /// The decay of the first moment.
+    pub fn beta1(&self) -> f64 {
+        self.beta1
     }
 
     /// Moves `params` against `gradient`; `schedule` is that of the update as a tensor whose first numbers it is
@@ -79,14 +88,14 @@ impl Adam {
         self.updates += 1;
         let [m, v] = &self.moments;
         let cpu = || {
-            let [rate, second_correction] = [number(schedule, 0)?, number(schedule, 1)?];
-            update(&FirstMoment(self.beta[0]), m, [gradient])?;
-            update(&SecondMoment(self.beta[1]), v, [gradient])?;
+            let [rate, second_correction, beta2] = [number(schedule, 0)?, number(schedule, 1)?, number(schedule, 2)?];
+            update(&FirstMoment(self.beta1), m, [gradient])?;
+            update(&SecondMoment(beta2), v, [gradient])?;
             update(&Step { rate, second_correction }, params, [m, v])
         };
         either([params, gradient, m, v], cpu, |tape, [x, g, m, v]| {
-            let ([b, b2], schedule) = (self.beta, tape.memory(schedule)?);
-            tape.each("adam", x.len(), words![x, g, m, v, schedule, b, 1.0 - b, b2, 1.0 - b2, EPSILON])
+            let (b, schedule) = (self.beta1, tape.memory(schedule)?);
+            tape.each("adam", x.len(), words![x, g, m, v, schedule, b, 1.0 - b, EPSILON])
         })
     }
 }
@@ -100,18 +109,17 @@ impl InPlace<1> for Average {
     }
 }
 
-/// `average ← decay·average + (1 − decay)·x`; the decay is at a place of a tensor ([`crate::nn::op::numbers`]), and what it leaves after
-/// it.
+/// `average ← decay·average + (1 − decay)·x`; `decay` has the decay and what it leaves ([`crate::nn::op::numbers`]).
 ///
 /// # Errors
 /// When sizes differ.
-pub fn moving_average(average: &Tensor, x: &Tensor, (decay, place): (&Tensor, usize)) -> Result<()> {
+pub fn moving_average(average: &Tensor, x: &Tensor, decay: &Tensor) -> Result<()> {
     if x.elem_count() == 0 {
         return Ok(());
     }
-    let cpu = || update(&Average(number(decay, place)?), average, [x]);
+    let cpu = || update(&Average(number(decay, 0)?), average, [x]);
     either([average, x], cpu, |tape, [average, x]| {
-        tape.each("moving_average", average.len(), words![average, x, tape.array(&decay.narrow(0, place, 2)?)?])
+        tape.each("moving_average", average.len(), words![average, x, tape.array(decay)?])
     })
 }
 
@@ -164,8 +172,8 @@ mod tests {
     #[test]
     fn first_adam_step_is_the_learning_rate() -> Result<()> {
         let x = Tensor::new(&[1.0f64, -2.0], &Device::Cpu)?;
-        let mut adam = Adam::new(&x, [0.5, 0.9])?;
-        let schedule = Tensor::new(&Adam::schedule(adam.beta(), 1, 0.1), &Device::Cpu)?;
+        let mut adam = Adam::new(&x, 0.5)?;
+        let schedule = Tensor::new(&Adam::schedule(adam.beta1(), 1, Pace { rate: 0.1, beta2: 0.9 }), &Device::Cpu)?;
         adam.step(&x, &Tensor::new(&[0.3f64, -7.0], &Device::Cpu)?, &schedule)?;
         let got = x.to_vec1::<f64>()?;
         assert!((got[0] - 0.9).abs() < 1e-7 && (got[1] + 1.9).abs() < 1e-7, "{got:?}");

@@ -10,10 +10,14 @@ use super::step::{CriticBatch, State};
 use crate::config::Cell;
 use crate::error::Result;
 use crate::generators::Mode;
+use crate::losses::Loss;
 use crate::methods::Choice;
+use crate::optim::Pace;
 
 /// Operations that the calibration's step may take for each of its two parts.
 const CALIBRATION_FLOPS: u64 = 60_000_000_000;
+/// Moves nothing.
+const STILL: Pace = Pace { rate: 0.0, beta2: 0.9 };
 /// Fewest images that a network is given.
 const FEWEST: usize = 2;
 
@@ -37,8 +41,8 @@ pub struct Cost {
 pub fn measure(cell: &Cell, classes: usize, device: &Device) -> Result<Cost> {
     let (choice, mut state) = networks(cell, classes, device)?;
     let parameters = [state.generator.params.len(), state.critic.params.len()];
-    let t = &cell.train;
-    let [critic, generator_flops] = update_flops(&choice, &state, [t.critic_batch, t.generator_batch])?;
+    let (t, loss) = (&cell.train, super::rows::loss(cell)?);
+    let [critic, generator_flops] = update_flops(&choice, loss, &state, [t.critic_batch, t.generator_batch])?;
     let critic_flops = critic + state.generator.flops(t.critic_batch)?;
     let memory_bytes = memory(cell, &choice, &state)?;
     let part = |batch: usize, flops: u64| {
@@ -58,11 +62,16 @@ pub fn measure(cell: &Cell, classes: usize, device: &Device) -> Result<Cost> {
 ///
 /// # Errors
 /// Never for networks that fit each other.
-pub fn update_flops(choice: &Choice, state: &State, [critic_batch, generator_batch]: [usize; 2]) -> Result<[u64; 2]> {
+pub fn update_flops(
+    choice: &Choice,
+    loss: Loss,
+    state: &State,
+    [critic_batch, generator_batch]: [usize; 2],
+) -> Result<[u64; 2]> {
     let side = state.generator.side;
     let pass = |images: usize| state.critic.flops([images, side, side, 3]);
     // forward, adjoint (also the image gradient), tangent, weight gradient; without g: forward, adjoint, weight gradient
-    let passes = if choice.method.normalisation().is_some() { 4 } else { 3 };
+    let passes = if choice.linearises() { 4 } else { 3 };
     let mut critic = passes * pass(2 * critic_batch)?;
     if choice.consistency {
         critic += passes * pass(critic_batch)?;
@@ -70,7 +79,13 @@ pub fn update_flops(choice: &Choice, state: &State, [critic_batch, generator_bat
     if choice.method.penalty().is_some() {
         critic += 4 * pass(critic_batch)?;
     }
-    Ok([critic, 3 * state.generator.flops(generator_batch)? + 2 * pass(generator_batch)?])
+    // forward, adjoint; of the real images that a loss of pairs compares with: forward, adjoint where f̂ needs g
+    let of_real = match (loss.pairs(), choice.method.normalisation()) {
+        (false, _) => 0,
+        (true, None) => 1,
+        (true, Some(_)) => 2,
+    };
+    Ok([critic, 3 * state.generator.flops(generator_batch)? + (2 + of_real) * pass(generator_batch)?])
 }
 
 fn memory(cell: &Cell, choice: &Choice, state: &State) -> Result<usize> {
@@ -80,8 +95,7 @@ fn memory(cell: &Cell, choice: &Choice, state: &State) -> Result<usize> {
     let pass = state.critic.forward(&made.images, latents.labels.as_ref(), false)?;
     let linear = state.critic.linearise(&pass)?.kept_bytes();
     let per_image = |bytes: usize, images: usize| bytes / FEWEST * images;
-    let normalised = choice.method.normalisation().is_some();
-    let critic_image = pass.kept_bytes() + if normalised { linear } else { 0 };
+    let critic_image = pass.kept_bytes() + if choice.linearises() { linear } else { 0 };
     let critic_images = 2 * t.critic_batch + if choice.consistency { t.critic_batch } else { 0 };
     let mut critic = per_image(critic_image, critic_images);
     if choice.method.penalty().is_some() {
@@ -105,13 +119,15 @@ fn timed(cell: &Cell, choice: &Choice, state: &mut State, [few_real, few_fake]: 
         let fake = state.generator.images(&latents, Mode::Train)?;
         let labels = latents.labels.map(|l| [l.clone(), l]);
         let mix = Some(Tensor::full(0.5f32, few_real, &device)?);
-        let batch = CriticBatch { real: fake.clone(), fake: fake.clone(), labels, mix, augmented: Some(fake) };
-        state.critic_update(choice, loss, &batch, 0.0)?;
+        let gamma = Some(Tensor::new(1.0, &device)?);
+        let batch = CriticBatch { real: fake.clone(), fake: fake.clone(), labels, mix, augmented: Some(fake), gamma };
+        state.critic_update(choice, loss, &batch, STILL)?;
         device.synchronize()?;
         seconds[0] = start.elapsed().as_secs_f64();
         let start = Instant::now();
         let latents = state.generator.latents(0, "cost/generator", round, few_fake)?;
-        state.generator_update(choice, loss, &latents, 0.0)?;
+        let real = loss.pairs().then(|| state.generator.images(&latents, Mode::Train)).transpose()?;
+        state.generator_update(choice, loss, (&latents, real.as_ref()), STILL)?;
         device.synchronize()?;
         seconds[1] = start.elapsed().as_secs_f64();
     }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use candle_core::{Device, Tensor};
 
 use crate::config::Train;
-use crate::data::loader::Plan;
+use crate::data::loader::{Drawn, Plan};
 use crate::data::place::{Place, as_numbers, place_images, placed};
 use crate::error::{Error, Result};
 use crate::generators::{Latents, drawn_latents};
@@ -23,6 +23,8 @@ use crate::words;
 pub const STRETCH: usize = 8;
 /// Fields begin at multiples of this many numbers, and rows after as many.
 const ALIGNMENT: usize = 64;
+/// Numbers of an optimiser's schedule.
+const SCHEDULE: usize = 4;
 /// Steps that the thread may be ahead.
 const AHEAD: usize = 2 * STRETCH;
 
@@ -37,8 +39,12 @@ enum Field {
     Augmented,
     /// Weights of the real images in interpolations.
     Mix,
-    /// What changes from update to update ([`State::critic_schedule`](super::step::State::critic_schedule)).
+    /// Schedule of the optimiser.
     Schedule,
+    /// γ of a zero-centred penalty.
+    Gamma,
+    /// Decay of the average and what it leaves.
+    Decay,
 }
 
 /// Fields and their extents `[rows, columns]`.
@@ -75,6 +81,8 @@ pub struct Draw {
     pub classes: Option<usize>,
     /// Whether images are interpolated.
     pub mix: bool,
+    /// Whether generated images are compared with real ones of their classes.
+    pub pairs: bool,
     /// First step, and updates of critic and generator before it.
     pub first: [u64; 3],
     /// Whether the data set's bytes live on the device.
@@ -98,12 +106,15 @@ impl Draw {
             self.classes.map(|k| (Field::RealClasses, [t.critic_batch, k])),
             self.plan.augment.then_some((Field::Augmented, [t.critic_batch, image])),
             self.mix.then_some((Field::Mix, [1, t.critic_batch])),
-            Some((Field::Schedule, [1, 2])),
+            Some((Field::Schedule, [1, SCHEDULE])),
+            Some((Field::Gamma, [1, 1])),
         ];
         let generator = [
             Some((Field::Latents, [t.generator_batch, self.latent])),
             self.classes.map(|k| (Field::Classes, [t.generator_batch, k])),
-            Some((Field::Schedule, [1, 4])),
+            self.pairs.then_some((Field::Real, [t.generator_batch, image])),
+            Some((Field::Schedule, [1, SCHEDULE])),
+            Some((Field::Decay, [1, 2])),
         ];
         [critic.to_vec(), generator.to_vec()].map(|fields| Layout(fields.into_iter().flatten().collect()))
     }
@@ -116,47 +127,66 @@ impl Draw {
     /// The rows of a step: those of its critic updates one after the other, and the generator's.
     fn step(&self, step: u64) -> Result<[Vec<f32>; 2]> {
         let (t, seed) = (&self.train, self.plan.seed);
-        let beta = [t.beta1, t.beta2];
-        let factor = t.lr_factor(step);
         let [critic, generator] = self.layouts();
         let mut rows = Vec::with_capacity(critic.numbers() * t.critic_steps as usize);
-        let classes = |labels: Option<Vec<u16>>| match (labels, self.classes) {
-            (Some(labels), Some(k)) => ones_at(&labels, k),
-            _ => Ok(Vec::new()),
-        };
         let since = step - self.first[0];
         for k in 0..t.critic_steps {
             let number = step * t.critic_steps + k;
             let drawn = self.plan.draw(number);
-            let (z, labels) =
-                drawn_latents(seed, "critic/latents", number, [t.critic_batch, self.latent], self.classes);
+            let latents = drawn_latents(seed, "critic/latents", number, [t.critic_batch, self.latent], self.classes);
             let update = self.first[1] + since * t.critic_steps + k + 1;
-            let schedule = Adam::schedule(beta, update, t.critic_lr * factor);
+            let schedule = Adam::schedule(t.beta1, update, t.critic_pace(step));
             for &(field, _) in &critic.0 {
                 let numbers = match field {
-                    Field::Latents => z.clone(),
-                    Field::Classes => classes(labels.clone())?,
-                    Field::Real => self.images(&drawn.real),
-                    Field::RealClasses => classes(Some(drawn.labels.clone()))?,
                     Field::Augmented => drawn.augmented.as_ref().map(|p| self.images(p)).unwrap_or_default(),
                     Field::Mix => drawn_mix(seed, number, t.critic_batch),
-                    Field::Schedule => schedule.map(|v| v as f32).to_vec(),
+                    Field::Schedule => floats(&schedule),
+                    Field::Gamma => floats(&[t.gamma(step)]),
+                    field => self.field(field, &latents, Some(&drawn))?,
                 };
                 append(&mut rows, numbers);
             }
         }
         let mut row = Vec::with_capacity(generator.numbers());
-        let (z, labels) =
-            drawn_latents(seed, "generator/latents", step, [t.generator_batch, self.latent], self.classes);
-        append(&mut row, z);
-        if self.classes.is_some() {
-            append(&mut row, classes(labels)?);
-        }
-        let [rate, correction] = Adam::schedule(beta, self.first[2] + since + 1, t.generator_lr * factor);
+        let latents = drawn_latents(seed, "generator/latents", step, [t.generator_batch, self.latent], self.classes);
+        let drawn = self.pairs.then(|| self.plan.of_generator(t.generator_batch).draw(step));
+        let schedule = Adam::schedule(t.beta1, self.first[2] + since + 1, t.generator_pace(step));
         let decay = t.average_decay(step);
-        append(&mut row, [rate, correction, decay, 1.0 - decay].map(|v| v as f32).to_vec());
+        for &(field, _) in &generator.0 {
+            let numbers = match field {
+                Field::Schedule => floats(&schedule),
+                Field::Decay => floats(&[decay, 1.0 - decay]),
+                field => self.field(field, &latents, drawn.as_ref())?,
+            };
+            append(&mut row, numbers);
+        }
         Ok([rows, row])
     }
+
+    /// Numbers of a field of images: `latents` of generated ones with their classes, `drawn` of real ones.
+    fn field(
+        &self,
+        field: Field,
+        (z, labels): &(Vec<f32>, Option<Vec<u16>>),
+        drawn: Option<&Drawn>,
+    ) -> Result<Vec<f32>> {
+        let classes = |labels: Option<&Vec<u16>>| match (labels, self.classes) {
+            (Some(labels), Some(k)) => ones_at(labels, k),
+            _ => Ok(Vec::new()),
+        };
+        let of_real = drawn.map(|drawn| &drawn.labels);
+        match field {
+            Field::Latents => Ok(z.clone()),
+            Field::Classes if self.pairs => Ok(classes(of_real)?),
+            Field::Classes => Ok(classes(labels.as_ref())?),
+            Field::RealClasses => Ok(classes(of_real)?),
+            _ => Ok(drawn.map(|drawn| self.images(&drawn.real)).unwrap_or_default()),
+        }
+    }
+}
+
+fn floats(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&v| v as f32).collect()
 }
 
 fn append(row: &mut Vec<f32>, numbers: Vec<f32>) {
@@ -194,6 +224,20 @@ pub struct CriticInputs {
     pub mix: Option<Tensor>,
     /// Schedule of the optimiser.
     pub schedule: Tensor,
+    /// γ of a zero-centred penalty, without dimensions.
+    pub gamma: Tensor,
+}
+
+/// What a generator update is given, where the networks are.
+pub struct GeneratorInputs {
+    /// Of its images.
+    pub latents: Latents,
+    /// Real images of the same classes, where a loss compares pairs.
+    pub real: Option<Tensor>,
+    /// Schedule of the optimiser.
+    pub schedule: Tensor,
+    /// Decay of the average and what it leaves.
+    pub decay: Tensor,
 }
 
 impl Feed {
@@ -282,18 +326,23 @@ impl Feed {
             augmented: field(Field::Augmented)?.map(|f| self.images(f)).transpose()?,
             mix: field(Field::Mix)?.map(|m| m.squeeze(0)).transpose()?,
             schedule: required(field(Field::Schedule)?)?.squeeze(0)?,
+            gamma: required(field(Field::Gamma)?)?.reshape(())?,
         })
     }
 
-    /// What the next generator update is given: latents, and the schedules of optimiser and average.
+    /// What the next generator update is given.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn generator(&self) -> candle_core::Result<(Latents, Tensor)> {
+    pub fn generator(&self) -> candle_core::Result<GeneratorInputs> {
         self.take(1)?;
         let field = |field| self.layouts[1].view(&self.rows[1], field);
-        let latents = Latents { z: required(field(Field::Latents)?)?, labels: field(Field::Classes)? };
-        Ok((latents, required(field(Field::Schedule)?)?.squeeze(0)?))
+        Ok(GeneratorInputs {
+            latents: Latents { z: required(field(Field::Latents)?)?, labels: field(Field::Classes)? },
+            real: field(Field::Real)?.map(|f| self.images(f)).transpose()?,
+            schedule: required(field(Field::Schedule)?)?.squeeze(0)?,
+            decay: required(field(Field::Decay)?)?.squeeze(0)?,
+        })
     }
 
     /// The table of the generator's rows, whose header tells which one was taken last.

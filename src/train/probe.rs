@@ -11,7 +11,7 @@ use crate::config::{Cell, Weights};
 use crate::data::{Images, to_tensor};
 use crate::error::{Error, Result};
 use crate::generators::{Mode, is_conditional};
-use crate::methods::Method;
+use crate::methods::Choice;
 use crate::nn::image::{one_hot, scale_images, squared_distance};
 use crate::rng::Stream;
 
@@ -61,14 +61,14 @@ struct Steepness {
     gradient: Vec<f64>,
 }
 
-fn steepness(state: &State, method: &dyn Method, set: &Set) -> Result<Steepness> {
+fn steepness(state: &State, choice: &Choice, set: &Set) -> Result<Steepness> {
     let mut out = Steepness { f_hat: Vec::new(), gradient: Vec::new() };
     let n = set.x.dim(0)?;
     for first in (0..n).step_by(BATCH) {
         let len = BATCH.min(n - first);
         let x = set.x.narrow(0, first, len)?.contiguous()?;
         let labels = set.labels.as_ref().map(|l| l.narrow(0, first, len)).transpose()?;
-        let at = Evaluated::new(&state.critic, method, &x, labels.as_ref(), false)?;
+        let at = Evaluated::new(&state.critic, choice, &x, labels.as_ref(), false)?;
         let gradient = at.f_hat_gradient(&state.critic)?;
         out.gradient.extend(values(&squared_distance(&gradient, 0.0)?.sqrt()?)?);
         out.f_hat.extend(values(&at.f_hat()?)?);
@@ -93,7 +93,7 @@ fn slopes(a: (&Set, &[f64]), b: (&Set, &[f64])) -> Result<Vec<f64>> {
 /// When there are not `n` real images, or the networks fail.
 pub fn measure(
     state: &State,
-    method: &dyn Method,
+    choice: &Choice,
     cell: &Cell,
     images: &Images,
     n: usize,
@@ -124,13 +124,13 @@ pub fn measure(
     let generated = Set { x: first(&x)?, labels };
     let share: Vec<f32> = (0..n).map(|_| stream.uniform() as f32).collect();
     let share = Tensor::from_vec(share, n, &device)?;
-    let mixed = (scale_images(&real.x, &share, 0.0)? + scale_images(&generated.x, &(1.0 - &share)?, 0.0)?)?;
+    let mixed = (scale_images(&real.x, &share)? + scale_images(&generated.x, &(1.0 - &share)?)?)?;
     let mixed = Set { x: mixed, labels: real.labels.clone() };
 
     let total = 3 + 2 * NOISE.len();
     let mut done = 0;
     let mut measured = |set: &Set| {
-        let of = steepness(state, method, set);
+        let of = steepness(state, choice, set);
         done += 1;
         progress(done, total);
         of
@@ -180,7 +180,7 @@ mod tests {
             let critic =
                 Critic::new("resnet32", 0.03, 1, method.spectral(), &mut stream, DType::F64, &Device::Cpu).unwrap();
             let x = random("x", &[3, 32, 32, 3]);
-            let at = |x: &Tensor| Evaluated::new(&critic, method, x, None, false);
+            let at = |x: &Tensor| Evaluated::new(&critic, &choice, x, None, false);
             let gradient = at(&x).unwrap().f_hat_gradient(&critic).unwrap();
             let sum = |x: &Tensor| at(x)?.f_hat()?.sum_all()?.to_scalar::<f64>();
             central_difference(sum, &x, &random("v", x.dims()), &gradient);

@@ -22,11 +22,11 @@ use super::tensorboard;
 use crate::config::{Cell, Weights};
 use crate::critic::Critic;
 use crate::data;
-use crate::data::loader::{Loader, Plan};
+use crate::data::loader::{Batch, Loader, Plan};
 use crate::data::place::resident;
 use crate::error::{Error, Result};
 use crate::files::{remove_temporaries, write_bytes};
-use crate::generators::{Generator, Mode, is_conditional};
+use crate::generators::{Generator, Latents, Mode, is_conditional};
 use crate::interrupt;
 use crate::losses::Loss;
 use crate::machine::memory;
@@ -66,8 +66,8 @@ pub enum Outcome {
 
 /// What makes a run's steps.
 enum Maker {
-    /// The CPU, of batches that a thread makes.
-    Cpu(Loader),
+    /// The CPU, of batches that threads make: for the critic, and for the generator where its loss compares pairs.
+    Cpu(Loader, Option<Loader>),
     /// A device.
     Device(Box<Recorded>),
 }
@@ -136,7 +136,7 @@ pub fn networks(cell: &Cell, classes: usize, device: &Device) -> Result<(Choice,
             cell.arch, generator.side, generator.side, cell.image_size
         )));
     }
-    Ok((choice, State::new(generator, critic, [t.beta1, t.beta2])?))
+    Ok((choice, State::new(generator, critic, t.beta1)?))
 }
 
 impl<'a> Run<'a> {
@@ -226,12 +226,7 @@ impl<'a> Run<'a> {
 
     fn train(&mut self, watch: &mut dyn Watch) -> Result<Outcome> {
         let t = &self.cell.train;
-        let plan = Plan {
-            images: self.bench.train.clone(),
-            size: t.critic_batch,
-            seed: self.cell.seed,
-            augment: self.choice.consistency,
-        };
+        let plan = Plan::new(self.bench.train.clone(), t.critic_batch, self.cell.seed, self.choice.consistency);
         let mut maker = self.maker(plan)?;
         let at_checkpoints = [COST, PEAK];
         let evaluations = self.rows.iter().filter(|r| !at_checkpoints.contains(&r.metric.as_str()));
@@ -291,7 +286,8 @@ impl<'a> Run<'a> {
     fn maker(&self, plan: Plan) -> Result<Maker> {
         let (t, step) = (&self.cell.train, self.progress.step);
         if !self.bench.compute.is_machine() {
-            return Ok(Maker::Cpu(Loader::start(plan, step * t.critic_steps)));
+            let of_generator = self.loss.pairs().then(|| Loader::start(plan.of_generator(t.generator_batch), step));
+            return Ok(Maker::Cpu(Loader::start(plan, step * t.critic_steps), of_generator));
         }
         let bytes = resident(&plan.images.pixels, plan.images.side, &self.bench.compute.device)?;
         let draw = Draw {
@@ -300,6 +296,7 @@ impl<'a> Run<'a> {
             latent: self.state.generator.latent,
             classes: self.state.generator.classes,
             mix: self.choice.method.penalty().is_some(),
+            pairs: self.loss.pairs(),
             first: [step, self.state.critic_adam.updates, self.state.generator_adam.updates],
             resident: bytes.is_some(),
         };
@@ -343,8 +340,8 @@ impl<'a> Run<'a> {
     fn stretch(&mut self, maker: &mut Maker) -> Result<Vec<Line>> {
         let (start, first) = (Instant::now(), self.progress.step);
         let measured = match maker {
-            Maker::Cpu(loader) => {
-                let measured = vec![self.step(loader)?];
+            Maker::Cpu(loader, of_generator) => {
+                let measured = vec![self.step(loader, of_generator.as_ref())?];
                 self.progress.step += 1;
                 measured
             }
@@ -353,7 +350,7 @@ impl<'a> Run<'a> {
         let seconds = start.elapsed().as_secs_f64();
         self.progress.train_s += seconds;
         let step_s = seconds / measured.len() as f64;
-        let with_norm = self.choice.method.normalisation().is_some() || self.choice.method.penalty().is_some();
+        let with_norm = self.choice.linearises() || self.choice.method.penalty().is_some();
         let line = |(step, values): (u64, Vec<f64>)| Line {
             step,
             critic_loss: values[0],
@@ -387,13 +384,18 @@ impl<'a> Run<'a> {
         Ok(recorded.measured(made)?)
     }
 
+    /// Classes of real images, for conditional networks.
+    fn classes(&self, batch: &Batch) -> Result<Option<Tensor>> {
+        let device = &self.bench.compute.device;
+        Ok(self.state.generator.classes.map(|k| one_hot(&batch.labels, k, DType::F32, device)).transpose()?)
+    }
+
     /// n_dis critic updates, one generator update, the moving average on the CPU. What they measured, in the order of
     /// [`MEASURED`](super::recorded::MEASURED), those of the last critic update.
-    fn step(&mut self, loader: &Loader) -> Result<Vec<f64>> {
+    fn step(&mut self, loader: &Loader, of_generator: Option<&Loader>) -> Result<Vec<f64>> {
         let (cell, step) = (self.cell, self.progress.step);
         let t = &cell.train;
         let device = &self.bench.compute.device;
-        let factor = t.lr_factor(step);
         let mut report = None;
         for k in 0..t.critic_steps {
             let number = step * t.critic_steps + k;
@@ -401,19 +403,28 @@ impl<'a> Run<'a> {
             let generator = &self.state.generator;
             let latents = generator.latents(cell.seed, "critic/latents", number, t.critic_batch)?;
             let mix = self.choice.method.penalty().map(|_| drawn_mix(cell.seed, number, t.critic_batch));
-            let real_labels = generator.classes.map(|k| one_hot(&batch.labels, k, DType::F32, device)).transpose()?;
+            let real_labels = self.classes(&batch)?;
+            let latents = if self.loss.pairs() { Latents { labels: real_labels.clone(), ..latents } } else { latents };
             let batch = CriticBatch {
                 real: batch.real,
                 fake: generator.images(&latents, Mode::Train)?,
                 labels: real_labels.zip(latents.labels).map(|(real, fake)| [real, fake]),
                 mix: mix.map(|mix| Tensor::from_vec(mix, t.critic_batch, device)).transpose()?,
                 augmented: batch.augmented,
+                gamma: Some(Tensor::new(t.gamma(step), device)?),
             };
-            report = Some(self.state.critic_update(&self.choice, self.loss, &batch, t.critic_lr * factor)?);
+            report = Some(self.state.critic_update(&self.choice, self.loss, &batch, t.critic_pace(step))?);
         }
         let latents = self.state.generator.latents(cell.seed, "generator/latents", step, t.generator_batch)?;
-        let rate = t.generator_lr * factor;
-        let generator_loss = self.state.generator_update(&self.choice, self.loss, &latents, rate)?;
+        let (latents, real) = match of_generator {
+            Some(loader) => {
+                let batch = loader.next_batch()?;
+                (Latents { labels: self.classes(&batch)?, ..latents }, Some(batch.real))
+            }
+            None => (latents, None),
+        };
+        let images = (&latents, real.as_ref());
+        let generator_loss = self.state.generator_update(&self.choice, self.loss, images, t.generator_pace(step))?;
         self.state.update_average(t.average_decay(step))?;
         let [critic_norm, generator_norm] = self.state.gradient_norms()?;
         let Some(report) = report else { return Err(Error::invalid("n_dis is zero")) };

@@ -7,11 +7,11 @@ use crate::critic::{Critic, Forward, Linear};
 use crate::generators::{Generator, Latents, Mode};
 use crate::losses::Loss;
 use crate::machine::program::stage;
-use crate::methods::{CR_WEIGHT, Choice, Method, Normalised, cotangents};
+use crate::methods::{CR_WEIGHT, Choice, Method, Normalisation, Normalised, OnBatch, ZeroCentred};
 use crate::nn::image::{clear, join, mix_images, norm, scale_images, squared_distance};
 use crate::nn::op::{either, numbers};
 use crate::nn::store::Store;
-use crate::optim::{Adam, clip, moving_average};
+use crate::optim::{Adam, Pace, clip, moving_average};
 use crate::words;
 
 /// What one critic update reads.
@@ -26,6 +26,8 @@ pub struct CriticBatch {
     pub mix: Option<Tensor>,
     /// The real images augmented, for consistency regularisation.
     pub augmented: Option<Tensor>,
+    /// γ of a zero-centred penalty, without dimensions.
+    pub gamma: Option<Tensor>,
 }
 
 /// What a critic update reports, without dimensions (f64 on the CPU) where the networks are: reading a value waits for the device.
@@ -45,14 +47,10 @@ pub struct CriticReport {
 /// One critic call with its normalised output.
 pub struct Evaluated {
     pass: Forward,
-    /// What a normalisation by the gradient adds; without it f̂ = f.
-    normalised: Option<ByGradient>,
-}
-
-struct ByGradient {
-    target: f64,
-    linear: Linear,
-    value: Normalised,
+    /// The adjoint pass, where the method needs it.
+    linear: Option<Linear>,
+    /// What a normalisation made of both; without one f̂ = f.
+    normalised: Option<(Normalisation, Normalised)>,
 }
 
 impl Evaluated {
@@ -61,19 +59,17 @@ impl Evaluated {
     ///
     /// # Errors
     /// When the images do not fit the critic.
-    pub fn new(
-        critic: &Critic,
-        method: &dyn Method,
-        x: &Tensor,
-        labels: Option<&Tensor>,
-        training: bool,
-    ) -> Result<Self> {
+    pub fn new(critic: &Critic, choice: &Choice, x: &Tensor, labels: Option<&Tensor>, training: bool) -> Result<Self> {
         let pass = critic.forward(x, labels, training)?;
-        let Some(normalisation) = method.normalisation() else { return Ok(Self { pass, normalised: None }) };
-        let linear = critic.linearise(&pass)?;
-        let squared = squared_distance(&linear.gradient, normalisation.target)?;
-        let value = normalisation.apply(&pass.scalar()?, &squared)?;
-        Ok(Self { pass, normalised: Some(ByGradient { target: normalisation.target, linear, value }) })
+        let linear = choice.linearises().then(|| critic.linearise(&pass)).transpose()?;
+        let normalised = match (choice.method.normalisation(), &linear) {
+            (Some(of), Some(linear)) => {
+                let squared = squared_distance(&linear.gradient, of.target)?;
+                Some((of, of.apply(&pass.scalar()?, &squared)?))
+            }
+            _ => None,
+        };
+        Ok(Self { pass, linear, normalised })
     }
 
     /// f per image, `[N]`.
@@ -90,14 +86,14 @@ impl Evaluated {
     /// As for [`Evaluated::f`].
     pub fn f_hat(&self) -> Result<Tensor> {
         match &self.normalised {
-            Some(n) => Ok(n.value.f_hat.clone()),
+            Some((_, value)) => Ok(value.f_hat.clone()),
             None => self.f(),
         }
     }
 
     /// g per image, where the method computes it.
     pub fn gradient(&self) -> Option<&Tensor> {
-        self.normalised.as_ref().map(|n| &n.linear.gradient)
+        self.linear.as_ref().map(|linear| &linear.gradient)
     }
 
     /// ∇ₓf̂ per image, `[N, H, W, C]`: (∂f̂/∂f)·g, since the critic's Hessian vanishes.
@@ -105,9 +101,9 @@ impl Evaluated {
     /// # Errors
     /// As for [`Evaluated::f`].
     pub fn f_hat_gradient(&self, critic: &Critic) -> Result<Tensor> {
-        match &self.normalised {
-            Some(n) => scale_images(&n.linear.gradient, &n.value.by_f, 0.0),
-            None => critic.input_gradient(&self.pass),
+        match (&self.normalised, &self.linear) {
+            (Some((_, value)), Some(linear)) => scale_images(&linear.gradient, &value.by_f),
+            _ => critic.input_gradient(&self.pass),
         }
     }
 
@@ -116,11 +112,35 @@ impl Evaluated {
     /// # Errors
     /// When shapes do not fit.
     pub fn backward(&self, critic: &Critic, derivative: &Tensor, gradients: &Store) -> Result<()> {
-        let Some(n) = &self.normalised else {
-            return critic.first_order(&self.pass, &derivative.unsqueeze(1)?, gradients);
+        match (&self.normalised, &self.linear) {
+            (Some((of, value)), Some(linear)) => {
+                critic.second_order(&self.pass, linear, &of.cotangents(derivative, value)?, gradients)
+            }
+            _ => critic.first_order(&self.pass, &derivative.unsqueeze(1)?, gradients),
+        }
+    }
+
+    /// The same of the loss with a penalty on the gradient at these images, of which the first `real` are real ones: its value.
+    ///
+    /// # Errors
+    /// As for [`Evaluated::backward`].
+    fn penalised_backward(
+        &self,
+        critic: &Critic,
+        (penalty, gamma): (ZeroCentred, &Tensor),
+        derivative: &Tensor,
+        real: usize,
+        gradients: &Store,
+    ) -> Result<Tensor> {
+        let Some(linear) = &self.linear else { bail!("a penalty on the gradient needs the adjoint pass") };
+        let at = OnBatch {
+            f: &self.f()?,
+            squared_norm: &squared_distance(&linear.gradient, 0.0)?,
+            normalised: self.normalised.as_ref().map(|(of, value)| (*of, value)),
         };
-        let [c, scale] = cotangents(derivative, &n.value)?;
-        critic.second_order(&self.pass, &n.linear, Some(&c), (&scale, n.target), gradients)
+        let penalised = penalty.apply(&at, derivative, real, gamma)?;
+        critic.second_order(&self.pass, linear, &penalised.cotangents, gradients)?;
+        Ok(penalised.value)
     }
 }
 
@@ -178,7 +198,7 @@ pub fn critic_gradients(
     let labels = batch.labels.as_ref().map(|[real, fake]| join(real, fake)).transpose()?;
     // The augmented and the mixed images are of the real ones' classes.
     let real_labels = batch.labels.as_ref().map(|[real, _]| real);
-    let on_batch = Evaluated::new(critic, method, &join(&batch.real, &batch.fake)?, labels.as_ref(), true)?;
+    let on_batch = Evaluated::new(critic, choice, &join(&batch.real, &batch.fake)?, labels.as_ref(), true)?;
     let graded = loss.critic(&on_batch.f_hat()?, n)?;
     let mut derivative = graded.derivative;
     let mut report = CriticReport { loss: graded.value, penalty: None, consistency: None, input_gradient_norm: None };
@@ -188,13 +208,19 @@ pub fn critic_gradients(
 
     if choice.consistency {
         let Some(augmented) = &batch.augmented else { bail!("consistency regularisation needs the augmented images") };
-        let on_augmented = Evaluated::new(critic, method, augmented, real_labels, true)?;
+        let on_augmented = Evaluated::new(critic, choice, augmented, real_labels, true)?;
         let [value, pull, with_pull] = consistency(&on_augmented.f_hat()?, &on_batch.f_hat()?, &derivative)?;
         report.consistency = Some(value);
         on_augmented.backward(critic, &pull, gradients)?;
         derivative = with_pull;
     }
-    on_batch.backward(critic, &derivative, gradients)?;
+    match (choice.zero_centred, &batch.gamma) {
+        (None, _) => on_batch.backward(critic, &derivative, gradients)?,
+        (Some(penalty), Some(gamma)) => {
+            report.penalty = Some(on_batch.penalised_backward(critic, (penalty, gamma), &derivative, n, gradients)?);
+        }
+        (Some(_), None) => bail!("{} needs γ", method.id()),
+    }
     drop(on_batch);
 
     if let Some(penalty) = method.penalty() {
@@ -205,34 +231,44 @@ pub fn critic_gradients(
         let penalised = penalty.apply(&squared_distance(&linear.gradient, 0.0)?)?;
         report.penalty = Some(penalised.value);
         report.input_gradient_norm = Some(penalised.norm);
-        critic.second_order(&pass, &linear, None, (&penalised.scale, 0.0), gradients)?;
+        critic.second_order(&pass, &linear, &penalised.cotangents, gradients)?;
     }
     Ok(report)
 }
 
+/// f̂ of images that no gradient goes back to, `[N]`.
+fn f_hat(critic: &Critic, method: &dyn Method, images: &Tensor, labels: Option<&Tensor>) -> Result<Tensor> {
+    let pass = critic.forward(images, labels, true)?;
+    let Some(of) = method.normalisation() else { return pass.scalar() };
+    let squared = squared_distance(&critic.input_gradient(&pass)?, of.target)?;
+    Ok(of.apply(&pass.scalar()?, &squared)?.f_hat)
+}
+
 /// The generator's loss of `images` (of the classes `labels`, for a conditional critic), without dimensions, and its
-/// gradient in them: ∂L/∂xᵢ = cᵢ·gᵢ, since the critic's Hessian vanishes.
+/// gradient in them: ∂L/∂xᵢ = cᵢ·gᵢ, since the critic's Hessian vanishes. `real` are the images of the same classes that a loss of pairs
+/// compares them with.
 ///
 /// # Errors
-/// When the images do not fit the critic.
+/// When the images do not fit the critic, or a loss of pairs has nothing to compare with.
 pub fn generator_loss(
     critic: &Critic,
     method: &dyn Method,
     loss: Loss,
-    images: &Tensor,
+    (images, real): (&Tensor, Option<&Tensor>),
     labels: Option<&Tensor>,
 ) -> Result<(Tensor, Tensor)> {
     let pass = critic.forward(images, labels, true)?;
     let g = critic.input_gradient(&pass)?;
+    let real = real.filter(|_| loss.pairs()).map(|real| f_hat(critic, method, real, labels)).transpose()?;
     let f = pass.scalar()?;
-    let Some(normalisation) = method.normalisation() else {
-        let graded = loss.generator(&f)?;
-        return Ok((graded.value, scale_images(&g, &graded.derivative, 0.0)?));
+    let Some(of) = method.normalisation() else {
+        let graded = loss.generator(&f, real.as_ref())?;
+        return Ok((graded.value, scale_images(&g, &graded.derivative)?));
     };
-    let value = normalisation.apply(&f, &squared_distance(&g, normalisation.target)?)?;
-    let graded = loss.generator(&value.f_hat)?;
-    let [c, _] = cotangents(&graded.derivative, &value)?;
-    Ok((graded.value, scale_images(&g, &c, 0.0)?))
+    let value = of.apply(&f, &squared_distance(&g, of.target)?)?;
+    let graded = loss.generator(&value.f_hat, real.as_ref())?;
+    let c = (&graded.derivative * &value.by_f)?;
+    Ok((graded.value, scale_images(&g, &c)?))
 }
 
 /// Both networks, their optimisers and the moving average: all that a training step changes.
@@ -256,11 +292,11 @@ impl State {
     ///
     /// # Errors
     /// When the device refuses the memory.
-    pub fn new(generator: Generator, critic: Critic, beta: [f64; 2]) -> Result<Self> {
+    pub fn new(generator: Generator, critic: Critic, beta1: f64) -> Result<Self> {
         Ok(Self {
             average: generator.deep_clone()?,
-            generator_adam: Adam::new(generator.params.flat(), beta)?,
-            critic_adam: Adam::new(critic.params.flat(), beta)?,
+            generator_adam: Adam::new(generator.params.flat(), beta1)?,
+            critic_adam: Adam::new(critic.params.flat(), beta1)?,
             generator_gradients: generator.params.zeros_like()?,
             critic_gradients: critic.params.zeros_like()?,
             generator,
@@ -285,9 +321,9 @@ impl State {
         choice: &Choice,
         loss: Loss,
         batch: &CriticBatch,
-        rate: f64,
+        pace: Pace,
     ) -> Result<CriticReport> {
-        let schedule = self.critic_schedule(self.critic_adam.updates, rate);
+        let schedule = Adam::schedule(self.critic_adam.beta1(), self.critic_adam.updates + 1, pace);
         self.scheduled_critic_update(choice, loss, batch, &numbers(&schedule, self.critic.params.flat())?)
     }
 
@@ -312,30 +348,38 @@ impl State {
         Ok(report)
     }
 
-    /// One generator update; the loss, without dimensions.
+    /// One generator update; the loss, without dimensions. A loss of pairs compares the images with `real` ones of their classes.
     ///
     /// # Errors
-    /// When the latents do not fit the generator.
-    pub fn generator_update(&mut self, choice: &Choice, loss: Loss, latents: &Latents, rate: f64) -> Result<Tensor> {
-        let schedule = self.generator_schedule(self.generator_adam.updates, rate, 0.0);
-        self.scheduled_generator_update(choice, loss, latents, &numbers(&schedule, self.generator.params.flat())?)
+    /// When the latents do not fit the generator, or there is no real image for each.
+    pub fn generator_update(
+        &mut self,
+        choice: &Choice,
+        loss: Loss,
+        (latents, real): (&Latents, Option<&Tensor>),
+        pace: Pace,
+    ) -> Result<Tensor> {
+        let schedule = Adam::schedule(self.generator_adam.beta1(), self.generator_adam.updates + 1, pace);
+        let schedule = numbers(&schedule, self.generator.params.flat())?;
+        self.scheduled_generator_update(choice, loss, (latents, real), &schedule)
     }
 
     /// One generator update of a schedule that is where the networks are.
     ///
     /// # Errors
-    /// When the latents do not fit the generator.
+    /// As for [`State::generator_update`].
     pub fn scheduled_generator_update(
         &mut self,
         choice: &Choice,
         loss: Loss,
-        latents: &Latents,
+        (latents, real): (&Latents, Option<&Tensor>),
         schedule: &Tensor,
     ) -> Result<Tensor> {
         clear(self.generator_gradients.flat())?;
         let pass = self.generator.forward(latents, Mode::Train)?;
         let labels = latents.labels.as_ref();
-        let (value, cotangent) = generator_loss(&self.critic, choice.method.as_ref(), loss, &pass.images, labels)?;
+        let (value, cotangent) =
+            generator_loss(&self.critic, choice.method.as_ref(), loss, (&pass.images, real), labels)?;
         self.generator.backward(pass, &cotangent, &self.generator_gradients)?;
         let (params, gradients) = (self.generator.params.flat(), self.generator_gradients.flat());
         stage("optimiser", || self.generator_adam.step(params, gradients, schedule))?;
@@ -347,31 +391,18 @@ impl State {
     /// # Errors
     /// When the device fails.
     pub fn update_average(&self, decay: f64) -> Result<()> {
-        self.scheduled_average(&numbers(&self.generator_schedule(0, 0.0, decay), self.generator.params.flat())?)
+        self.scheduled_average(&numbers(&[decay, 1.0 - decay], self.generator.params.flat())?)
     }
 
-    /// The same by the decay of a generator's schedule that is where the networks are.
+    /// The same by a decay, and what it leaves, that are where the networks are.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn scheduled_average(&self, schedule: &Tensor) -> Result<()> {
-        let decay = (schedule, 2);
+    pub fn scheduled_average(&self, decay: &Tensor) -> Result<()> {
         stage("average", || {
             moving_average(self.average.params.flat(), self.generator.params.flat(), decay)?;
             moving_average(self.average.buffers.flat(), self.generator.buffers.flat(), decay)
         })
-    }
-
-    /// What changes from one critic update to the next, after so many.
-    pub fn critic_schedule(&self, updates: u64, rate: f64) -> [f64; 2] {
-        Adam::schedule(self.critic_adam.beta(), updates + 1, rate)
-    }
-
-    /// What changes from one generator update to the next, after so many: its optimiser's schedule, and the decay of the average with
-    /// what it leaves.
-    pub fn generator_schedule(&self, updates: u64, rate: f64, decay: f64) -> [f64; 4] {
-        let [rate, correction] = Adam::schedule(self.generator_adam.beta(), updates + 1, rate);
-        [rate, correction, decay, 1.0 - decay]
     }
 
     /// The last gradients: critic, generator.

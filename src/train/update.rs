@@ -10,7 +10,7 @@ use super::cost::update_flops;
 use super::feed::{Draw, Feed, STRETCH};
 use super::recorded::Recorded;
 use super::step::{CriticBatch, State};
-use crate::config::{LrDecay, Train};
+use crate::config::{Average, LrDecay, Train};
 use crate::critic::{Critic, side};
 use crate::data::loader::Plan;
 use crate::data::place::resident;
@@ -88,17 +88,18 @@ impl Update {
             },
             critic_batch: batch,
             generator_batch: 2 * batch,
-            critic_lr: 2e-4,
-            generator_lr: 2e-4,
+            critic_lr: 2e-4.into(),
+            generator_lr: 2e-4.into(),
             beta1: 0.0,
-            beta2: 0.9,
+            beta2: 0.9.into(),
             lr_decay: LrDecay::None,
-            ema_decay: 0.9999,
+            ema_decay: Average::Decay(0.9999),
             ema_start: 0,
             width,
             loss,
+            gamma: Some(1.0.into()),
         };
-        let state = State::new(generator, critic, [train.beta1, train.beta2])?;
+        let state = State::new(generator, critic, train.beta1)?;
         let maker = match compute.is_machine() {
             true => on_device(arch, &choice, &train, &state, compute)?,
             false => on_cpu(&state, batch, &mut stream)?,
@@ -112,7 +113,7 @@ impl Update {
     /// Never for networks that fit each other.
     pub fn flops(&self, what: What) -> Result<u64> {
         let [critic, generator] =
-            update_flops(&self.choice, &self.state, [self.train.critic_batch, self.train.generator_batch])?;
+            update_flops(&self.choice, self.loss, &self.state, [self.train.critic_batch, self.train.generator_batch])?;
         let fakes = self.state.generator.flops(self.train.critic_batch)?;
         let is_machine = self.compute.is_machine();
         Ok(match what {
@@ -167,8 +168,10 @@ impl Update {
         let critic = |state: &mut State, fake: Tensor| -> Result<()> {
             let [real, _, augmented] = images.clone();
             let mix = Tensor::full(0.5f32, train.critic_batch, images[0].device())?;
-            let batch = CriticBatch { real, fake, labels: labels.clone(), mix: Some(mix), augmented: Some(augmented) };
-            state.critic_update(choice, *loss, &batch, train.critic_lr)?;
+            let gamma = Some(Tensor::new(train.gamma(0), images[0].device())?);
+            let labels = labels.clone();
+            let batch = CriticBatch { real, fake, labels, mix: Some(mix), augmented: Some(augmented), gamma };
+            state.critic_update(choice, *loss, &batch, train.critic_pace(0))?;
             Ok(())
         };
         if what == What::Critic {
@@ -182,9 +185,9 @@ impl Update {
             }
         }
         let latents = state.generator.latents(0, "bench", self.round, train.generator_batch)?;
-        state.generator_update(choice, *loss, &latents, train.generator_lr)?;
+        state.generator_update(choice, *loss, (&latents, None), train.generator_pace(0))?;
         if what == What::Whole {
-            state.update_average(train.ema_decay)?;
+            state.update_average(train.average_decay(0))?;
         }
         Ok(())
     }
@@ -224,11 +227,12 @@ fn on_device(arch: &str, choice: &Choice, train: &Train, state: &State, compute:
     let images = Arc::new(Images::new("random", side, Pixels::Memory(pixels), labels, CLASSES));
     let bytes = resident(&images.pixels, side, &compute.device)?;
     let draw = Draw {
-        plan: Plan { images, size: train.critic_batch, seed: 0, augment: choice.consistency },
+        plan: Plan::new(images, train.critic_batch, 0, choice.consistency),
         train: train.clone(),
         latent: state.generator.latent,
         classes: state.generator.classes,
         mix: choice.method.penalty().is_some(),
+        pairs: false,
         first: [0; 3],
         resident: bytes.is_some(),
     };

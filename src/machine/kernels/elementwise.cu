@@ -60,13 +60,12 @@ KERNEL(of_bf16)(Words words) {
     EACH(i, SIZE(0)) REALS(1)[i] = (add ? REALS(1)[i] : (real)0) + of_half(HALVES(2)[i]);
 }
 
-/* elements; parameters; gradient; moments, both; the rate over the first moment's correction, and the root of the second's;
-   decays of the moments and what they leave; epsilon */
+/* elements; parameters; gradient; moments, both; the rate over the first moment's correction, the root of the second's, its decay and what that leaves;
+   decay of the first moment and what it leaves; epsilon */
 KERNEL(adam)(Words words) {
     real *xs = REALS(1), *ms = REALS(3), *vs = REALS(4);
-    const real rate = REALS(5)[0], correction = REALS(5)[1];
-    const real b = (real)VALUE(6), rest = (real)VALUE(7), b2 = (real)VALUE(8), rest2 = (real)VALUE(9);
-    const real epsilon = (real)VALUE(10);
+    const real rate = REALS(5)[0], correction = REALS(5)[1], b2 = REALS(5)[2], rest2 = REALS(5)[3];
+    const real b = (real)VALUE(6), rest = (real)VALUE(7), epsilon = (real)VALUE(8);
     EACH(i, SIZE(0)) {
         const real g = REALS(2)[i], m = b * ms[i] + rest * g, v = b2 * vs[i] + rest2 * g * g;
         ms[i] = m;
@@ -111,21 +110,18 @@ KERNEL(transpose)(Words words) {
     }
 }
 
-/* elements; output; x, s, elements an image, t: s*(x - t) */
+/* elements; output; x, s, elements an image: s*x */
 KERNEL(scale_images)(Words words) {
     const count image = SIZE(4);
-    const real t = (real)VALUE(5);
-    EACH(i, SIZE(0)) REALS(1)[i] = REALS(3)[i / image] * (REALS(2)[i] - t);
+    EACH(i, SIZE(0)) REALS(1)[i] = REALS(3)[i / image] * REALS(2)[i];
 }
 
-/* elements; output; x, c or null; g, s, t; elements an image: c*x + s*(g - t) */
+/* elements; output; x, c, g, s, t, elements an image: c*x + s*g + t */
 KERNEL(combine_images)(Words words) {
-    const real *c = REALS(3);
-    const real t = (real)VALUE(6);
     const count image = SIZE(7);
     EACH(i, SIZE(0)) {
-        const real of_g = REALS(5)[i / image] * (REALS(4)[i] - t);
-        REALS(1)[i] = c ? c[i / image] * REALS(2)[i] + of_g : of_g;
+        const count n = i / image;
+        REALS(1)[i] = REALS(3)[n] * REALS(2)[i] + (REALS(5)[n] * REALS(4)[i] + REALS(6)[n]);
     }
 }
 
