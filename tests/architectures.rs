@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{DType, Device};
-use pgn_bench::critic::{ARCHITECTURES, Critic};
+use pgn_bench::critic::{ARCHITECTURES, Critic, side as side_of};
 use pgn_bench::generators::Generator;
 use pgn_bench::rng::Stream;
 
@@ -30,6 +30,7 @@ fn parameter_counts_are_those_of_the_released_code() {
         let critic = Critic::new(id, 1.0, 10, false, &mut stream, DType::F32, &Device::Cpu).unwrap();
         let generator = Generator::new(id, 1.0, 10, &mut stream, DType::F32, &Device::Cpu).unwrap();
         assert_eq!((generator.side, generator.params.len(), critic.params.len()), (side, g, d), "{id}");
+        assert_eq!(side_of(id), side);
         // The critic takes the generator's images.
         assert!(critic.flops([1, side, side, 3]).unwrap() > 0);
     }

@@ -139,7 +139,7 @@ impl File {
 
     /// Classes as ones among zeros, for a conditional architecture.
     fn labels(&self, key: &str) -> Option<Tensor> {
-        (self.meta("arch") == "biggan32").then(|| {
+        critic::is_conditional(self.meta("arch")).then(|| {
             let labels = self.tensors.get(key).unwrap_or_else(|| panic!("no tensor `{key}`")).to_vec1::<i64>().unwrap();
             let labels: Vec<u16> = labels.into_iter().map(|y| y as u16).collect();
             one_hot(&labels, CLASSES, SETUP.dtype, SETUP.device()).unwrap()
@@ -291,6 +291,7 @@ fn critic_of(file: &File, prefix: &str, spectral: bool) -> Critic {
         "cnn32" | "cnn48" => &[("main.0", 64), ("main.2", 128), ("main.6", 256), ("main.10", 512)],
         "resnet32" => &[("model.0.residual.0", 128)],
         "biggan32" => &[("blocks.0.residual.0", 256)],
+        "r3gan32" => &[("ExtractionLayer.Layer", 768)],
         _ => &[("model.0.residual.0", 64), ("model.3.residual.1", 512)],
     };
     let layers: Vec<_> = layers.iter().map(|(name, full)| (format!("{prefix}{name}.{suffix}"), *full)).collect();
@@ -306,6 +307,7 @@ fn generator_of(file: &File, prefix: &str) -> Generator {
         "cnn32" | "cnn48" => &[("main.0", 512), ("main.3", 256), ("main.6", 128), ("main.9", 64)],
         "resnet32" => &[("output.0", 256)],
         "biggan32" => &[("output_layer.0", 256)],
+        "r3gan32" => &[("MainLayers.0.Layers.0.LinearLayer", 768)],
         _ => &[("output.0", 64), ("blocks.0.residual.0", if arch == "resnet48" { 512 } else { 1024 })],
     };
     let layers: Vec<_> = layers.iter().map(|(name, full)| (format!("{prefix}{name}.weight"), *full)).collect();

@@ -27,17 +27,17 @@ def seconds(run):
 
 
 def passes(shape, layout):
-    stride, padding = [shape["stride"]] * 2, shape["padding"]
+    stride, padding, groups = [shape["stride"]] * 2, shape["padding"], shape.get("groups", 1)
     x = torch.randn(shape["images"], shape["in"], shape["side"], shape["side"]).contiguous(memory_format=layout)
-    w = torch.randn(shape["out"], shape["in"], *shape["kernel"]).contiguous(memory_format=layout)
-    dy = torch.conv2d(x, w, None, stride, padding)
+    w = torch.randn(shape["out"], shape["in"] // groups, *shape["kernel"]).contiguous(memory_format=layout)
+    dy = torch.conv2d(x, w, None, stride, padding, 1, groups)
 
     def gradient(mask):
         return lambda: torch.ops.aten.convolution_backward(
-            dy, x, w, None, stride, padding, [1, 1], False, [0, 0], 1, mask)
+            dy, x, w, None, stride, padding, [1, 1], False, [0, 0], groups, mask)
 
     return {
-        "forward": lambda: torch.conv2d(x, w, None, stride, padding),
+        "forward": lambda: torch.conv2d(x, w, None, stride, padding, 1, groups),
         "input gradient": gradient([True, False, False]),
         "weight gradient": gradient([False, True, False]),
     }

@@ -46,7 +46,7 @@ pub fn is_conditional(id: &str) -> bool {
 
 /// Side in pixels of an architecture's images, which its name ends with.
 pub fn side(id: &str) -> usize {
-    id.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0)
+    id.rsplit(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// Channels of a full-size layer at a width multiplier: rounded, at least one.
