@@ -203,6 +203,8 @@ impl NetBuilder {
         bias: Option<&str>,
     ) -> Layer {
         let suffix = if self.spectral { "weight_orig" } else { "weight" };
+        // A weight of zeros has no direction, and of all others the spectral norm takes the length.
+        let init = if self.spectral && init == Init::Constant(0.0) { Init::FanIn(1.0) } else { init };
         let id = self.params.add_ordered(format!("{name}.{suffix}"), stored, init, Order::kernel(shape));
         let bias = bias.map(|name| self.params.add(name, &shape[..1], Init::Constant(0.0)));
         let [o, i, kh, kw] = shape;

@@ -142,28 +142,28 @@ pub unsafe trait Simd<T: Copy> {
 }
 
 #[inline(always)]
-unsafe fn gather_tile<T: Number, S: Simd<T>, const NV: usize>(args: &Gather<T>, pixels: &[Pixel]) {
+unsafe fn gather_tile<T: Number, S: Simd<T>, const NV: usize, const R: usize>(args: &Gather<T>, pixels: &[Pixel]) {
     unsafe {
         let width = NV * S::LANES;
         let last = pixels.len() - 1;
-        let base: [*const T; ROWS] = std::array::from_fn(|i| args.input.add(pixels[i.min(last)].input));
+        let base: [*const T; R] = std::array::from_fn(|i| args.input.add(pixels[i.min(last)].input));
         let full = args.columns == width;
         // Every loop over `acc` has a constant bound, or the compiler keeps the tile in memory.
-        let mut acc = [[S::splat(T::ZERO); NV]; ROWS];
+        let mut acc = [[S::splat(T::ZERO); NV]; R];
         // A ragged panel goes through this row, so that the register loop never sees the edge.
         let mut edge = [T::ZERO; 64];
         match args.start {
             Start::Zero => {}
             Start::Bias(bias) => {
                 edge[..args.columns].copy_from_slice(&bias[..args.columns]);
-                for i in 0..ROWS {
+                for i in 0..R {
                     for j in 0..NV {
                         acc[i][j] = S::load(edge.as_ptr().add(j * S::LANES));
                     }
                 }
             }
             Start::Output => {
-                for i in 0..ROWS {
+                for i in 0..R {
                     let out = args.output.add(pixels[i.min(last)].output);
                     let from = if full {
                         out.cast_const()
@@ -179,10 +179,10 @@ unsafe fn gather_tile<T: Number, S: Simd<T>, const NV: usize>(args: &Gather<T>, 
         }
         for segment in args.segments {
             let mut panel = args.panel.add(segment.row * width);
-            let rows: [*const T; ROWS] = std::array::from_fn(|i| base[i].add(segment.offset));
+            let rows: [*const T; R] = std::array::from_fn(|i| base[i].add(segment.offset));
             for k in 0..segment.len {
                 let w: [S::V; NV] = std::array::from_fn(|j| S::load(panel.add(j * S::LANES)));
-                for i in 0..ROWS {
+                for i in 0..R {
                     let x = S::splat(*rows[i].add(k));
                     for j in 0..NV {
                         acc[i][j] = S::fma(x, w[j], acc[i][j]);
@@ -191,7 +191,7 @@ unsafe fn gather_tile<T: Number, S: Simd<T>, const NV: usize>(args: &Gather<T>, 
                 panel = panel.add(width);
             }
         }
-        for i in 0..ROWS {
+        for i in 0..R {
             if i > last {
                 break;
             }
@@ -210,18 +210,30 @@ unsafe fn gather_tile<T: Number, S: Simd<T>, const NV: usize>(args: &Gather<T>, 
     }
 }
 
+/// Tiles of `R` rows, but for what is left, where those of [`ROWS`] waste less.
+#[inline(always)]
+unsafe fn gather_rows<T: Number, S: Simd<T>, const NV: usize, const R: usize>(args: &Gather<T>) {
+    for pixels in args.pixels.chunks(R) {
+        unsafe {
+            match pixels.len() <= ROWS {
+                true => gather_tile::<T, S, NV, ROWS>(args, pixels),
+                false => gather_tile::<T, S, NV, R>(args, pixels),
+            }
+        }
+    }
+}
+
 impl<T: Number> Routine<T> for Gather<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd<T>>(&self) {
-        for pixels in self.pixels.chunks(ROWS) {
-            unsafe {
-                match self.vectors {
-                    1 => gather_tile::<T, S, 1>(self, pixels),
-                    // The compiler drops what no register would hold.
-                    n if n == 2 || vectors(S::REGISTERS) == 2 => gather_tile::<T, S, 2>(self, pixels),
-                    3 => gather_tile::<T, S, 3>(self, pixels),
-                    _ => gather_tile::<T, S, 4>(self, pixels),
-                }
+        unsafe {
+            match self.vectors {
+                // One vector leaves registers for twice the rows, which the latency of a sum needs.
+                1 => gather_rows::<T, S, 1, { 2 * ROWS }>(self),
+                // The compiler drops what no register would hold.
+                n if n == 2 || vectors(S::REGISTERS) == 2 => gather_rows::<T, S, 2, ROWS>(self),
+                3 => gather_rows::<T, S, 3, ROWS>(self),
+                _ => gather_rows::<T, S, 4, ROWS>(self),
             }
         }
     }
