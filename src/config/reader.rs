@@ -94,7 +94,8 @@ impl<'a> Section<'a> {
 
     /// How a moving average forgets.
     pub(super) fn average(&self, key: &str) -> Option<Average> {
-        let allowed = "a number from 0 to 0.999999, or {half_life: IMAGES} that the critic sees, a number or a schedule of them";
+        let allowed =
+            "a number from 0 to 0.999999, or {half_life: IMAGES} that the critic sees, a number or a schedule of them";
         self.value(key, allowed, |v| match v.as_mapping() {
             None => v.as_f64().filter(|x| (0.0..=0.999_999).contains(x)).map(Average::Decay),
             Some(map) if map.len() == 1 => {

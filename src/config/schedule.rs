@@ -79,7 +79,9 @@ mod tests {
     fn a_schedule_is_half_a_cosine_and_a_number_is_written_as_one() {
         let s: Schedule = serde_json::from_str(r#"{"from": 0.05, "to": 0.005, "images": 2e7}"#).unwrap();
         // Of numpy: to + (from - to) * 0.5 * (1 + cos(pi * seen / images)).
-        for (seen, want) in [(0, 0.05), (5_000_000, 0.043_409_902_576_697_32), (10_000_000, 0.0275), (30_000_000, 0.005)] {
+        for (seen, want) in
+            [(0, 0.05), (5_000_000, 0.043_409_902_576_697_32), (10_000_000, 0.0275), (30_000_000, 0.005)]
+        {
             assert!((s.at(seen) - want).abs() < 1e-15, "{seen}: {}", s.at(seen));
         }
         assert_eq!(serde_json::to_string(&Schedule::from(2e-4)).unwrap(), "0.0002");

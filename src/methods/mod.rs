@@ -100,7 +100,8 @@ const MORE: [&str; 2] = ["+cr", "+r1r2"];
 /// Every id that [`find`] knows.
 pub fn ids() -> Vec<String> {
     let methods = || ALL.iter().map(|make| make());
-    let more = MORE.iter().flat_map(|more| methods().filter(|m| m.takes_more()).map(move |m| format!("{}{more}", m.id())));
+    let more =
+        MORE.iter().flat_map(|more| methods().filter(|m| m.takes_more()).map(move |m| format!("{}{more}", m.id())));
     methods().map(|m| m.id().to_owned()).chain(more).collect()
 }
 
@@ -165,7 +166,7 @@ mod tests {
 
     /// Σ dᵢ·f̂ᵢ and the penalty, of outputs `[N]` and gradients `[N, 3]` as they stand.
     fn penalised(choice: &Choice, f: &Tensor, g: &Tensor) -> Result<(Tensor, Penalised)> {
-        let (derivative, gamma) = (random("derivative", &[5]), (random("gamma", &[1]).abs()? + 0.1)?.squeeze(0)?);
+        let (derivative, gamma) = (random("derivative", &[5]), (random("gamma", &[1]).abs()? + 0.1)?);
         let squared = |t: f64| (g - t)?.sqr()?.sum(1);
         let normalisation = choice.method.normalisation();
         let normalised = normalisation.map(|of| of.apply(f, &squared(of.target)?)).transpose()?;
@@ -197,7 +198,8 @@ mod tests {
         // Without a normalisation it is what the name says.
         let mean = |first: usize, n: usize| g.narrow(0, first, n).unwrap().sqr().unwrap().sum_all().unwrap() / n as f64;
         let gamma = number(&(random("gamma", &[1]).abs().unwrap() + 0.1).unwrap(), 0).unwrap();
-        for (id, want) in [("r1", mean(0, 2).unwrap()), ("r1r2", (mean(0, 2).unwrap() + mean(2, 3).unwrap()).unwrap())] {
+        for (id, want) in [("r1", mean(0, 2).unwrap()), ("r1r2", (mean(0, 2).unwrap() + mean(2, 3).unwrap()).unwrap())]
+        {
             let value = penalised(&find(id).unwrap(), &f, &g).unwrap().1.value;
             tensors_close(&value, &(want * (gamma / 2.0)).unwrap(), 1e-14);
         }

@@ -26,7 +26,7 @@ pub struct CriticBatch {
     pub mix: Option<Tensor>,
     /// The real images augmented, for consistency regularisation.
     pub augmented: Option<Tensor>,
-    /// γ of a zero-centred penalty, without dimensions.
+    /// γ of a zero-centred penalty, `[1]` ([`numbers`]).
     pub gamma: Option<Tensor>,
 }
 
@@ -59,13 +59,7 @@ impl Evaluated {
     ///
     /// # Errors
     /// When the images do not fit the critic.
-    pub fn new(
-        critic: &Critic,
-        choice: &Choice,
-        x: &Tensor,
-        labels: Option<&Tensor>,
-        training: bool,
-    ) -> Result<Self> {
+    pub fn new(critic: &Critic, choice: &Choice, x: &Tensor, labels: Option<&Tensor>, training: bool) -> Result<Self> {
         let pass = critic.forward(x, labels, training)?;
         let linear = choice.linearises().then(|| critic.linearise(&pass)).transpose()?;
         let normalised = match (choice.method.normalisation(), &linear) {
@@ -223,8 +217,7 @@ pub fn critic_gradients(
     match (choice.zero_centred, &batch.gamma) {
         (None, _) => on_batch.backward(critic, &derivative, gradients)?,
         (Some(penalty), Some(gamma)) => {
-            report.penalty =
-                Some(on_batch.penalised_backward(critic, (penalty, gamma), &derivative, n, gradients)?);
+            report.penalty = Some(on_batch.penalised_backward(critic, (penalty, gamma), &derivative, n, gradients)?);
         }
         (Some(_), None) => bail!("{} needs γ", method.id()),
     }
@@ -274,7 +267,7 @@ pub fn generator_loss(
     };
     let value = of.apply(&f, &squared_distance(&g, of.target)?)?;
     let graded = loss.generator(&value.f_hat, real.as_ref())?;
-    let c = (&graded.derivative * &value.by_f)?;
+    let Some([c, _]) = of.cotangents(&graded.derivative, &value)?.others else { bail!("f̂ does not depend on f") };
     Ok((graded.value, scale_images(&g, &c)?))
 }
 
@@ -385,7 +378,8 @@ impl State {
         clear(self.generator_gradients.flat())?;
         let pass = self.generator.forward(latents, Mode::Train)?;
         let labels = latents.labels.as_ref();
-        let (value, cotangent) = generator_loss(&self.critic, choice.method.as_ref(), loss, (&pass.images, real), labels)?;
+        let (value, cotangent) =
+            generator_loss(&self.critic, choice.method.as_ref(), loss, (&pass.images, real), labels)?;
         self.generator.backward(pass, &cotangent, &self.generator_gradients)?;
         let (params, gradients) = (self.generator.params.flat(), self.generator_gradients.flat());
         stage("optimiser", || self.generator_adam.step(params, gradients, schedule))?;
