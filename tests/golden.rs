@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use candle_core::{DType, Device, Tensor};
+use pgn_bench::config::Schedule;
 use pgn_bench::critic::{self, Critic};
 use pgn_bench::generators::{self, Generator, Latents, Mode};
 use pgn_bench::losses::Loss;
@@ -27,6 +28,7 @@ use pgn_bench::machine::compute::Compute;
 use pgn_bench::machine::precision::Precision;
 use pgn_bench::methods::{self, Choice};
 use pgn_bench::nn::image::{channels_first, channels_last, one_hot};
+use pgn_bench::nn::op::numbers;
 use pgn_bench::nn::store::Store;
 use pgn_bench::optim::{Pace, linear_decay};
 use pgn_bench::rng::Stream;
@@ -125,6 +127,17 @@ impl File {
 
     fn number(&self, key: &str) -> f64 {
         self.meta(key).parse().unwrap()
+    }
+
+    /// A number that may move from step to step; 0 where the file has none.
+    fn at(&self, key: &str, step: u64) -> f64 {
+        let number = |key: &str| self.metadata.get(key).map_or(0.0, |number| number.parse().unwrap());
+        let from = number(key);
+        if !self.metadata.contains_key(&format!("{key}_to")) {
+            return from;
+        }
+        let seen = step * (number("n_dis") * number("batch_d")) as u64;
+        Schedule::Cosine { from, to: number(&format!("{key}_to")), images: number("cosine_images") }.at(seen)
     }
 
     fn get(&self, key: &str) -> Tensor {
@@ -321,12 +334,13 @@ fn choice_of(file: &File) -> (Choice, Loss) {
     let id = match file.meta("method") {
         "pgnp" => "pgn-theory".to_owned(),
         "gn-bce" => "gn".to_owned(),
-        other => other.replace("-cr", "+cr"),
+        other => other.replace("-cr", "+cr").replace("-r1r2", "+r1r2"),
     };
     let loss = match file.meta("loss") {
         "hinge" => Loss::Hinge,
         "bce" => Loss::Bce,
         "wass" => Loss::Wasserstein,
+        "relativistic" => Loss::Relativistic,
         other => panic!("unknown loss {other}"),
     };
     assert_eq!((file.number("cr_weight"), file.number("penalty_weight")), (5.0, 10.0));
@@ -360,7 +374,8 @@ fn check_critic(file: &mut File) -> candle_core::Result<()> {
         file.check("f", &on_batch.f()?, ROUNDED);
         let g = critic.input_gradient(&critic.forward(&x, y.as_ref(), false)?)?;
         file.check("grad_x", &channels_first(&g)?, ROUNDED);
-        let (value, cotangent) = generator_loss(&critic, method, loss, (&x, None), y.as_ref())?;
+        let images = if loss.pairs() { (&fake, Some(&real)) } else { (&x, None) };
+        let (value, cotangent) = generator_loss(&critic, method, loss, images, y.as_ref())?;
         file.check("loss_g", &value, EXACT);
         file.check("loss_g_grad_x", &channels_first(&cotangent)?, ROUNDED);
     }
@@ -368,7 +383,8 @@ fn check_critic(file: &mut File) -> candle_core::Result<()> {
     let critic = critic_of(file, "init.", spectral);
     let gradients = critic.params.zeros_like()?;
     let (mix, augmented) = (Some(file.get("eps")), Some(file.images("x_aug")));
-    let batch = CriticBatch { real, fake, labels, mix, augmented, gamma: None };
+    let gamma = Some(numbers(&[file.at("gamma", 0)], &x)?);
+    let batch = CriticBatch { real, fake, labels, mix, augmented, gamma };
     let report = critic_gradients(&critic, &choice, loss, &batch, &gradients)?;
     file.check("loss_d", &report.loss, EXACT);
     let none = report.loss.zeros_like()?;
@@ -400,7 +416,7 @@ fn check_train(file: &mut File) -> candle_core::Result<()> {
     let (mut losses_d, mut losses_g) = (Vec::new(), Vec::new());
     for step in 0..steps {
         let factor = linear_decay(step, 0, steps);
-        let pace = |rate: &str| Pace { rate: file.number(rate) * factor, beta2: file.number("beta2") };
+        let pace = |rate: &str| Pace { rate: file.at(rate, step) * factor, beta2: file.at("beta2", step) };
         for k in 0..file.number("n_dis") as u64 {
             let at = |name: &str| format!("step{step}.d{k}.{name}");
             let fake = state.generator.images(&file.latents(&at("z"), &at("y_fake")), Mode::Train)?;
@@ -410,14 +426,15 @@ fn check_train(file: &mut File) -> candle_core::Result<()> {
                 labels: file.labels(&at("y_real")).zip(file.labels(&at("y_fake"))).map(|(r, f)| [r, f]),
                 mix: Some(file.get(&at("eps"))),
                 augmented: Some(file.images(&at("x_aug"))),
-                gamma: None,
+                gamma: Some(numbers(&[file.at("gamma", step)], &file.get(&at("eps")))?),
             };
             let report = state.critic_update(&choice, loss, &batch, pace("lr_d"))?;
             let mut more = [report.penalty, report.consistency].into_iter().flatten();
             losses_d.push(more.try_fold(report.loss, |sum, more| sum + more)?);
         }
         let latents = file.latents(&format!("step{step}.g.z"), &format!("step{step}.g.y"));
-        losses_g.push(state.generator_update(&choice, loss, (&latents, None), pace("lr_g"))?);
+        let real = loss.pairs().then(|| file.images(&format!("step{step}.g.x_real")));
+        losses_g.push(state.generator_update(&choice, loss, (&latents, real.as_ref()), pace("lr_g"))?);
         state.update_average(file.number("ema_decay"))?;
     }
     for (key, losses) in [("losses_d", losses_d), ("losses_g", losses_g)] {

@@ -22,6 +22,8 @@ use pgn_bench::machine::precision::Precision;
 use pgn_bench::machine::program::Program;
 use pgn_bench::methods::{self, Choice};
 use pgn_bench::nn::image::one_hot;
+use pgn_bench::nn::op::numbers;
+use pgn_bench::optim::Adam;
 use pgn_bench::rng::Stream;
 use pgn_bench::train::feed::{Draw, Feed, drawn_mix};
 use pgn_bench::train::recorded::Recorded;
@@ -123,9 +125,11 @@ impl Run {
                 labels: real_labels.zip(latents.labels).map(|(real, fake)| [real, fake]),
                 mix: Some(Tensor::new(mix, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()),
                 augmented: batch.augmented.map(|a| a.to_dtype(dtype).unwrap()),
-                gamma: Some(Tensor::new(t.gamma(step), &Device::Cpu).unwrap()),
+                gamma: Some(rounded(&[t.gamma(step)], self.state.critic.params.flat())),
             };
-            self.state.critic_update(&self.choice, self.loss, &batch, t.critic_pace(step)).unwrap();
+            let schedule = Adam::schedule(t.beta1, number + 1, t.critic_pace(step));
+            let schedule = rounded(&schedule, &batch.real);
+            self.state.scheduled_critic_update(&self.choice, self.loss, &batch, &schedule).unwrap();
         }
         let mut latents = self.state.generator.latents(1, "generator/latents", step, t.generator_batch).unwrap();
         let real = self.loss.pairs().then(|| {
@@ -135,8 +139,10 @@ impl Run {
             batch.real.to_dtype(dtype).unwrap()
         });
         let images = (&latents, real.as_ref());
-        self.state.generator_update(&self.choice, self.loss, images, t.generator_pace(step)).unwrap();
-        self.state.update_average(t.average_decay(step)).unwrap();
+        let schedule = rounded(&Adam::schedule(t.beta1, step + 1, t.generator_pace(step)), &latents.z);
+        self.state.scheduled_generator_update(&self.choice, self.loss, images, &schedule).unwrap();
+        let decay = t.average_decay(step);
+        self.state.scheduled_average(&rounded(&[decay, 1.0 - decay], &latents.z)).unwrap();
     }
 
     /// Every number of the state, in the files' order.
@@ -168,6 +174,11 @@ impl Run {
     }
 }
 
+/// Numbers of a schedule as they reach a device.
+fn rounded(of: &[f64], like: &Tensor) -> Tensor {
+    numbers(&of.iter().map(|&v| f64::from(v as f32)).collect::<Vec<_>>(), like).unwrap()
+}
+
 /// A tensor's name and numbers.
 type Named = (String, Vec<f64>);
 
@@ -189,11 +200,11 @@ fn differ(a: &[Named], b: &[Named], least: f64) -> (f64, String) {
 }
 
 /// Steps of recorded, direct and (in f64) the CPU's updates; how far the last two are apart.
-fn compare(arch: &str, method: &str, dtype: DType, is_resident: bool) -> (f64, String) {
+fn compare(arch: &str, (method, loss): (&str, Loss), dtype: DType, is_resident: bool) -> (f64, String) {
     let machine = Rc::new(Emulated::new(true));
     current::stand_in(Some(machine.clone() as Rc<dyn Machine>));
     let width = if arch == "r3gan32" { 0.005 } else { 0.04 };
-    let settings = || train(if arch == "cnn32" { 2 } else { 1 }, [2, 3], width);
+    let settings = || Train { loss, ..train(if arch == "cnn32" { 2 } else { 1 }, [2, 3], width) };
     let (mut graph, mut direct) =
         (Run::new(arch, method, settings(), dtype), Run::new(arch, method, settings(), dtype));
     let (mut replayed, mut made) = (graph.recorded(true, is_resident), direct.recorded(false, is_resident));
@@ -235,11 +246,11 @@ fn of_architecture(arch: &str) {
     if !emulated() {
         return;
     }
-    for id in methods::ids() {
-        // The schedule's numbers reach a device in f32.
-        let (difference, what) = compare(arch, &id, DType::F64, id != "sn");
-        println!("{arch} {id}: {difference:.1e} from the cpu in f64, {what}");
-        assert!(difference < 1e-5, "{arch} {id}: {difference:.1e} from the cpu, {what}");
+    let pairs = ["none", "pgn", "r1r2"].map(|id| (id.to_owned(), Loss::Relativistic));
+    for (id, loss) in methods::ids().into_iter().map(|id| (id, Loss::Hinge)).chain(pairs) {
+        let (difference, what) = compare(arch, (&id, loss), DType::F64, id != "sn");
+        println!("{arch} {id} {}: {difference:.1e} from the cpu in f64, {what}", loss.id());
+        assert!(difference < 1e-6, "{arch} {id} {}: {difference:.1e} from the cpu, {what}", loss.id());
     }
 }
 
@@ -271,7 +282,7 @@ fn replays_are_direct_steps_in_every_precision() {
     for (precision, tolerance) in [(Precision::F32, 2e-3), (Precision::Tf32, 5e-2), (Precision::Bf16, 5e-1)] {
         precision.during(|| {
             for (arch, method) in [("cnn32", "pgn"), ("resnet32", "sn+cr"), ("biggan32", "gn"), ("r3gan32", "pgn")] {
-                let (difference, what) = compare(arch, method, DType::F32, true);
+                let (difference, what) = compare(arch, (method, Loss::Hinge), DType::F32, true);
                 println!("{arch} {method} {}: {difference:.1e} from the cpu in f32, {what}", precision.id());
                 assert!(difference < tolerance, "{arch} {method} {}: {difference:.1e}, {what}", precision.id());
             }

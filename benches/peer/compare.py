@@ -23,8 +23,8 @@ from pathlib import Path
 
 CASES = [
     ("cnn32", "none", "critic"), ("cnn32", "sn", "critic"), ("cnn32", "gn", "critic"), ("cnn32", "pgn", "critic"),
-    ("cnn32", "gp1", "critic"), ("cnn32", "pgn", "generator"), ("cnn32", "pgn", "whole"),
-    ("resnet32", "none", "critic"), ("resnet32", "gn", "critic"), ("resnet32", "pgn", "critic"),
+    ("cnn32", "gp1", "critic"), ("cnn32", "r1r2", "critic"), ("cnn32", "pgn", "generator"), ("cnn32", "pgn", "whole"),
+    ("resnet32", "none", "critic"), ("resnet32", "gn", "critic"), ("resnet32", "pgn", "critic"), ("resnet32", "r1r2", "critic"),
     ("resnet32", "pgn", "generator"), ("resnet32", "pgn", "whole"),
 ]
 GPU_CASES = [(arch, "pgn", "whole") for arch in ("cnn32", "resnet32", "biggan32")] + [

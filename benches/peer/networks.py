@@ -91,6 +91,7 @@ CRITICS = {"cnn32": CnnCritic, "resnet32": ResnetCritic}
 
 def normalised(critic, method, x):
     """f and the f_hat that enters the loss, both [N, 1], of one critic call."""
+    method = method.removesuffix("-r1r2")
     if method not in ("gn", "pgn", "pgnp"):
         f = critic(x)
         return f, f
@@ -113,6 +114,17 @@ def penalty(critic, method, real, fake, eps):
     return (g.flatten(1).norm(dim=1) - 1).square().mean()
 
 
+def is_zero_centred(method):
+    return method == "r1" or method.endswith("r1r2")
+
+
+def zero_centred(method, f_hat, x, n):
+    """E‖∇f_hat‖²/2 on the first n images x, real ones, and unless the method is r1 as much on the others."""
+    (g,) = torch.autograd.grad(f_hat.sum(), x, create_graph=True)
+    squares = g.square().flatten(1).sum(1)
+    return (squares[:n].mean() + (0 if method == "r1" else squares[n:].mean())) / 2
+
+
 def critic_loss(loss, real, fake):
     """Adversarial loss of the f_hat of real and generated images."""
     if loss == "hinge":
@@ -121,10 +133,15 @@ def critic_loss(loss, real, fake):
         return F.softplus(-real).mean() + F.softplus(fake).mean()
     if loss == "wass":
         return fake.mean() - real.mean()
+    if loss == "relativistic":
+        return F.softplus(fake - real).mean()
     raise ValueError(f"unknown loss {loss}")
 
 
-def generator_loss(loss, fake):
+def generator_loss(loss, fake, real=None):
+    """Adversarial loss of the f_hat of generated images; a loss of pairs compares them with those of real ones."""
+    if loss == "relativistic":
+        return F.softplus(real - fake).mean()
     return F.softplus(-fake).mean() if loss == "bce" else -fake.mean()
 
 

@@ -24,7 +24,8 @@ sys.dont_write_bytecode = True
 
 import torch
 from biggan import BigganCritic, BigganGenerator, classes
-from networks import CRITICS, GENERATORS, Z, critic_loss, generator_loss, normalised, penalty, update_average
+from networks import (CRITICS, GENERATORS, Z, critic_loss, generator_loss, is_zero_centred, normalised, penalty,
+                      update_average, zero_centred)
 from torch import nn
 
 BATCH_D, BATCH_G = 64, 128
@@ -65,8 +66,11 @@ class Trainer:
     def critic_step(self, fake=None):
         fake = self.fake if fake is None else fake
         self.critic.requires_grad_(True)
-        _, f_hat = normalised(self.f, self.method, torch.cat([self.real, fake]))
+        x = torch.cat([self.real, fake]).requires_grad_(is_zero_centred(self.method))
+        _, f_hat = normalised(self.f, self.method, x)
         loss = critic_loss(self.loss, f_hat[:BATCH_D], f_hat[BATCH_D:])
+        if is_zero_centred(self.method):
+            loss = loss + zero_centred(self.method, f_hat, x, BATCH_D)
         if self.method == "gp1":
             loss = loss + 10 * penalty(self.f, self.method, self.real, fake, torch.rand(BATCH_D, device=self.device))
         self.adam_d.zero_grad()

@@ -289,6 +289,20 @@ scales:
             let cells = Experiment::parse("t.yaml", GOOD, &[set.into()]).unwrap().resolve("full").unwrap();
             assert_eq!(cells[0].group(), group);
         }
+        let moving =
+            ["methods=[none, r1r2]", "train.gamma={from: 0.1, to: 0.01, images: 100}", "train.loss=relativistic"];
+        let moving =
+            [&moving[..], &["train.ema_decay={half_life: 500}", "train.beta2={from: 0.9, to: 0.99, images: 100}"]];
+        let cells =
+            Experiment::parse("t.yaml", GOOD, &moving.concat().iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+                .unwrap()
+                .resolve("full")
+                .unwrap();
+        // A step sees eight images; γ is nothing to those who have no use for it.
+        let got =
+            [0, 1].map(|k| (cells[k].train.gamma(0), cells[k].train.gamma(100), cells[k].train.critic_pace(100).beta2));
+        assert_eq!(got, [(0.0, 0.0, 0.99), (0.1, 0.01, 0.99)]);
+        assert_eq!(cells[0].train.average_decay(0), 0.5f64.powf(8.0 / 500.0));
         let lost = ["train.steps=3".into(), "train={beta1: 0.5}".into()];
         let error = Experiment::parse("t.yaml", GOOD, &lost).unwrap_err().to_string();
         assert!(error.contains("a part of the path was already given a value"), "{error}");
@@ -326,6 +340,18 @@ scales:
         let e = Experiment::parse("t.yaml", &bad, &[]).unwrap();
         let error = e.resolve("full").unwrap_err().to_string();
         assert!(error.contains("architectures.cnn32.beta1") && error.contains("eval.every"), "{error}");
+        let e = Experiment::parse("t.yaml", GOOD, &["methods=[gn+r1r2]".into()]).unwrap();
+        let error = e.resolve("full").unwrap_err().to_string();
+        assert!(error.contains("architectures.cnn32.gamma, which gn+r1r2 needs: not given"), "{error}");
+        for bad in [
+            "gamma=-1",
+            "gamma={from: 1, to: 0.1}",
+            "critic_lr={from: 1, to: 9, images: 5}",
+            "ema_decay={half_life: no}",
+        ] {
+            let error = Experiment::parse("t.yaml", GOOD, &[format!("train.{bad}")]).unwrap_err().to_string();
+            assert!(error.contains("is not allowed; expected a number from"), "{error}");
+        }
         assert!(Experiment::parse("t.yaml", "name: [", &[]).unwrap_err().to_string().contains("not YAML"));
         let error = Experiment::parse("t.yaml", "{}", &[]).unwrap_err().to_string();
         assert!(error.contains("dataset: is missing") && error.contains("5 faults"), "{error}");

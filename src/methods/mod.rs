@@ -166,7 +166,7 @@ mod tests {
 
     /// Σ dᵢ·f̂ᵢ and the penalty, of outputs `[N]` and gradients `[N, 3]` as they stand.
     fn penalised(choice: &Choice, f: &Tensor, g: &Tensor) -> Result<(Tensor, Penalised)> {
-        let (derivative, gamma) = (random("derivative", &[5]), (random("gamma", &[1]).abs()? + 0.1)?.squeeze(0)?);
+        let (derivative, gamma) = (random("derivative", &[5]), (random("gamma", &[1]).abs()? + 0.1)?);
         let squared = |t: f64| (g - t)?.sqr()?.sum(1);
         let normalisation = choice.method.normalisation();
         let normalised = normalisation.map(|of| of.apply(f, &squared(of.target)?)).transpose()?;

@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::normalisation::{Normalisation, Normalised, over_norm};
 use crate::critic::Cotangents;
-use crate::nn::op::{either, same_dims};
+use crate::nn::op::{either, number, same_dims};
 use crate::words;
 
 /// Weight of the gradient penalties in the paper.
@@ -79,7 +79,7 @@ pub struct OnBatch<'a> {
 
 impl ZeroCentred {
     /// The penalty, and the derivatives by f and g of a loss with it: `derivative` `[N]` is that of the loss by f̂, the first `real` images
-    /// are the real ones, `gamma` is without dimensions.
+    /// are the real ones, `gamma` has one element.
     ///
     /// # Errors
     /// When sizes differ.
@@ -125,7 +125,7 @@ impl ZeroCentred {
         let (d, f, q) = (values(derivative)?, values(at.f)?, values(at.squared_norm)?);
         let norms = at.normalised.map(|(_, of)| values(&of.norm)).transpose()?;
         let ([slope, offset], target) = line(at);
-        let (n, gamma) = (d.len(), gamma.to_dtype(DType::F64)?.to_scalar::<f64>()?);
+        let (n, gamma) = (d.len(), number(gamma, 0)?);
         let [mut c, mut scale, mut shift] = [vec![0.0; n], vec![0.0; n], vec![0.0; n]];
         let mut value = 0.0;
         for i in 0..n {

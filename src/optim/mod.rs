@@ -37,12 +37,13 @@ impl InPlace<1> for FirstMoment {
     }
 }
 
-struct SecondMoment(f64);
+/// Its decay and what that leaves.
+struct SecondMoment([f64; 2]);
 
 impl InPlace<1> for SecondMoment {
     const NAME: &'static str = "adam_second_moment";
     fn element<T: Real>(&self, v: T, [g]: [T; 1]) -> T {
-        T::from_f64(self.0) * v + T::from_f64(1.0 - self.0) * g * g
+        T::from_f64(self.0[0]) * v + T::from_f64(self.0[1]) * g * g
     }
 }
 
@@ -88,9 +89,10 @@ impl Adam {
         self.updates += 1;
         let [m, v] = &self.moments;
         let cpu = || {
-            let [rate, second_correction, beta2] = [number(schedule, 0)?, number(schedule, 1)?, number(schedule, 2)?];
+            let (rate, second_correction) = (number(schedule, 0)?, number(schedule, 1)?);
+            let second = [number(schedule, 2)?, number(schedule, 3)?];
             update(&FirstMoment(self.beta1), m, [gradient])?;
-            update(&SecondMoment(beta2), v, [gradient])?;
+            update(&SecondMoment(second), v, [gradient])?;
             update(&Step { rate, second_correction }, params, [m, v])
         };
         either([params, gradient, m, v], cpu, |tape, [x, g, m, v]| {
@@ -100,12 +102,12 @@ impl Adam {
     }
 }
 
-struct Average(f64);
+struct Average([f64; 2]);
 
 impl InPlace<1> for Average {
     const NAME: &'static str = "moving_average";
     fn element<T: Real>(&self, average: T, [x]: [T; 1]) -> T {
-        T::from_f64(self.0) * average + T::from_f64(1.0 - self.0) * x
+        T::from_f64(self.0[0]) * average + T::from_f64(self.0[1]) * x
     }
 }
 
@@ -117,7 +119,7 @@ pub fn moving_average(average: &Tensor, x: &Tensor, decay: &Tensor) -> Result<()
     if x.elem_count() == 0 {
         return Ok(());
     }
-    let cpu = || update(&Average(number(decay, 0)?), average, [x]);
+    let cpu = || update(&Average([number(decay, 0)?, number(decay, 1)?]), average, [x]);
     either([average, x], cpu, |tape, [average, x]| {
         tape.each("moving_average", average.len(), words![average, x, tape.array(decay)?])
     })

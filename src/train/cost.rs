@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::generators::Mode;
 use crate::losses::Loss;
 use crate::methods::Choice;
+use crate::nn::op::numbers;
 use crate::optim::Pace;
 
 /// Operations that the calibration's step may take for each of its two parts.
@@ -119,7 +120,7 @@ fn timed(cell: &Cell, choice: &Choice, state: &mut State, [few_real, few_fake]: 
         let fake = state.generator.images(&latents, Mode::Train)?;
         let labels = latents.labels.map(|l| [l.clone(), l]);
         let mix = Some(Tensor::full(0.5f32, few_real, &device)?);
-        let gamma = Some(Tensor::new(1.0, &device)?);
+        let gamma = Some(numbers(&[1.0], &fake)?);
         let batch = CriticBatch { real: fake.clone(), fake: fake.clone(), labels, mix, augmented: Some(fake), gamma };
         state.critic_update(choice, loss, &batch, STILL)?;
         device.synchronize()?;

@@ -224,7 +224,7 @@ pub struct CriticInputs {
     pub mix: Option<Tensor>,
     /// Schedule of the optimiser.
     pub schedule: Tensor,
-    /// γ of a zero-centred penalty, without dimensions.
+    /// γ of a zero-centred penalty, `[1]`.
     pub gamma: Tensor,
 }
 
@@ -326,7 +326,7 @@ impl Feed {
             augmented: field(Field::Augmented)?.map(|f| self.images(f)).transpose()?,
             mix: field(Field::Mix)?.map(|m| m.squeeze(0)).transpose()?,
             schedule: required(field(Field::Schedule)?)?.squeeze(0)?,
-            gamma: required(field(Field::Gamma)?)?.reshape(())?,
+            gamma: required(field(Field::Gamma)?)?.squeeze(0)?,
         })
     }
 

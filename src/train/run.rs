@@ -33,6 +33,7 @@ use crate::machine::memory;
 use crate::machine::precision::Precision;
 use crate::methods::{self, Choice};
 use crate::nn::image::one_hot;
+use crate::nn::op::numbers;
 use crate::results::{self, COST, PEAK, Row};
 use crate::rng::Stream;
 
@@ -411,7 +412,7 @@ impl<'a> Run<'a> {
                 labels: real_labels.zip(latents.labels).map(|(real, fake)| [real, fake]),
                 mix: mix.map(|mix| Tensor::from_vec(mix, t.critic_batch, device)).transpose()?,
                 augmented: batch.augmented,
-                gamma: Some(Tensor::new(t.gamma(step), device)?),
+                gamma: Some(numbers(&[t.gamma(step)], self.state.critic.params.flat())?),
             };
             report = Some(self.state.critic_update(&self.choice, self.loss, &batch, t.critic_pace(step))?);
         }

@@ -26,7 +26,7 @@ pub struct CriticBatch {
     pub mix: Option<Tensor>,
     /// The real images augmented, for consistency regularisation.
     pub augmented: Option<Tensor>,
-    /// γ of a zero-centred penalty, without dimensions.
+    /// γ of a zero-centred penalty, `[1]` ([`numbers`]).
     pub gamma: Option<Tensor>,
 }
 
@@ -267,7 +267,7 @@ pub fn generator_loss(
     };
     let value = of.apply(&f, &squared_distance(&g, of.target)?)?;
     let graded = loss.generator(&value.f_hat, real.as_ref())?;
-    let c = (&graded.derivative * &value.by_f)?;
+    let Some([c, _]) = of.cotangents(&graded.derivative, &value)?.others else { bail!("f̂ does not depend on f") };
     Ok((graded.value, scale_images(&g, &c)?))
 }
 

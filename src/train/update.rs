@@ -22,6 +22,7 @@ use crate::machine::compute::Compute;
 use crate::machine::program::Program;
 use crate::methods::{self, Choice};
 use crate::nn::image::one_hot;
+use crate::nn::op::numbers;
 use crate::rng::Stream;
 
 /// The part of a training step to run.
@@ -168,7 +169,7 @@ impl Update {
         let critic = |state: &mut State, fake: Tensor| -> Result<()> {
             let [real, _, augmented] = images.clone();
             let mix = Tensor::full(0.5f32, train.critic_batch, images[0].device())?;
-            let gamma = Some(Tensor::new(train.gamma(0), images[0].device())?);
+            let gamma = Some(numbers(&[train.gamma(0)], &images[0])?);
             let labels = labels.clone();
             let batch = CriticBatch { real, fake, labels, mix: Some(mix), augmented: Some(augmented), gamma };
             state.critic_update(choice, *loss, &batch, train.critic_pace(0))?;

@@ -12,12 +12,13 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 import torch
-from recompute import CRITICS, GENERATORS, Reference, named_state, spectral
+from recompute import CRITICS, GENERATORS, Reference, is_zero_centred, named_state, spectral
 from safetensors.torch import save_file
 from torch import nn
 
 Z = 128
-FILES = ["critic_cnn32_pgn-cr", "critic_cnn32_sn", "critic_resnet32_gp1", "generator_resnet32", "train_cnn32_gn"]
+FILES = ["critic_cnn32_pgn-cr", "critic_cnn32_sn", "critic_resnet32_gp1", "critic_cnn32_pgn-r1r2", "critic_resnet32_r1",
+         "generator_resnet32", "train_cnn32_gn", "train_cnn32_r1r2"]
 BASE = {"cnn32": 64, "resnet32": 128}
 REAL, STEPS, N_DIS, BATCH_G = 2, 2, 2, 4
 
@@ -34,10 +35,14 @@ class Made(Reference):
         method = method[0] if method else "none"
         self.kind, self.consistency = kind, method.endswith("-cr")
         self.method, self.loss = method.removesuffix("-cr"), "wass" if method == "gp1" else "hinge"
+        if is_zero_centred(method):
+            self.loss = "relativistic"
         self.meta = {"arch": self.arch, "method": method, "loss": self.loss, "size": "32", "n_real": str(REAL),
                      "penalty_weight": "10", "cr_weight": "5", "steps": str(STEPS), "n_dis": str(N_DIS),
                      "batch_d": str(REAL), "batch_g": str(BATCH_G), "lr_d": "4e-4", "lr_g": "2e-4", "beta1": "0.0",
                      "beta2": "0.9", "adam_eps": "1e-08", "ema_decay": "0.9"}
+        if is_zero_centred(method):
+            self.meta |= {"gamma": "2.0", "gamma_to": "0.5", "beta2_to": "0.99", "lr_d_to": "1e-4", "cosine_images": "6"}
         self.old = getattr(self, kind + "_inputs")()
 
     def state(self, prefix, classes):
@@ -65,6 +70,8 @@ class Made(Reference):
         inputs = self.state("init_D.", CRITICS) | self.state("init_G.", GENERATORS)
         for step in range(STEPS):
             inputs[f"step{step}.g.z"] = torch.randn(BATCH_G, Z)
+            if self.loss == "relativistic":
+                inputs[f"step{step}.g.x_real"] = uniform(BATCH_G, 3, 32, 32)
             for k in range(N_DIS):
                 drawn = {"z": torch.randn(REAL, Z), "x_real": uniform(REAL, 3, 32, 32), "eps": torch.rand(REAL),
                          "x_aug": uniform(REAL, 3, 32, 32)}

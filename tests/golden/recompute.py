@@ -10,6 +10,7 @@ Needs: pip install torch numpy safetensors
 """
 
 import copy
+import math
 import sys
 from pathlib import Path
 
@@ -17,14 +18,14 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benches" / "peer"))
 
 import torch
-from networks import CRITICS, GENERATORS, critic_loss, generator_loss, normalised, penalty, update_average
+from networks import CRITICS, GENERATORS, critic_loss, generator_loss, is_zero_centred, normalised, penalty, update_average, zero_centred
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
 OPTIONAL = {"f", "grad_x", "loss_g", "loss_g_grad_x"}
-METHODS = {"none", "sn", "gn", "pgn", "pgnp", "gp0", "gp1", "gn-bce"}
+METHODS = {"none", "sn", "gn", "pgn", "pgnp", "gp0", "gp1", "gn-bce", "r1", "r1r2", "sn-r1r2", "gn-r1r2", "pgn-r1r2"}
 
 
 def is_input(key):
@@ -75,6 +76,14 @@ class Reference:
     def number(self, key):
         return float(self.meta[key])
 
+    def at(self, key, step):
+        """A number that may move: half a cosine from `key` to `key`_to over `cosine_images` real images."""
+        start = self.number(key)
+        if key + "_to" not in self.meta:
+            return start
+        share = min(step * self.number("n_dis") * self.number("batch_d") / self.number("cosine_images"), 1)
+        return self.number(key + "_to") + (start - self.number(key + "_to")) * 0.5 * (1 + math.cos(math.pi * share))
+
     def get(self, key):
         return self.old[key].double()
 
@@ -94,8 +103,9 @@ class Reference:
         critic = prefix_d and self.network(prefix_d, CRITICS, ["main.0.bias", "model.0.residual.0.bias"])
         return critic, prefix_g and self.network(prefix_g, GENERATORS, ["main.9.bias", "output.0.bias"])
 
-    def losses(self, critic, x, n, eps, x_aug):
+    def losses(self, critic, x, n, eps, x_aug, step=0):
         """f and f_hat of real and generated images in one call; loss, weighted penalty and consistency."""
+        x.requires_grad_()
         f, f_hat = normalised(critic, self.method, x)
         pen = cr = torch.zeros((), dtype=torch.float64)
         if self.consistency:
@@ -103,18 +113,26 @@ class Reference:
             cr = self.number("cr_weight") * difference.square().mean()
         if self.method in ("gp0", "gp1"):
             pen = self.number("penalty_weight") * penalty(critic, self.method, *x.detach().split(n), eps)
+        if is_zero_centred(self.method):
+            pen = self.at("gamma", step) * zero_centred(self.method, f_hat, x, n)
         return f, f_hat, critic_loss(self.loss, f_hat[:n], f_hat[n:]), pen, cr
 
     def critic(self):
         critic, x = self.networks("init.", None)[0], self.get("x").requires_grad_()
         eps, x_aug = self.get("eps"), self.get("x_aug")
         f, f_hat, loss, pen, cr = self.losses(critic, x, int(self.meta["n_real"]), eps, x_aug)
-        loss_g = generator_loss(self.loss, f_hat)
+        loss_g = generator_loss(self.loss, *self.pairs(f_hat, int(self.meta["n_real"])))
         new = {"f": f, "f_hat": f_hat, "loss_d": loss, "penalty": pen, "cr": cr, "loss_g": loss_g}
         (new["grad_x"],) = torch.autograd.grad(f.sum(), x, retain_graph=True)
         (new["loss_g_grad_x"],) = torch.autograd.grad(loss_g, x, retain_graph=True)
+        if self.loss == "relativistic":
+            new["loss_g_grad_x"] = new["loss_g_grad_x"][int(self.meta["n_real"]):]
         (loss + pen + cr).backward()
         return new | gradients(critic) | named_state("after.", critic)
+
+    def pairs(self, f_hat, n):
+        """What the generator's loss takes of a batch: all f_hat, or those of generated images and of the real ones beside them."""
+        return (f_hat[n:], f_hat[:n].detach()) if self.loss == "relativistic" else (f_hat,)
 
     def generator(self):
         generator, z = self.networks(None, "init.")[1], self.get("z")
@@ -130,15 +148,18 @@ class Reference:
         adam_d, adam_g = (torch.optim.Adam(net.parameters(), **adam) for net in (critic, generator))
         for step in range(steps):
             for optimiser, lr in [(adam_d, "lr_d"), (adam_g, "lr_g")]:
-                optimiser.param_groups[0]["lr"] = self.number(lr) * (1 - step / steps)
+                optimiser.param_groups[0]["lr"] = self.at(lr, step) * (1 - step / steps)
+                optimiser.param_groups[0]["betas"] = (self.number("beta1"), self.at("beta2", step))
             for k in range(int(self.meta["n_dis"])):
                 z, real, eps, x_aug = (self.get(f"step{step}.d{k}.{name}") for name in ("z", "x_real", "eps", "x_aug"))
                 with torch.no_grad():
                     x = torch.cat([real, generator(z)])
-                loss = sum(self.losses(critic, x, len(real), eps, x_aug)[2:])
+                loss = sum(self.losses(critic, x, len(real), eps, x_aug, step)[2:])
                 losses_d.append(self.update(adam_d, loss))
             fake = generator(self.get(f"step{step}.g.z"))
-            loss = generator_loss(self.loss, normalised(critic, self.method, fake)[1])
+            real = self.get(f"step{step}.g.x_real") if self.loss == "relativistic" else None
+            against = None if real is None else normalised(critic, self.method, real)[1].detach()
+            loss = generator_loss(self.loss, normalised(critic, self.method, fake)[1], against)
             losses_g.append(self.update(adam_g, loss))
             update_average(average, generator, self.number("ema_decay"))
         new = {"losses_d": torch.stack(losses_d), "losses_g": torch.stack(losses_g)}
