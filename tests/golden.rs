@@ -32,7 +32,7 @@ use pgn_bench::nn::op::numbers;
 use pgn_bench::nn::store::Store;
 use pgn_bench::optim::{Pace, linear_decay};
 use pgn_bench::rng::Stream;
-use pgn_bench::train::step::{CriticBatch, Evaluated, State, critic_gradients, generator_loss};
+use pgn_bench::train::step::{CriticBatch, Evaluated, GeneratorBatch, State, critic_gradients, generator_loss};
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -368,14 +368,16 @@ fn check_critic(file: &mut File) -> candle_core::Result<()> {
         .transpose()?;
 
     let critic = critic_of(file, "init.", spectral);
-    let on_batch = Evaluated::new(&critic, &choice, &x, y.as_ref(), true)?;
+    let on_batch = Evaluated::new(&critic, &choice, (&x, None), y.as_ref(), true)?;
     file.check("f_hat", &on_batch.f_hat()?, EXACT);
     if !spectral {
         file.check("f", &on_batch.f()?, ROUNDED);
         let g = critic.input_gradient(&critic.forward(&x, y.as_ref(), false)?)?;
         file.check("grad_x", &channels_first(&g)?, ROUNDED);
-        let images = if loss.pairs() { (&fake, Some(&real)) } else { (&x, None) };
-        let (value, cotangent) = generator_loss(&critic, method, loss, images, y.as_ref())?;
+        let (images, real) = if loss.pairs() { (&fake, Some(real.clone())) } else { (&x, None) };
+        let latents = Latents { z: images.clone(), labels: y.clone() };
+        let against = GeneratorBatch { latents, real, augmentation: None };
+        let (value, cotangent) = generator_loss(&critic, method, loss, images, &against)?;
         file.check("loss_g", &value, EXACT);
         file.check("loss_g_grad_x", &channels_first(&cotangent)?, ROUNDED);
     }
@@ -384,7 +386,7 @@ fn check_critic(file: &mut File) -> candle_core::Result<()> {
     let gradients = critic.params.zeros_like()?;
     let (mix, augmented) = (Some(file.get("eps")), Some(file.images("x_aug")));
     let gamma = Some(numbers(&[file.at("gamma", 0)], &x)?);
-    let batch = CriticBatch { real, fake, labels, mix, augmented, gamma };
+    let batch = CriticBatch { real, fake, labels, mix, augmented, augmentation: None, gamma };
     let report = critic_gradients(&critic, &choice, loss, &batch, &gradients)?;
     file.check("loss_d", &report.loss, EXACT);
     let none = report.loss.zeros_like()?;
@@ -426,6 +428,7 @@ fn check_train(file: &mut File) -> candle_core::Result<()> {
                 labels: file.labels(&at("y_real")).zip(file.labels(&at("y_fake"))).map(|(r, f)| [r, f]),
                 mix: Some(file.get(&at("eps"))),
                 augmented: Some(file.images(&at("x_aug"))),
+                augmentation: None,
                 gamma: Some(numbers(&[file.at("gamma", step)], &file.get(&at("eps")))?),
             };
             let report = state.critic_update(&choice, loss, &batch, pace("lr_d"))?;
@@ -434,7 +437,12 @@ fn check_train(file: &mut File) -> candle_core::Result<()> {
         }
         let latents = file.latents(&format!("step{step}.g.z"), &format!("step{step}.g.y"));
         let real = loss.pairs().then(|| file.images(&format!("step{step}.g.x_real")));
-        losses_g.push(state.generator_update(&choice, loss, (&latents, real.as_ref()), pace("lr_g"))?);
+        losses_g.push(state.generator_update(
+            &choice,
+            loss,
+            &GeneratorBatch { latents, real, augmentation: None },
+            pace("lr_g"),
+        )?);
         state.update_average(file.number("ema_decay"))?;
     }
     for (key, losses) in [("losses_d", losses_d), ("losses_g", losses_g)] {

@@ -21,13 +21,14 @@ use pgn_bench::machine::interface::Machine;
 use pgn_bench::machine::precision::Precision;
 use pgn_bench::machine::program::Program;
 use pgn_bench::methods::{self, Choice};
+use pgn_bench::nn::augment::NUMBERS;
 use pgn_bench::nn::image::one_hot;
 use pgn_bench::nn::op::numbers;
 use pgn_bench::optim::Adam;
 use pgn_bench::rng::Stream;
-use pgn_bench::train::feed::{Draw, Feed, drawn_mix};
+use pgn_bench::train::feed::{Draw, Feed, drawn_augmentation, drawn_mix};
 use pgn_bench::train::recorded::Recorded;
-use pgn_bench::train::step::{CriticBatch, State};
+use pgn_bench::train::step::{CriticBatch, GeneratorBatch, State};
 
 const CLASSES: usize = 10;
 const IMAGES: usize = 12;
@@ -50,6 +51,7 @@ fn train(critic_steps: u64, batches: [usize; 2], width: f64) -> Train {
         width,
         loss: Loss::Hinge,
         gamma: Some(Schedule::Cosine { from: 1.0, to: 0.1, images: 20.0 }),
+        augment: None,
     }
 }
 
@@ -110,6 +112,10 @@ impl Run {
         let t = self.train.clone();
         let plan = plan(t.critic_batch, self.choice.consistency);
         let dtype = self.state.critic.params.flat().dtype();
+        let augmentation = |purpose: &str, number: u64, n: usize| {
+            let drawn = drawn_augmentation(1, purpose, number, [n, SIDE], t.augment(step)?);
+            Some(Tensor::from_vec(drawn, (n, NUMBERS), &Device::Cpu).unwrap().to_dtype(dtype).unwrap())
+        };
         for k in 0..t.critic_steps {
             let number = step * t.critic_steps + k;
             let generator = &self.state.generator;
@@ -125,6 +131,7 @@ impl Run {
                 labels: real_labels.zip(latents.labels).map(|(real, fake)| [real, fake]),
                 mix: Some(Tensor::new(mix, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()),
                 augmented: batch.augmented.map(|a| a.to_dtype(dtype).unwrap()),
+                augmentation: augmentation("critic", number, 2 * t.critic_batch),
                 gamma: Some(rounded(&[t.gamma(step)], self.state.critic.params.flat())),
             };
             let schedule = Adam::schedule(t.beta1, number + 1, t.critic_pace(step));
@@ -138,11 +145,13 @@ impl Run {
                 latents.labels.take().map(|_| one_hot(&batch.labels, CLASSES, dtype, &Device::Cpu).unwrap());
             batch.real.to_dtype(dtype).unwrap()
         });
-        let images = (&latents, real.as_ref());
-        let schedule = rounded(&Adam::schedule(t.beta1, step + 1, t.generator_pace(step)), &latents.z);
-        self.state.scheduled_generator_update(&self.choice, self.loss, images, &schedule).unwrap();
+        let seen = t.generator_batch * if real.is_some() { 2 } else { 1 };
+        let z = latents.z.clone();
+        let batch = GeneratorBatch { latents, real, augmentation: augmentation("generator", step, seen) };
+        let schedule = rounded(&Adam::schedule(t.beta1, step + 1, t.generator_pace(step)), &z);
+        self.state.scheduled_generator_update(&self.choice, self.loss, &batch, &schedule).unwrap();
         let decay = t.average_decay(step);
-        self.state.scheduled_average(&rounded(&[decay, 1.0 - decay], &latents.z)).unwrap();
+        self.state.scheduled_average(&rounded(&[decay, 1.0 - decay], &z)).unwrap();
     }
 
     /// Every number of the state, in the files' order.
@@ -204,7 +213,8 @@ fn compare(arch: &str, (method, loss): (&str, Loss), dtype: DType, is_resident: 
     let machine = Rc::new(Emulated::new(true));
     current::stand_in(Some(machine.clone() as Rc<dyn Machine>));
     let width = if arch == "r3gan32" { 0.005 } else { 0.04 };
-    let settings = || Train { loss, ..train(if arch == "cnn32" { 2 } else { 1 }, [2, 3], width) };
+    let augment = (loss == Loss::Relativistic).then_some(0.5.into());
+    let settings = || Train { loss, augment, ..train(if arch == "cnn32" { 2 } else { 1 }, [2, 3], width) };
     let (mut graph, mut direct) =
         (Run::new(arch, method, settings(), dtype), Run::new(arch, method, settings(), dtype));
     let (mut replayed, mut made) = (graph.recorded(true, is_resident), direct.recorded(false, is_resident));

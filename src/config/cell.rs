@@ -94,6 +94,9 @@ pub struct Train {
     /// γ of zero-centred penalties, which only methods with one have a use for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gamma: Option<Schedule>,
+    /// Probability of each operation of [`crate::nn::augment`] on what the critic sees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augment: Option<Schedule>,
 }
 
 impl Train {
@@ -125,6 +128,11 @@ impl Train {
     /// γ at a step; zero where there is none.
     pub fn gamma(&self, step: u64) -> f64 {
         self.gamma.map_or(0.0, |gamma| gamma.at(step * self.step_images()))
+    }
+
+    /// Probability of each augmentation at a step, where there are any.
+    pub fn augment(&self, step: u64) -> Option<f64> {
+        self.augment.map(|augment| augment.at(step * self.step_images()))
     }
 
     /// Decay of the generator's average after a step: zero, which copies the generator, before it starts.

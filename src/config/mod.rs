@@ -54,6 +54,7 @@ pub struct TrainLayer {
     width: Option<f64>,
     loss: Option<Loss>,
     gamma: Option<Schedule>,
+    augment: Option<Schedule>,
 }
 
 /// Settings of evaluation, likewise.
@@ -143,7 +144,7 @@ impl TrainLayer {
             ($($field:ident),*) => { $(if over.$field.is_some() { self.$field = over.$field.clone(); })* };
         }
         take!(steps, critic_steps, critic_batch, generator_batch, critic_lr, generator_lr, beta1, beta2);
-        take!(lr_decay, ema_decay, ema_start, width, loss, gamma);
+        take!(lr_decay, ema_decay, ema_start, width, loss, gamma, augment);
     }
 }
 
@@ -229,11 +230,17 @@ impl Experiment {
                 self.name
             )));
         }
-        let mut cells = Vec::new();
+        let (mut cells, mut clashes) = (Vec::new(), Vec::new());
         for &seed in seeds.iter().flatten() {
             for (arch, train, eval) in &settings {
                 for method in ids.iter().flatten() {
-                    let penalised = methods::require(method)?.zero_centred.is_some();
+                    let choice = methods::require(method)?;
+                    if train.augment.is_some() && (choice.consistency || choice.method.penalty().is_some()) {
+                        clashes.push(format!(
+                            "  architectures.{arch}.augment: {method} sees images of another kind; leave either out"
+                        ));
+                    }
+                    let penalised = choice.zero_centred.is_some();
                     if penalised && train.gamma.is_none() {
                         missing(&format!("architectures.{arch}.gamma, which {method} needs"));
                     }
@@ -255,6 +262,7 @@ impl Experiment {
                 }
             }
         }
+        faults.extend(clashes);
         if !faults.is_empty() {
             faults.sort();
             faults.dedup();
@@ -269,7 +277,7 @@ impl TrainLayer {
         macro_rules! need {
             ($($field:ident),*) => {{
                 $(if self.$field.is_none() { missing(&format!("{path}.{}", stringify!($field))); })*
-                Some(Train { $($field: self.$field?,)* gamma: self.gamma })
+                Some(Train { $($field: self.$field?,)* gamma: self.gamma, augment: self.augment })
             }};
         }
         need!(

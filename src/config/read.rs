@@ -216,6 +216,7 @@ fn train(s: &Section) -> TrainLayer {
         width: s.number("width", 1e-3..=8.0),
         loss: s.choice("loss", &LOSSES),
         gamma: s.schedule("gamma", 0.0..=1e6),
+        augment: s.schedule("augment", 0.0..=1.0),
     }
 }
 

@@ -17,6 +17,7 @@
 mod biggan;
 mod cnn;
 pub mod layer;
+mod pass;
 pub(crate) mod r3gan;
 mod resnet;
 
@@ -24,9 +25,10 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::machine::program::stage;
 use crate::nn::activation::{add, leaky_relu, leaky_relu_slope};
+use crate::nn::augment::augment;
 use crate::nn::conv::{Then, conv2d_input_grad_then, conv2d_then};
 use crate::nn::fir::{fir_down2, fir_down2_grad};
-use crate::nn::image::{add_channel_sum, add_scaled_bias, combine_images, ones, scale_images, select_class};
+use crate::nn::image::{add_channel_sum, add_scaled_bias, ones, scale_images, select_class};
 use crate::nn::kernel::{Next, operand};
 use crate::nn::resample::{avg_pool2, avg_pool2_grad, global_pool, global_pool_grad};
 use crate::nn::spectral::{Power, Spectra};
@@ -34,6 +36,8 @@ use crate::nn::store::Store;
 use crate::nn::weight::{Weight, weights};
 use crate::rng::Stream;
 use layer::{Affine, Layer, Net, NetBuilder};
+pub(crate) use pass::bytes_of;
+pub use pass::{Cotangents, Forward, Linear};
 
 /// The critics of the paper, and R3GAN's.
 pub const ARCHITECTURES: [&str; 10] =
@@ -62,73 +66,6 @@ pub struct Critic {
     /// Spectral-normalisation vectors, empty without it.
     pub buffers: Store,
     spectra: Option<Spectra>,
-}
-
-/// The forward pass: what the other passes read.
-pub struct Forward {
-    /// Output `[N, outputs]`.
-    pub f: Tensor,
-    input: Tensor,
-    /// One row a image, a one at its class.
-    labels: Option<Tensor>,
-    weights: Vec<(Weight, Option<Tensor>)>,
-    /// Input of each affine and global-pooling layer, output of each activation, by slot.
-    kept: Vec<Option<Tensor>>,
-}
-
-impl Forward {
-    /// The critic's scalar per image, `[N]`.
-    ///
-    /// # Errors
-    /// When the network has more than one output.
-    pub fn scalar(&self) -> Result<Tensor> {
-        self.f.squeeze(1)
-    }
-
-    /// Bytes that the pass keeps for those that follow.
-    pub fn kept_bytes(&self) -> usize {
-        bytes_of(self.kept.iter().flatten())
-    }
-
-    /// Input of the affine layer that ends the network, flattened to `[N, features]`.
-    ///
-    /// # Errors
-    /// When none does.
-    pub fn features(&self, critic: &Critic) -> Result<Tensor> {
-        match critic.net.head.and_then(|slot| self.kept[slot].as_ref()) {
-            Some(h) => h.flatten_from(1),
-            None => bail!("the network does not end in an affine layer"),
-        }
-    }
-}
-
-/// The adjoint pass from a seed of one per image.
-pub struct Linear {
-    /// gᵢ = ∇ₓf(xᵢ), `[N, H, W, C]`.
-    pub gradient: Tensor,
-    deltas: Vec<Option<Tensor>>,
-}
-
-impl Linear {
-    /// Bytes that the pass keeps for those that follow.
-    pub fn kept_bytes(&self) -> usize {
-        bytes_of(self.deltas.iter().flatten()) + bytes_of([&self.gradient])
-    }
-}
-
-/// The derivatives of a loss by what the first two passes give.
-pub struct Cotangents {
-    /// sᵢ of ∂L/∂gᵢ = sᵢ·gᵢ + tᵢ, `[N]`.
-    pub scale: Tensor,
-    /// cᵢ = ∂L/∂fᵢ, and tᵢ, which is added to each entry of an image, both `[N]`; without them zero.
-    pub others: Option<[Tensor; 2]>,
-}
-
-/// Bytes of tensors, each counted once.
-pub(crate) fn bytes_of<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> usize {
-    let mut seen = std::collections::HashSet::new();
-    let fresh = tensors.into_iter().filter(|t| seen.insert(t.id()));
-    fresh.map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum()
 }
 
 type Visit<'a> = &'a mut dyn FnMut(&Affine, &Tensor) -> Result<()>;
@@ -193,9 +130,25 @@ impl Critic {
     /// # Errors
     /// On images of another size or dtype.
     pub fn forward(&self, x: &Tensor, labels: Option<&Tensor>, training: bool) -> Result<Forward> {
+        self.forward_augmented((x, None), labels, training)
+    }
+
+    /// The same of images that are augmented first, each by a row of numbers `[N, NUMBERS]` ([`crate::nn::augment`]): gᵢ is still that in
+    /// the images as they came.
+    ///
+    /// # Errors
+    /// As for [`Critic::forward`], and when there is not a row for each image.
+    pub fn forward_augmented(
+        &self,
+        (x, by): (&Tensor, Option<&Tensor>),
+        labels: Option<&Tensor>,
+        training: bool,
+    ) -> Result<Forward> {
+        let x = &by.map_or_else(|| Ok(x.clone()), |by| augment(x, by))?;
         let mut pass = Forward {
             f: x.clone(),
             input: x.clone(),
+            augmentation: by.cloned(),
             labels: labels.cloned(),
             weights: stage("critic weights", || self.weights(training))?,
             kept: vec![None; self.net.slots],
@@ -404,7 +357,7 @@ impl Critic {
         };
         let gradient = stage("critic adjoint", || self.adjoint(&self.net.layers, seed, pass, true, &mut visit))?;
         match gradient {
-            Some(gradient) => Ok(Linear { gradient, deltas }),
+            Some(gradient) => Ok(Linear { gradient: pass.before(gradient)?, deltas }),
             None => bail!("the critic has no layers"),
         }
     }
@@ -416,7 +369,7 @@ impl Critic {
     pub fn input_gradient(&self, pass: &Forward) -> Result<Tensor> {
         let seed = self.seed(pass, &ones(pass.scalar()?.dim(0)?, &pass.f)?)?;
         match stage("critic adjoint", || self.adjoint(&self.net.layers, seed, pass, true, &mut |_, _| Ok(())))? {
-            Some(gradient) => Ok(gradient),
+            Some(gradient) => pass.before(gradient),
             None => bail!("the critic has no layers"),
         }
     }
@@ -432,10 +385,7 @@ impl Critic {
         Cotangents { scale, others }: &Cotangents,
         gradients: &Store,
     ) -> Result<()> {
-        let start = match others {
-            Some([c, t]) => combine_images([&pass.input, &linear.gradient], [c, scale, t])?,
-            None => scale_images(&linear.gradient, scale)?,
-        };
+        let start = pass.start(&linear.gradient, scale, others.as_ref())?;
         let c = others.as_ref().map(|[c, _]| c);
         let mut visit = |affine: &Affine, h: &Tensor| {
             let Some(delta) = &linear.deltas[affine.slot] else { bail!("no adjoint was kept for this layer") };

@@ -4,6 +4,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod augment;
 pub mod batch_norm;
 pub mod conv;
 pub mod fir;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 
 use super::run::networks;
-use super::step::{CriticBatch, State};
+use super::step::{CriticBatch, GeneratorBatch, State};
 use crate::config::Cell;
 use crate::error::Result;
 use crate::generators::Mode;
@@ -121,14 +121,15 @@ fn timed(cell: &Cell, choice: &Choice, state: &mut State, [few_real, few_fake]: 
         let labels = latents.labels.map(|l| [l.clone(), l]);
         let mix = Some(Tensor::full(0.5f32, few_real, &device)?);
         let gamma = Some(numbers(&[1.0], &fake)?);
-        let batch = CriticBatch { real: fake.clone(), fake: fake.clone(), labels, mix, augmented: Some(fake), gamma };
+        let [real, augmented] = [fake.clone(), fake.clone()];
+        let batch = CriticBatch { real, fake, labels, mix, augmented: Some(augmented), augmentation: None, gamma };
         state.critic_update(choice, loss, &batch, STILL)?;
         device.synchronize()?;
         seconds[0] = start.elapsed().as_secs_f64();
         let start = Instant::now();
         let latents = state.generator.latents(0, "cost/generator", round, few_fake)?;
         let real = loss.pairs().then(|| state.generator.images(&latents, Mode::Train)).transpose()?;
-        state.generator_update(choice, loss, (&latents, real.as_ref()), STILL)?;
+        state.generator_update(choice, loss, &GeneratorBatch { latents, real, augmentation: None }, STILL)?;
         device.synchronize()?;
         seconds[1] = start.elapsed().as_secs_f64();
     }

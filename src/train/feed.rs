@@ -7,12 +7,14 @@ use std::thread::JoinHandle;
 
 use candle_core::{Device, Tensor};
 
+use super::step::GeneratorBatch;
 use crate::config::Train;
 use crate::data::loader::{Drawn, Plan};
 use crate::data::place::{Place, as_numbers, place_images, placed};
 use crate::error::{Error, Result};
 use crate::generators::{Latents, drawn_latents};
 use crate::machine::current;
+use crate::nn::augment::{NUMBERS, drawn};
 use crate::nn::image::ones_at;
 use crate::nn::op::either;
 use crate::optim::Adam;
@@ -41,6 +43,8 @@ enum Field {
     Mix,
     /// Schedule of the optimiser.
     Schedule,
+    /// How images are augmented.
+    Augmentation,
     /// γ of a zero-centred penalty.
     Gamma,
     /// Decay of the average and what it leaves.
@@ -95,6 +99,11 @@ pub fn drawn_mix(seed: u64, number: u64, n: usize) -> Vec<f32> {
     (0..n).map(|_| stream.uniform() as f32).collect()
 }
 
+/// How the `n` images that a critic sees in an update of a kind are augmented, given their side, each operation with probability `p`.
+pub fn drawn_augmentation(seed: u64, purpose: &str, number: u64, [n, side]: [usize; 2], p: f64) -> Vec<f32> {
+    drawn(&mut Stream::new(seed, &format!("{purpose}/augmentation"), number), n, side, p)
+}
+
 impl Draw {
     fn layouts(&self) -> [Layout; 2] {
         let (t, side) = (&self.train, self.plan.images.side);
@@ -107,6 +116,7 @@ impl Draw {
             self.plan.augment.then_some((Field::Augmented, [t.critic_batch, image])),
             self.mix.then_some((Field::Mix, [1, t.critic_batch])),
             Some((Field::Schedule, [1, SCHEDULE])),
+            t.augment.map(|_| (Field::Augmentation, [2 * t.critic_batch, NUMBERS])),
             Some((Field::Gamma, [1, 1])),
         ];
         let generator = [
@@ -114,9 +124,15 @@ impl Draw {
             self.classes.map(|k| (Field::Classes, [t.generator_batch, k])),
             self.pairs.then_some((Field::Real, [t.generator_batch, image])),
             Some((Field::Schedule, [1, SCHEDULE])),
+            t.augment.map(|_| (Field::Augmentation, [self.seen(), NUMBERS])),
             Some((Field::Decay, [1, 2])),
         ];
         [critic.to_vec(), generator.to_vec()].map(|fields| Layout(fields.into_iter().flatten().collect()))
+    }
+
+    /// Images that the critic sees in a generator update.
+    fn seen(&self) -> usize {
+        self.train.generator_batch * if self.pairs { 2 } else { 1 }
     }
 
     fn images(&self, places: &[Place]) -> Vec<f32> {
@@ -128,6 +144,10 @@ impl Draw {
     fn step(&self, step: u64) -> Result<[Vec<f32>; 2]> {
         let (t, seed) = (&self.train, self.plan.seed);
         let [critic, generator] = self.layouts();
+        let augmentation = |purpose: &str, number: u64, n: usize| {
+            let p = t.augment(step).unwrap_or(0.0);
+            drawn_augmentation(seed, purpose, number, [n, self.plan.images.side], p)
+        };
         let mut rows = Vec::with_capacity(critic.numbers() * t.critic_steps as usize);
         let since = step - self.first[0];
         for k in 0..t.critic_steps {
@@ -141,6 +161,7 @@ impl Draw {
                     Field::Augmented => drawn.augmented.as_ref().map(|p| self.images(p)).unwrap_or_default(),
                     Field::Mix => drawn_mix(seed, number, t.critic_batch),
                     Field::Schedule => floats(&schedule),
+                    Field::Augmentation => augmentation("critic", number, 2 * t.critic_batch),
                     Field::Gamma => floats(&[t.gamma(step)]),
                     field => self.field(field, &latents, Some(&drawn))?,
                 };
@@ -155,6 +176,7 @@ impl Draw {
         for &(field, _) in &generator.0 {
             let numbers = match field {
                 Field::Schedule => floats(&schedule),
+                Field::Augmentation => augmentation("generator", step, self.seen()),
                 Field::Decay => floats(&[decay, 1.0 - decay]),
                 field => self.field(field, &latents, drawn.as_ref())?,
             };
@@ -224,16 +246,16 @@ pub struct CriticInputs {
     pub mix: Option<Tensor>,
     /// Schedule of the optimiser.
     pub schedule: Tensor,
+    /// How real and generated images are augmented.
+    pub augmentation: Option<Tensor>,
     /// γ of a zero-centred penalty, `[1]`.
     pub gamma: Tensor,
 }
 
 /// What a generator update is given, where the networks are.
 pub struct GeneratorInputs {
-    /// Of its images.
-    pub latents: Latents,
-    /// Real images of the same classes, where a loss compares pairs.
-    pub real: Option<Tensor>,
+    /// Latents, and real images where a loss compares pairs.
+    pub batch: GeneratorBatch,
     /// Schedule of the optimiser.
     pub schedule: Tensor,
     /// Decay of the average and what it leaves.
@@ -326,6 +348,7 @@ impl Feed {
             augmented: field(Field::Augmented)?.map(|f| self.images(f)).transpose()?,
             mix: field(Field::Mix)?.map(|m| m.squeeze(0)).transpose()?,
             schedule: required(field(Field::Schedule)?)?.squeeze(0)?,
+            augmentation: field(Field::Augmentation)?,
             gamma: required(field(Field::Gamma)?)?.squeeze(0)?,
         })
     }
@@ -338,8 +361,11 @@ impl Feed {
         self.take(1)?;
         let field = |field| self.layouts[1].view(&self.rows[1], field);
         Ok(GeneratorInputs {
-            latents: Latents { z: required(field(Field::Latents)?)?, labels: field(Field::Classes)? },
-            real: field(Field::Real)?.map(|f| self.images(f)).transpose()?,
+            batch: GeneratorBatch {
+                latents: Latents { z: required(field(Field::Latents)?)?, labels: field(Field::Classes)? },
+                real: field(Field::Real)?.map(|f| self.images(f)).transpose()?,
+                augmentation: field(Field::Augmentation)?,
+            },
             schedule: required(field(Field::Schedule)?)?.squeeze(0)?,
             decay: required(field(Field::Decay)?)?.squeeze(0)?,
         })

@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod cost;
+mod direct;
 pub mod evaluate;
 pub mod existing;
 pub mod feed;

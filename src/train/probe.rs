@@ -68,7 +68,7 @@ fn steepness(state: &State, choice: &Choice, set: &Set) -> Result<Steepness> {
         let len = BATCH.min(n - first);
         let x = set.x.narrow(0, first, len)?.contiguous()?;
         let labels = set.labels.as_ref().map(|l| l.narrow(0, first, len)).transpose()?;
-        let at = Evaluated::new(&state.critic, choice, &x, labels.as_ref(), false)?;
+        let at = Evaluated::new(&state.critic, choice, (&x, None), labels.as_ref(), false)?;
         let gradient = at.f_hat_gradient(&state.critic)?;
         out.gradient.extend(values(&squared_distance(&gradient, 0.0)?.sqrt()?)?);
         out.f_hat.extend(values(&at.f_hat()?)?);
@@ -180,7 +180,7 @@ mod tests {
             let critic =
                 Critic::new("resnet32", 0.03, 1, method.spectral(), &mut stream, DType::F64, &Device::Cpu).unwrap();
             let x = random("x", &[3, 32, 32, 3]);
-            let at = |x: &Tensor| Evaluated::new(&critic, &choice, x, None, false);
+            let at = |x: &Tensor| Evaluated::new(&critic, &choice, (x, None), None, false);
             let gradient = at(&x).unwrap().f_hat_gradient(&critic).unwrap();
             let sum = |x: &Tensor| at(x)?.f_hat()?.sum_all()?.to_scalar::<f64>();
             central_difference(sum, &x, &random("v", x.dims()), &gradient);

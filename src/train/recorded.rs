@@ -136,6 +136,7 @@ impl Recorded {
             labels: inputs.labels.zip(inputs.latents.labels).map(|(real, fake)| [real, fake]),
             mix: inputs.mix,
             augmented: inputs.augmented,
+            augmentation: inputs.augmentation,
             gamma: Some(inputs.gamma),
         };
         let report = state.scheduled_critic_update(choice, loss, &batch, &inputs.schedule)?;
@@ -146,8 +147,7 @@ impl Recorded {
 
     fn make_generator(&self, state: &mut State, choice: &Choice, loss: Loss) -> Result<()> {
         let inputs = self.feed.generator()?;
-        let images = (&inputs.latents, inputs.real.as_ref());
-        let value = state.scheduled_generator_update(choice, loss, images, &inputs.schedule)?;
+        let value = state.scheduled_generator_update(choice, loss, &inputs.batch, &inputs.schedule)?;
         state.scheduled_average(&inputs.decay)?;
         let norm = norm(state.gradients()[1])?;
         let of_critic = |k: usize| self.report.narrow(0, k, 1).map(Some);

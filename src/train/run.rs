@@ -4,36 +4,35 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 
 use super::checkpoint::{self, Progress, Stored};
+use super::direct::Direct;
 use super::evaluate::{Bench, Measured, evaluate};
 use super::existing::{
     CONFIG, Existing, SAMPLES, differences, empty_folder, folder, refuse_without_checkpoint, settle,
 };
-use super::feed::{Draw, Feed, STRETCH, drawn_mix};
+use super::feed::{Draw, Feed, STRETCH};
 use super::grid;
 use super::lock::Lock;
 use super::log::{self, Line, Log};
 use super::recorded::Recorded;
 use super::rows::{self, Origin};
-use super::step::{CriticBatch, State};
+use super::step::State;
 use super::tensorboard;
 use crate::config::{Cell, Weights};
 use crate::critic::Critic;
 use crate::data;
-use crate::data::loader::{Batch, Loader, Plan};
+use crate::data::loader::Plan;
 use crate::data::place::resident;
 use crate::error::{Error, Result};
 use crate::files::{remove_temporaries, write_bytes};
-use crate::generators::{Generator, Latents, Mode, is_conditional};
+use crate::generators::{Generator, Mode, is_conditional};
 use crate::interrupt;
 use crate::losses::Loss;
 use crate::machine::memory;
 use crate::machine::precision::Precision;
 use crate::methods::{self, Choice};
-use crate::nn::image::one_hot;
-use crate::nn::op::numbers;
 use crate::results::{self, COST, PEAK, Row};
 use crate::rng::Stream;
 
@@ -67,8 +66,8 @@ pub enum Outcome {
 
 /// What makes a run's steps.
 enum Maker {
-    /// The CPU, of batches that threads make: for the critic, and for the generator where its loss compares pairs.
-    Cpu(Loader, Option<Loader>),
+    /// The CPU.
+    Cpu(Direct),
     /// A device.
     Device(Box<Recorded>),
 }
@@ -287,8 +286,7 @@ impl<'a> Run<'a> {
     fn maker(&self, plan: Plan) -> Result<Maker> {
         let (t, step) = (&self.cell.train, self.progress.step);
         if !self.bench.compute.is_machine() {
-            let of_generator = self.loss.pairs().then(|| Loader::start(plan.of_generator(t.generator_batch), step));
-            return Ok(Maker::Cpu(Loader::start(plan, step * t.critic_steps), of_generator));
+            return Ok(Maker::Cpu(Direct::start(self.cell, self.loss, plan, step)));
         }
         let bytes = resident(&plan.images.pixels, plan.images.side, &self.bench.compute.device)?;
         let draw = Draw {
@@ -341,8 +339,8 @@ impl<'a> Run<'a> {
     fn stretch(&mut self, maker: &mut Maker) -> Result<Vec<Line>> {
         let (start, first) = (Instant::now(), self.progress.step);
         let measured = match maker {
-            Maker::Cpu(loader, of_generator) => {
-                let measured = vec![self.step(loader, of_generator.as_ref())?];
+            Maker::Cpu(direct) => {
+                let measured = vec![direct.step(&mut self.state, &self.choice, first)?];
                 self.progress.step += 1;
                 measured
             }
@@ -383,63 +381,6 @@ impl<'a> Run<'a> {
             made += 1;
         }
         Ok(recorded.measured(made)?)
-    }
-
-    /// Classes of real images, for conditional networks.
-    fn classes(&self, batch: &Batch) -> Result<Option<Tensor>> {
-        let device = &self.bench.compute.device;
-        Ok(self.state.generator.classes.map(|k| one_hot(&batch.labels, k, DType::F32, device)).transpose()?)
-    }
-
-    /// n_dis critic updates, one generator update, the moving average on the CPU. What they measured, in the order of
-    /// [`MEASURED`](super::recorded::MEASURED), those of the last critic update.
-    fn step(&mut self, loader: &Loader, of_generator: Option<&Loader>) -> Result<Vec<f64>> {
-        let (cell, step) = (self.cell, self.progress.step);
-        let t = &cell.train;
-        let device = &self.bench.compute.device;
-        let mut report = None;
-        for k in 0..t.critic_steps {
-            let number = step * t.critic_steps + k;
-            let batch = loader.next_batch()?;
-            let generator = &self.state.generator;
-            let latents = generator.latents(cell.seed, "critic/latents", number, t.critic_batch)?;
-            let mix = self.choice.method.penalty().map(|_| drawn_mix(cell.seed, number, t.critic_batch));
-            let real_labels = self.classes(&batch)?;
-            let latents = if self.loss.pairs() { Latents { labels: real_labels.clone(), ..latents } } else { latents };
-            let batch = CriticBatch {
-                real: batch.real,
-                fake: generator.images(&latents, Mode::Train)?,
-                labels: real_labels.zip(latents.labels).map(|(real, fake)| [real, fake]),
-                mix: mix.map(|mix| Tensor::from_vec(mix, t.critic_batch, device)).transpose()?,
-                augmented: batch.augmented,
-                gamma: Some(numbers(&[t.gamma(step)], self.state.critic.params.flat())?),
-            };
-            report = Some(self.state.critic_update(&self.choice, self.loss, &batch, t.critic_pace(step))?);
-        }
-        let latents = self.state.generator.latents(cell.seed, "generator/latents", step, t.generator_batch)?;
-        let (latents, real) = match of_generator {
-            Some(loader) => {
-                let batch = loader.next_batch()?;
-                (Latents { labels: self.classes(&batch)?, ..latents }, Some(batch.real))
-            }
-            None => (latents, None),
-        };
-        let images = (&latents, real.as_ref());
-        let generator_loss = self.state.generator_update(&self.choice, self.loss, images, t.generator_pace(step))?;
-        self.state.update_average(t.average_decay(step))?;
-        let [critic_norm, generator_norm] = self.state.gradient_norms()?;
-        let Some(report) = report else { return Err(Error::invalid("n_dis is zero")) };
-        let all = [
-            Some(report.loss),
-            Some(generator_loss),
-            report.penalty,
-            report.consistency,
-            Some(critic_norm),
-            Some(generator_norm),
-            report.input_gradient_norm,
-        ];
-        let value = |t: Option<Tensor>| t.map_or(Ok(0.0), |t| t.to_scalar());
-        Ok(all.into_iter().map(value).collect::<candle_core::Result<_>>()?)
     }
 
     /// Scores the generators, adds their rows, and draws a sample grid. What fails or is interrupted leaves no row.

@@ -26,9 +26,24 @@ pub struct CriticBatch {
     pub mix: Option<Tensor>,
     /// The real images augmented, for consistency regularisation.
     pub augmented: Option<Tensor>,
+    /// How the real images and then the generated ones are augmented, `[2N, NUMBERS]` ([`crate::nn::augment`]).
+    pub augmentation: Option<Tensor>,
     /// γ of a zero-centred penalty, `[1]` ([`numbers`]).
     pub gamma: Option<Tensor>,
 }
+
+/// What one generator update reads.
+pub struct GeneratorBatch {
+    /// Of its images.
+    pub latents: Latents,
+    /// Real images of the same classes, which a loss of pairs compares them with.
+    pub real: Option<Tensor>,
+    /// How the generated images and then these are augmented, a row each.
+    pub augmentation: Option<Tensor>,
+}
+
+/// Images and how they are augmented.
+pub type Seen<'a> = (&'a Tensor, Option<&'a Tensor>);
 
 /// What a critic update reports, without dimensions (f64 on the CPU) where the networks are: reading a value waits for the device.
 /// Losses are means over images.
@@ -54,13 +69,19 @@ pub struct Evaluated {
 }
 
 impl Evaluated {
-    /// Calls the critic on `x` `[N, H, W, 3]`, of the classes `labels` if it is conditional, and normalises its output. In
+    /// Calls the critic on `x` `[N, H, W, 3]`, augmented if that is said, of the classes `labels` if it is conditional, and normalises its output. In
     /// training mode, vectors of spectral normalisation move.
     ///
     /// # Errors
     /// When the images do not fit the critic.
-    pub fn new(critic: &Critic, choice: &Choice, x: &Tensor, labels: Option<&Tensor>, training: bool) -> Result<Self> {
-        let pass = critic.forward(x, labels, training)?;
+    pub fn new(
+        critic: &Critic,
+        choice: &Choice,
+        (x, augmentation): Seen,
+        labels: Option<&Tensor>,
+        training: bool,
+    ) -> Result<Self> {
+        let pass = critic.forward_augmented((x, augmentation), labels, training)?;
         let linear = choice.linearises().then(|| critic.linearise(&pass)).transpose()?;
         let normalised = match (choice.method.normalisation(), &linear) {
             (Some(of), Some(linear)) => {
@@ -198,7 +219,8 @@ pub fn critic_gradients(
     let labels = batch.labels.as_ref().map(|[real, fake]| join(real, fake)).transpose()?;
     // The augmented and the mixed images are of the real ones' classes.
     let real_labels = batch.labels.as_ref().map(|[real, _]| real);
-    let on_batch = Evaluated::new(critic, choice, &join(&batch.real, &batch.fake)?, labels.as_ref(), true)?;
+    let both = join(&batch.real, &batch.fake)?;
+    let on_batch = Evaluated::new(critic, choice, (&both, batch.augmentation.as_ref()), labels.as_ref(), true)?;
     let graded = loss.critic(&on_batch.f_hat()?, n)?;
     let mut derivative = graded.derivative;
     let mut report = CriticReport { loss: graded.value, penalty: None, consistency: None, input_gradient_norm: None };
@@ -208,7 +230,7 @@ pub fn critic_gradients(
 
     if choice.consistency {
         let Some(augmented) = &batch.augmented else { bail!("consistency regularisation needs the augmented images") };
-        let on_augmented = Evaluated::new(critic, choice, augmented, real_labels, true)?;
+        let on_augmented = Evaluated::new(critic, choice, (augmented, None), real_labels, true)?;
         let [value, pull, with_pull] = consistency(&on_augmented.f_hat()?, &on_batch.f_hat()?, &derivative)?;
         report.consistency = Some(value);
         on_augmented.backward(critic, &pull, gradients)?;
@@ -237,16 +259,15 @@ pub fn critic_gradients(
 }
 
 /// f̂ of images that no gradient goes back to, `[N]`.
-fn f_hat(critic: &Critic, method: &dyn Method, images: &Tensor, labels: Option<&Tensor>) -> Result<Tensor> {
-    let pass = critic.forward(images, labels, true)?;
+fn f_hat(critic: &Critic, method: &dyn Method, images: Seen, labels: Option<&Tensor>) -> Result<Tensor> {
+    let pass = critic.forward_augmented(images, labels, true)?;
     let Some(of) = method.normalisation() else { return pass.scalar() };
     let squared = squared_distance(&critic.input_gradient(&pass)?, of.target)?;
     Ok(of.apply(&pass.scalar()?, &squared)?.f_hat)
 }
 
-/// The generator's loss of `images` (of the classes `labels`, for a conditional critic), without dimensions, and its
-/// gradient in them: ∂L/∂xᵢ = cᵢ·gᵢ, since the critic's Hessian vanishes. `real` are the images of the same classes that a loss of pairs
-/// compares them with.
+/// The generator's loss of `images`, made of the batch's latents, without dimensions, and its gradient in them: ∂L/∂xᵢ = cᵢ·gᵢ, since the
+/// critic's Hessian vanishes.
 ///
 /// # Errors
 /// When the images do not fit the critic, or a loss of pairs has nothing to compare with.
@@ -254,12 +275,17 @@ pub fn generator_loss(
     critic: &Critic,
     method: &dyn Method,
     loss: Loss,
-    (images, real): (&Tensor, Option<&Tensor>),
-    labels: Option<&Tensor>,
+    images: &Tensor,
+    batch: &GeneratorBatch,
 ) -> Result<(Tensor, Tensor)> {
-    let pass = critic.forward(images, labels, true)?;
+    let (n, labels) = (images.dim(0)?, batch.latents.labels.as_ref());
+    let rows = |first: usize| batch.augmentation.as_ref().map(|by| by.narrow(0, first, n)).transpose();
+    let pass = critic.forward_augmented((images, rows(0)?.as_ref()), labels, true)?;
     let g = critic.input_gradient(&pass)?;
-    let real = real.filter(|_| loss.pairs()).map(|real| f_hat(critic, method, real, labels)).transpose()?;
+    let real = match &batch.real {
+        Some(real) if loss.pairs() => Some(f_hat(critic, method, (real, rows(n)?.as_ref()), labels)?),
+        _ => None,
+    };
     let f = pass.scalar()?;
     let Some(of) = method.normalisation() else {
         let graded = loss.generator(&f, real.as_ref())?;
@@ -348,7 +374,7 @@ impl State {
         Ok(report)
     }
 
-    /// One generator update; the loss, without dimensions. A loss of pairs compares the images with `real` ones of their classes.
+    /// One generator update; the loss, without dimensions.
     ///
     /// # Errors
     /// When the latents do not fit the generator, or there is no real image for each.
@@ -356,12 +382,12 @@ impl State {
         &mut self,
         choice: &Choice,
         loss: Loss,
-        (latents, real): (&Latents, Option<&Tensor>),
+        batch: &GeneratorBatch,
         pace: Pace,
     ) -> Result<Tensor> {
         let schedule = Adam::schedule(self.generator_adam.beta1(), self.generator_adam.updates + 1, pace);
         let schedule = numbers(&schedule, self.generator.params.flat())?;
-        self.scheduled_generator_update(choice, loss, (latents, real), &schedule)
+        self.scheduled_generator_update(choice, loss, batch, &schedule)
     }
 
     /// One generator update of a schedule that is where the networks are.
@@ -372,14 +398,12 @@ impl State {
         &mut self,
         choice: &Choice,
         loss: Loss,
-        (latents, real): (&Latents, Option<&Tensor>),
+        batch: &GeneratorBatch,
         schedule: &Tensor,
     ) -> Result<Tensor> {
         clear(self.generator_gradients.flat())?;
-        let pass = self.generator.forward(latents, Mode::Train)?;
-        let labels = latents.labels.as_ref();
-        let (value, cotangent) =
-            generator_loss(&self.critic, choice.method.as_ref(), loss, (&pass.images, real), labels)?;
+        let pass = self.generator.forward(&batch.latents, Mode::Train)?;
+        let (value, cotangent) = generator_loss(&self.critic, choice.method.as_ref(), loss, &pass.images, batch)?;
         self.generator.backward(pass, &cotangent, &self.generator_gradients)?;
         let (params, gradients) = (self.generator.params.flat(), self.generator_gradients.flat());
         stage("optimiser", || self.generator_adam.step(params, gradients, schedule))?;

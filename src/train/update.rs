@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use super::cost::update_flops;
 use super::feed::{Draw, Feed, STRETCH};
 use super::recorded::Recorded;
-use super::step::{CriticBatch, State};
+use super::step::{CriticBatch, GeneratorBatch, State};
 use crate::config::{Average, LrDecay, Train};
 use crate::critic::{Critic, side};
 use crate::data::loader::Plan;
@@ -99,6 +99,7 @@ impl Update {
             width,
             loss,
             gamma: Some(1.0.into()),
+            augment: None,
         };
         let state = State::new(generator, critic, train.beta1)?;
         let maker = match compute.is_machine() {
@@ -171,7 +172,8 @@ impl Update {
             let mix = Tensor::full(0.5f32, train.critic_batch, images[0].device())?;
             let gamma = Some(numbers(&[train.gamma(0)], &images[0])?);
             let labels = labels.clone();
-            let batch = CriticBatch { real, fake, labels, mix: Some(mix), augmented: Some(augmented), gamma };
+            let (mix, augmented) = (Some(mix), Some(augmented));
+            let batch = CriticBatch { real, fake, labels, mix, augmented, augmentation: None, gamma };
             state.critic_update(choice, *loss, &batch, train.critic_pace(0))?;
             Ok(())
         };
@@ -186,7 +188,8 @@ impl Update {
             }
         }
         let latents = state.generator.latents(0, "bench", self.round, train.generator_batch)?;
-        state.generator_update(choice, *loss, (&latents, None), train.generator_pace(0))?;
+        let batch = GeneratorBatch { latents, real: None, augmentation: None };
+        state.generator_update(choice, *loss, &batch, train.generator_pace(0))?;
         if what == What::Whole {
             state.update_average(train.average_decay(0))?;
         }

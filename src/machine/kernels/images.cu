@@ -79,3 +79,63 @@ KERNEL(put_row)(Words words) {
     const count n = SIZE(0), row = words.word[2] ? (count)REALS(2)[0] - 1 : 0;
     EACH(k, n) REALS(1)[row * n + k] = words.word[3 + k] ? REALS(3 + k)[0] : (real)0;
 }
+
+/* An image's numbers: mirrored, quarter turns, shift to the right and down, 3 rows of 4 of a colour matrix, black columns and rows */
+__device__ bool augment_is_black(const real *by, count x, count y) {
+    return x >= (count)by[16] && x < (count)by[17] && y >= (count)by[18] && y < (count)by[19];
+}
+
+/* The place before turning and mirroring of the place x, y, which is the image's own */
+__device__ count augment_turned(const real *by, count x, count y, count side) {
+    const count turns = (count)by[1], last = side - 1;
+    count a = x, b = y;
+    if (turns == 1) a = last - y, b = x;
+    if (turns == 2) a = last - x, b = last - y;
+    if (turns == 3) a = y, b = last - x;
+    return b * side + (by[0] != 0 ? last - a : a);
+}
+
+/* elements; output [N, side, side, 3]; x; numbers [N, 20]; side; whether colours are added to */
+KERNEL(augment)(Words words) {
+    const count side = SIZE(4);
+    const bool adds = SIZE(5) != 0;
+    EACH(i, SIZE(0)) {
+        const count channel = i % 3, x = i / 3 % side, y = i / 3 / side % side, n = i / 3 / side / side;
+        const real *by = REALS(3) + n * 20, *row = by + 4 + channel * 4;
+        const long long last = (long long)side - 1, at_x = (long long)x - (long long)by[2], at_y = (long long)y - (long long)by[3];
+        const count from_x = (count)(at_x < 0 ? -at_x : at_x > last ? 2 * last - at_x : at_x);
+        const count from_y = (count)(at_y < 0 ? -at_y : at_y > last ? 2 * last - at_y : at_y);
+        const real *from = REALS(2) + (n * side * side + augment_turned(by, from_x, from_y, side)) * 3;
+        const real colour = row[0] * from[0] + row[1] * from[1] + row[2] * from[2] + (adds ? row[3] : (real)0);
+        REALS(1)[i] = augment_is_black(by, x, y) ? (real)0 : colour;
+    }
+}
+
+/* elements; output [N, side, side, 3]; g; numbers [N, 20]; side: what each place of the shifted image gave to up to three places each way,
+   gathered in the order of the places */
+KERNEL(augment_adjoint)(Words words) {
+    const count side = SIZE(4);
+    EACH(i, SIZE(0)) {
+        const count channel = i % 3, n = i / 3 / side / side;
+        /* Where this place goes by mirroring and turning: those are undone by turning back after mirroring. */
+        const real *by = REALS(3) + n * 20;
+        const long long last = (long long)side - 1, turns = (long long)by[1];
+        long long a = i / 3 % side, b = i / 3 / side % side;
+        if (by[0] != 0) a = last - a;
+        const long long x = turns == 1 ? b : turns == 2 ? last - a : turns == 3 ? last - b : a;
+        const long long y = turns == 1 ? last - a : turns == 2 ? last - b : turns == 3 ? a : b;
+        real sum = 0;
+        for (int v = 0; v < 3; v++) {
+            const long long to_y = (v == 0 ? -y : v == 1 ? y : 2 * last - y) + (long long)by[3];
+            if (to_y < 0 || to_y > last || (v == 0 && y == 0) || (v == 2 && y == last)) continue;
+            for (int h = 0; h < 3; h++) {
+                const long long to_x = (h == 0 ? -x : h == 1 ? x : 2 * last - x) + (long long)by[2];
+                if (to_x < 0 || to_x > last || (h == 0 && x == 0) || (h == 2 && x == last)) continue;
+                if (augment_is_black(by, (count)to_x, (count)to_y)) continue;
+                const real *g = REALS(2) + ((n * side + (count)to_y) * side + (count)to_x) * 3;
+                sum += by[4 + channel] * g[0] + by[8 + channel] * g[1] + by[12 + channel] * g[2];
+            }
+        }
+        REALS(1)[i] = sum;
+    }
+}
