@@ -59,12 +59,12 @@ pub struct Judgement {
 }
 
 /// The result of one test.
-struct Finding {
+pub(super) struct Finding {
     holds: Option<bool>,
     evidence: String,
 }
 
-fn judge([id, claim, test]: [&'static str; 3], findings: Vec<Finding>, nothing: &str) -> Judgement {
+pub(super) fn judge([id, claim, test]: [&'static str; 3], findings: Vec<Finding>, nothing: &str) -> Judgement {
     let any = |of: Option<bool>| findings.iter().any(|f| f.holds == of);
     let verdict = match (any(Some(false)), any(Some(true)), any(None)) {
         (true, _, _) => Verdict::Refuted,
@@ -81,10 +81,14 @@ fn judge([id, claim, test]: [&'static str; 3], findings: Vec<Finding>, nothing: 
     Judgement { id, claim, test, verdict, evidence: findings.into_iter().map(|f| f.evidence).collect(), missing }
 }
 
-/// All claims at a scale.
+/// Rows of a scale; of the paper's, those that had its settings.
+pub(super) fn at_scale(rows: &[Row], scale: &str) -> Vec<Row> {
+    rows.iter().filter(|r| r.scale == scale && (scale != FULL || is_full(&r.experiment, scale))).cloned().collect()
+}
+
+/// The paper's claims at a scale.
 pub fn judgements(rows: &[Row], scale: &str) -> Vec<Judgement> {
-    let rows: Vec<Row> =
-        rows.iter().filter(|r| r.scale == scale && (scale != FULL || is_full(&r.experiment, scale))).cloned().collect();
+    let rows = at_scale(rows, scale);
     let protocols = protocols(&rows);
     let by_protocol: Vec<(&Protocol, Vec<Run>)> = protocols.iter().map(|p| (p, runs(&rows, p))).collect();
     vec![
@@ -157,7 +161,7 @@ fn pairs<'a>(
     out
 }
 
-fn place(protocol: &Protocol, series: &Series) -> String {
+pub(super) fn place(protocol: &Protocol, series: &Series) -> String {
     format!("{}, {} ({})", protocol.dataset, series.arch, protocol.weights)
 }
 
@@ -192,7 +196,7 @@ fn decide(p: f64) -> Option<bool> {
 }
 
 /// Whether the first is below the second.
-fn below(place: &str, what: &str, names: [&str; 2], a: &Sample, b: &Sample) -> Finding {
+pub(super) fn below(place: &str, what: &str, names: [&str; 2], a: &Sample, b: &Sample) -> Finding {
     match compared(place, what, names, a, b) {
         Ok((shown, welch)) => {
             let p = welch.p_below(0.0);

@@ -1,6 +1,7 @@
 //! Reports, claims and comparisons: pure functions of rows.
 
 pub mod baselines;
+mod beyond;
 pub mod claims;
 pub mod content;
 pub mod csv;

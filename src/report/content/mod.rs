@@ -8,7 +8,8 @@ mod tables;
 use std::collections::BTreeMap;
 
 use super::baselines::{Baselines, Group};
-use super::claims::judgements;
+use super::beyond::questions;
+use super::claims::{Judgement, judgements};
 use super::document::{Block, Cell, Document, Figure, Line, Table};
 use super::plot::{Chart, Plot, drawable};
 use super::runs::{Network, Protocol, Run, Series, distinct, protocols, runs};
@@ -193,23 +194,37 @@ fn claims(document: &mut Document, rows: &[Row], measured: &[Measured]) {
         "A verdict holds for the scale it was judged at. The claims are about the paper's scale (full): what a reduced scale shows is a \
          hint. Two means are alike where two one-sided tests say so; not to see a difference is not evidence.",
     );
-    for scale in scales {
-        let lines = judgements(rows, scale).into_iter().map(|j| {
-            let mut evidence = j.evidence.join(". ");
-            if let Some(missing) = j.missing {
-                let stop = if evidence.is_empty() { "" } else { ". " };
-                evidence.push_str(&format!("{stop}Missing: {missing}"));
-            }
-            let cells = [j.id.to_owned(), j.claim.to_owned(), j.verdict.word().to_owned(), evidence, j.test.to_owned()];
-            Line::Cells { id: None, cells: cells.into_iter().map(Cell::from).collect() }
-        });
-        document.table(Table {
-            id: format!("claims-{}", slug(scale)),
-            caption: format!("The paper's claims at scale {scale}."),
-            head: ["claim", "what the paper says", "verdict", "evidence", "test"].map(str::to_owned).to_vec(),
-            lines: lines.collect(),
-        });
+    for scale in &scales {
+        let caption = format!("The paper's claims at scale {scale}.");
+        let head = ["claim", "what the paper says"];
+        document.table(judged(format!("claims-{}", slug(scale)), caption, head, judgements(rows, scale)));
     }
+    let beyond: Vec<(&str, Vec<Judgement>)> = scales.into_iter().map(|scale| (scale, questions(rows, scale))).collect();
+    if beyond.iter().any(|(_, of)| !of.is_empty()) {
+        document.heading(2, "Beyond the paper", "beyond");
+        document.text(
+            "What a reader of today asks beside: the same networks under R1 and R2, zero-centred gradient penalties on real and on generated \
+             images, which with the relativistic loss of pairs are the baseline of Huang et al. (2024). Judged as the paper's claims are.",
+        );
+    }
+    for (scale, of) in beyond.into_iter().filter(|(_, of)| !of.is_empty()) {
+        let caption = format!("Beyond the paper, at scale {scale}.");
+        document.table(judged(format!("beyond-{}", slug(scale)), caption, ["question", "what it would say"], of));
+    }
+}
+
+fn judged(id: String, caption: String, head: [&str; 2], judgements: Vec<Judgement>) -> Table {
+    let line = |j: Judgement| {
+        let mut evidence = j.evidence.join(". ");
+        if let Some(missing) = j.missing {
+            let stop = if evidence.is_empty() { "" } else { ". " };
+            evidence.push_str(&format!("{stop}Missing: {missing}"));
+        }
+        let cells = [j.id.to_owned(), j.claim.to_owned(), j.verdict.word().to_owned(), evidence, j.test.to_owned()];
+        Line::Cells { id: None, cells: cells.into_iter().map(Cell::from).collect() }
+    };
+    let head = head.into_iter().chain(["verdict", "evidence", "test"]).map(str::to_owned).collect();
+    Table { id, caption, head, lines: judgements.into_iter().map(line).collect() }
 }
 
 #[cfg(test)]
