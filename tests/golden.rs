@@ -375,7 +375,9 @@ fn check_critic(file: &mut File) -> candle_core::Result<()> {
         let g = critic.input_gradient(&critic.forward(&x, y.as_ref(), false)?)?;
         file.check("grad_x", &channels_first(&g)?, ROUNDED);
         let (images, real) = if loss.pairs() { (&fake, Some(real.clone())) } else { (&x, None) };
-        let latents = Latents { z: images.clone(), labels: y.clone() };
+        // Pairs are of one class.
+        let of_images = labels.as_ref().map(|[real, _]| real).filter(|_| loss.pairs()).or(y.as_ref());
+        let latents = Latents { z: images.clone(), labels: of_images.cloned() };
         let against = GeneratorBatch { latents, real, augmentation: None };
         let (value, cotangent) = generator_loss(&critic, method, loss, images, &against)?;
         file.check("loss_g", &value, EXACT);

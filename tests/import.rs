@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use common::{Folder, TINY, experiment, run};
 use pgn_bench::config::{Cell, Experiment};
-use pgn_bench::generators::{Latents, Mode};
+use pgn_bench::generators::{Generator, Latents, Mode};
 use pgn_bench::nn::image::channels_first;
+use pgn_bench::rng::Stream;
 use pgn_bench::train::checkpoint::{self, Part};
 use pgn_bench::train::import::read;
 use pgn_bench::train::lock::Lock;
@@ -126,6 +127,34 @@ fn what_is_wrong_in_a_file_is_named() {
     assert!(error.contains("nan.pt: tensor `net_G.linear.weight` has numbers that are not finite"), "{error}");
     let error = refusal(&without(&home, "critic.pt", &["net_G", "ema_G"]));
     assert!(error.contains("it has neither `net_G` nor `ema_G`"), "{error}");
+}
+
+#[test]
+fn r3gans_generator_comes_with_its_wrapper_and_filters() {
+    let home = Folder::new("import-r3gan");
+    let settings = yaml().replace("resnet32", "r3gan32");
+    let cell = Experiment::parse("t", &settings, &[]).unwrap().resolve("smoke").unwrap().remove(0);
+    let stream = &mut Stream::new(0, "import", 0);
+    let generator = Generator::new("r3gan32", cell.train.width, 10, stream, DType::F32, &Device::Cpu).unwrap();
+    let state = generator.state().unwrap();
+    let path = home.join("generator.safetensors");
+    let read = |scale: f64| {
+        let taps = [1.0, 3.0, 3.0, 1.0];
+        let filter = (0..16).map(|k| (taps[k / 4] * taps[k % 4] * scale) as f32).collect();
+        let filter = Tensor::from_vec(filter, (4, 4), &Device::Cpu).unwrap();
+        let filters = (1..4).map(|n| (format!("MainLayers.{n}.Layers.0.Resampler.Kernel"), filter.clone()));
+        let all = state.iter().map(|(name, t)| (name.clone(), t.clone())).chain(filters);
+        let all: HashMap<_, _> = all.map(|(name, t)| (format!("Model.{name}"), t)).collect();
+        candle_core::safetensors::save(&all, &path).unwrap();
+        read(&path, &cell, 10, &Device::Cpu)
+    };
+    let (imported, _) = read(1.0 / 64.0).unwrap();
+    let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (name, t) in imported.average.state().unwrap() {
+        assert_eq!(values(&t), values(&state[&name]), "{name}");
+    }
+    let error = read(1.0 / 16.0).err().unwrap().to_string();
+    assert!(error.contains("Resampler.Kernel` has no place in the network"), "{error}");
 }
 
 #[test]

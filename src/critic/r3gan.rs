@@ -120,3 +120,46 @@ pub(super) fn layers(
     }
     (layers, b)
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::critic::Critic;
+    use crate::rng::Stream;
+
+    #[test]
+    fn narrower_networks_have_fewer_groups_as_wide() {
+        let at = |stages: &Stages, width| stages.at(width).iter().map(|s| [s.channels, s.groups]).collect::<Vec<_>>();
+        assert_eq!(at(&R3GAN32, 1.0), [[768, 96]; 4]);
+        assert_eq!(at(&R3GAN64, 0.25), [[192, 24], [192, 24], [192, 24], [192, 24], [96, 12]]);
+        assert_eq!(at(&R3GAN48, 0.02), [[16, 2]; 4]);
+        assert_eq!(at(&R3GAN32, 0.005), [[4, 2]; 4]);
+    }
+
+    #[test]
+    fn initial_weights_have_the_released_deviations() {
+        let deviation = |spectral: bool, name: &str| {
+            let stream = &mut Stream::new(0, "test", 0);
+            let critic = Critic::new("r3gan32", 0.1, 10, spectral, stream, DType::F64, &Device::Cpu).unwrap();
+            let values = critic.params.named().unwrap()[name].flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt()
+        };
+        // 80 channels; √(2/1.04)·8^(-1/4) = 0.8246.
+        let block = "MainLayers.2.Layers.1.LinearLayer";
+        for (name, want) in [
+            ("ExtractionLayer.Layer.weight".to_owned(), 1.0 / 3f64.sqrt()),
+            (format!("{block}1.Layer.weight"), 0.8246 / 80f64.sqrt()),
+            (format!("{block}2.Layer.weight"), 0.8246 / 144f64.sqrt()),
+            (format!("{block}3.Layer.weight"), 0.0),
+            ("MainLayers.3.Layers.2.Basis.weight".to_owned(), 0.25),
+            ("MainLayers.3.Layers.2.LinearLayer.weight".to_owned(), 1.0 / 80f64.sqrt()),
+            ("EmbeddingLayer.weight".to_owned(), 1.0 / 800f64.sqrt()),
+        ] {
+            let got = deviation(false, &name);
+            assert!((got - want).abs() <= 0.1 * want, "{name}: {got}, not {want}");
+        }
+        assert!(deviation(true, &format!("{block}3.Layer.weight_orig")) > 0.0);
+    }
+}

@@ -75,8 +75,8 @@ class R3gan(Reference):
             inputs = {"x": uniform(2 * IMAGES, 3, 32, 32), "x_aug": torch.zeros(IMAGES, 3, 1, 1), "eps": torch.rand(IMAGES)}
         else:
             inputs = {"z": torch.randn(IMAGES, LATENT), "cotangent": torch.randn(IMAGES, 3, 32, 32)}
-        count = len(inputs.get("x", inputs.get("z")))
-        self.old = self.state() | inputs | {"y": torch.randint(CLASSES, (count,))}
+        # Pairs are of one class.
+        self.old = self.state() | inputs | {"y": torch.randint(CLASSES, (IMAGES,)).repeat(2 if self.kind == "critic" else 1)}
 
     def net(self):
         per_stage = [CHANNELS] * STAGES, [GROUPS] * STAGES, [BLOCKS] * STAGES, EXPANSION, CLASSES
