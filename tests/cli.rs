@@ -67,7 +67,7 @@ fn what_an_evaluation_would_stumble_over_is_refused_before_any_work() {
     assert_eq!(code, 0, "{stderr}");
     let rows = read(&output.join("tiny-smoke/cnn32-pgn+cr-s0/rows.parquet")).unwrap();
     let n = |metric: &str| rows.iter().find(|r| r.metric.starts_with(metric)).unwrap().reference_n;
-    assert_eq!([n("fd-dinov2"), n("is")], [Some(2000), None]);
+    assert_eq!([n("fd-dinov2"), n("is")], [Some(3000), None]);
 }
 
 #[test]

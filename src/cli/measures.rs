@@ -75,7 +75,7 @@ struct Part {
 
 /// The real side.
 enum Real {
-    Given(Given),
+    Given(Box<Given>),
     Of(Collection),
 }
 
@@ -273,7 +273,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     let (settings, mut parts) = (args.settings(), args.parts()?);
     let path = Path::new(&args.real);
     let real = match npz::are_in(path) {
-        true => Real::Given(given(path, &mut parts, args)?),
+        true => Real::Given(Box::new(given(path, &mut parts, args)?)),
         false => Real::Of(args.options.open(&args.real, 1)?),
     };
     let generated = args.options.open(&args.generated, 1)?;

@@ -1,10 +1,6 @@
-//! Measures by name, and what each needs of a pass over images.
+//! Measures by name, and the extractors that they are over.
 
 use serde::{Deserialize, Serialize};
-
-use super::collect::{KEPT, Needs};
-use super::inception_score::SPLITS;
-use super::infinity::Points;
 
 /// What is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,56 +143,5 @@ impl Measure {
     /// Whether bootstrap replicates give it an interval.
     pub fn has_interval(self) -> bool {
         matches!(self, Self::Fd | Self::Kd)
-    }
-
-    /// Fewest images of a side.
-    pub fn fewest(self, settings: &Settings) -> usize {
-        match self {
-            Self::Fd | Self::Sfid | Self::MiFid | Self::Kd | Self::AuthPct => 2,
-            Self::Cmmd | Self::Mind => 1,
-            Self::Is => SPLITS,
-            Self::FdInfinity | Self::IsInfinity => Points::FEWEST,
-            Self::Manifold => settings.neighbours.saturating_add(1),
-        }
-    }
-
-    /// Of how many images at most it sees features one by one, on the generated side (or on the real one).
-    fn sees(self, generated: bool, settings: &Settings) -> usize {
-        match self {
-            Self::Fd if generated && settings.bootstrap > 0 => usize::MAX,
-            Self::FdInfinity if generated => usize::MAX,
-            Self::Fd | Self::FdInfinity | Self::Sfid | Self::Is | Self::IsInfinity => 0,
-            Self::Manifold => settings.most.min(KEPT),
-            Self::Kd | Self::Cmmd | Self::AuthPct | Self::MiFid | Self::Mind => settings.most,
-        }
-    }
-}
-
-/// What measures leave to choose.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Neighbours that the balls of precision and recall reach to.
-    pub neighbours: usize,
-    /// Subsets of the kernel distance.
-    pub subsets: usize,
-    /// Most images of one.
-    pub size: usize,
-    /// Most images a side, evenly spread, of the measures that see them one by one; precision and recall see at most 10,000.
-    pub most: usize,
-    /// Bootstrap replicates of the generated images; 0 for none.
-    pub bootstrap: usize,
-    /// Of all that is drawn.
-    pub seed: u64,
-}
-
-/// What the measures of one extractor need of the generated images (or of the real ones), given its number of classes.
-pub fn needs(measures: &[Measure], generated: bool, classes: Option<usize>, settings: &Settings) -> Needs {
-    let any = |of: &[Measure]| measures.iter().any(|m| of.contains(m));
-    Needs {
-        gaussian: any(&[Measure::Fd, Measure::FdInfinity, Measure::MiFid]),
-        spatial: any(&[Measure::Sfid]),
-        classes: classes.filter(|_| generated && any(&[Measure::Is])),
-        logits: generated && any(&[Measure::IsInfinity]),
-        keep: measures.iter().map(|m| m.sees(generated, settings)).max().unwrap_or(0),
     }
 }

@@ -1,16 +1,16 @@
-//! The numbers that measures make of what a pass over images gathered.
+//! What measures need of a pass over images, and the numbers that they make of what it gathered.
 
 use std::cell::OnceCell;
 
 use candle_core::{Device, Tensor};
 
-use super::collect::{Collected, KEPT, thinned};
+use super::collect::{Collected, KEPT, Needs, thinned};
 use super::frechet::{FeatureSums, Reference, distance};
 use super::inception_score::{SPLITS, Split};
 use super::infinity::{Intercept, POINTS, Points};
 use super::manifold::manifold;
 use super::memorisation::{memorisation_distance, mifid};
-pub use super::metric::{Family, METRICS, Measure, Metric, Settings, needs};
+pub use super::metric::{Family, METRICS, Measure, Metric};
 use super::mind::{DIRECTIONS, directions, mind};
 use super::{Extractor, authenticity, cmmd, kid};
 use crate::error::{Error, Result};
@@ -28,6 +28,59 @@ pub const SUBSETS: [usize; 2] = [100, 1000];
 /// Fewer images than a subset has by custom.
 pub const SMALL_SUBSETS: &str =
     "the smaller side has fewer images than a subset (1000 by custom): subsets are as small, which is another protocol";
+
+impl Measure {
+    /// Fewest images of a side.
+    pub fn fewest(self, settings: &Settings) -> usize {
+        match self {
+            Self::Fd | Self::Sfid | Self::MiFid | Self::Kd | Self::AuthPct => 2,
+            Self::Cmmd | Self::Mind => 1,
+            Self::Is => SPLITS,
+            Self::FdInfinity | Self::IsInfinity => Points::FEWEST,
+            Self::Manifold => settings.neighbours.saturating_add(1),
+        }
+    }
+
+    /// Of how many images at most it sees features one by one, on the generated side (or on the real one).
+    fn sees(self, generated: bool, settings: &Settings) -> usize {
+        match self {
+            Self::Fd if generated && settings.bootstrap > 0 => usize::MAX,
+            Self::FdInfinity if generated => usize::MAX,
+            Self::Fd | Self::FdInfinity | Self::Sfid | Self::Is | Self::IsInfinity => 0,
+            Self::Manifold => settings.most.min(KEPT),
+            Self::Kd | Self::Cmmd | Self::AuthPct | Self::MiFid | Self::Mind => settings.most,
+        }
+    }
+}
+
+/// What measures leave to choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Neighbours that the balls of precision and recall reach to.
+    pub neighbours: usize,
+    /// Subsets of the kernel distance.
+    pub subsets: usize,
+    /// Most images of one.
+    pub size: usize,
+    /// Most images a side, evenly spread, of the measures that see them one by one; precision and recall see at most 10,000.
+    pub most: usize,
+    /// Bootstrap replicates of the generated images; 0 for none.
+    pub bootstrap: usize,
+    /// Of all that is drawn.
+    pub seed: u64,
+}
+
+/// What the measures of one extractor need of the generated images (or of the real ones), given its number of classes.
+pub fn needs(measures: &[Measure], generated: bool, classes: Option<usize>, settings: &Settings) -> Needs {
+    let any = |of: &[Measure]| measures.iter().any(|m| of.contains(m));
+    Needs {
+        gaussian: any(&[Measure::Fd, Measure::FdInfinity, Measure::MiFid]),
+        spatial: any(&[Measure::Sfid]),
+        classes: classes.filter(|_| generated && any(&[Measure::Is])),
+        logits: generated && any(&[Measure::IsInfinity]),
+        keep: measures.iter().map(|m| m.sees(generated, settings)).max().unwrap_or(0),
+    }
+}
 
 /// A number.
 #[derive(Clone, Debug)]
