@@ -66,6 +66,33 @@ pub fn check_output(path: &Path, extension: Option<&str>) -> Result<()> {
     std::fs::remove_file(&temporary).at("remove", &temporary)
 }
 
+/// The first eight characters of a hash.
+pub fn short(hash: &str) -> String {
+    hash.chars().take(8).collect()
+}
+
+/// The same of an extractor's weights, and of a last layer that is added to them.
+pub fn short_weights(sha256: &str) -> String {
+    sha256.split('+').map(short).collect::<Vec<_>>().join("…+")
+}
+
+/// How the file begins that stands in the place of a large one in a repository that keeps it elsewhere.
+const POINTER: &[u8] = b"version https://git-lfs";
+
+/// Refuses a file of Git LFS that only names the one that is wanted.
+///
+/// # Errors
+/// When it is one.
+pub fn refuse_pointer(path: &Path) -> Result<()> {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(POINTER.len() as u64).read_to_end(&mut start));
+    if read.is_ok() && start == POINTER {
+        let what = "is a pointer of Git LFS, not the file itself: `git lfs pull` in its repository brings that";
+        return Err(Error::content(path, what));
+    }
+    Ok(())
+}
+
 /// Whether a path has this extension, in small letters or capitals.
 pub fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
@@ -201,7 +228,8 @@ pub fn cache_folder() -> Result<PathBuf> {
         .ok_or_else(|| Error::invalid("no folder for caches: set PGN_BENCH_CACHE"))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal of a digest.
+pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Files that hold weights: safetensors, or PyTorch's `.pth` in its zip and its older stream container. A
+//! Files that hold weights: safetensors, or PyTorch's (`.pth`, `.bin`) in its zip and its older stream container. A
 //! pickle is parsed, never executed.
 
 use std::collections::BTreeMap;
@@ -9,8 +9,10 @@ use candle_core::{DType, Device, Tensor};
 use pytorch_reader::{DType as Stored, PytorchReader};
 
 use crate::error::{AtPath, Error, Result};
-use crate::files::has_extension;
+use crate::files::{has_extension, refuse_pointer};
 
+/// Names of PyTorch's files, transformers' `pytorch_model.bin` among them, end so.
+const PICKLED: [&str; 3] = ["pth", "pt", "bin"];
 /// Tensors that may share their bytes in a `.pth` file.
 const SHARED: u64 = 4;
 
@@ -25,7 +27,8 @@ const KEYS: [&str; 7] = ["state_dict", "model_state_dict", "model", "ema", WRAPP
 /// When the file cannot be read, is not what its extension says, or has a number that is not finite.
 pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     File::open(path).at("open", path)?;
-    let mut tensors: BTreeMap<_, _> = if has_extension(path, "pth") || has_extension(path, "pt") {
+    refuse_pointer(path)?;
+    let mut tensors: BTreeMap<_, _> = if PICKLED.iter().any(|extension| has_extension(path, extension)) {
         pickled(path)?
     } else if has_extension(path, "safetensors") {
         let bytes = std::fs::read(path).at("read", path)?;
@@ -33,7 +36,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
             .map_err(|e| Error::content(path, format!("not a safetensors file: {e}")))?;
         tensors.into_iter().collect()
     } else {
-        return Err(Error::content(path, "weights are a .safetensors, .pth or .pt file"));
+        return Err(Error::content(path, "weights are a .safetensors, .pth, .pt or .bin file"));
     };
     for (name, tensor) in &tensors {
         if !is_finite(tensor)? {

@@ -40,6 +40,37 @@ fn a_byte_order_mark_and_merge_keys_are_yaml() {
 }
 
 #[test]
+fn what_an_evaluation_would_stumble_over_is_refused_before_any_work() {
+    let home = Folder::new("stumble");
+    let (output, vit) = (home.join("out"), "tests/data/vit/dinov2.safetensors");
+    let of = |metrics: &str, more: &[&str]| {
+        let text = TINY.replace("extractor: classifier", &format!("extractor: classifier, metrics: [{metrics}]"));
+        let file = home.write("tiny.yaml", &text);
+        run(&home.0, &experiment(&file, &output, more))
+    };
+    for plan in [&["--dry-run"][..], &[]] {
+        for (metrics, more, expected) in [
+            ("fid, sfid", &[][..], "sfid is of Inception's spatial features"),
+            ("fid, fd-dinov2", &[], "no DINOv2 weights: run `pgn-bench fetch dinov2`"),
+            ("fid, cmmd", &["--clip", "nowhere.safetensors"], "cannot open nowhere.safetensors"),
+        ] {
+            let (code, stdout, stderr) = of(metrics, &[plan, more].concat());
+            assert!(code == 2 && stdout.is_empty() && stderr.contains(expected), "{metrics}: {stderr}");
+            assert!(!output.exists());
+        }
+    }
+    // What goes on has rows of both extractors.
+    let with = |more: &[&str]| of("fid, is, fd-dinov2", &[&["--dinov2", vit], more].concat());
+    let (code, _, stderr) = with(&["--clip", vit, "--set", "train.steps=4"]);
+    assert!(code == 0 && stderr.contains("--clip has no effect"), "{stderr}");
+    let (code, _, stderr) = with(&["--resume", "--allow", "train.steps"]);
+    assert_eq!(code, 0, "{stderr}");
+    let rows = read(&output.join("tiny-smoke/cnn32-pgn+cr-s0/rows.parquet")).unwrap();
+    let n = |metric: &str| rows.iter().find(|r| r.metric.starts_with(metric)).unwrap().reference_n;
+    assert_eq!([n("fd-dinov2"), n("is")], [Some(3000), None]);
+}
+
+#[test]
 fn wrong_arguments_name_the_remedy() {
     let home = Folder::new("arguments");
     let file = home.write("tiny.yaml", TINY);
@@ -165,7 +196,7 @@ fn a_checkpoint_is_measured_and_drawn() {
     assert!(stdout.contains("coverage100_test") && stdout.contains("recall100_test"), "{stdout}");
 
     let args =
-        ["eval", folder, "-n", "120", "--batch-norm", "running", "--generator", "ema", "--bootstrap", "5", "--json"];
+        ["eval", folder, "-n", "120", "--batch-norm", "running", "--generator", "ema", "--bootstrap", "20", "--json"];
     let (code, stdout, stderr) = run(&home.0, &args);
     assert_eq!(code, 0, "{stderr}");
     let rows: Vec<serde_json::Value> = stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();

@@ -269,6 +269,62 @@ fn a_file_is_downloaded_once_and_checked() {
 }
 
 #[test]
+fn weights_are_fetched_from_their_revisions_and_checked() {
+    let fetch = |home: &Folder, what: &str, endpoint: &str| {
+        let output = command(&home.0, &["fetch", what])
+            .envs([("HF_ENDPOINT", endpoint), ("NO_PROXY", "*")])
+            .env_remove("HF_HUB_OFFLINE")
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (what, repository, revision, file) in [
+        ("dinov2", "facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c", "model.safetensors"),
+        ("dinov2-base", "facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415", "model.safetensors"),
+        ("dinov2-small", "facebook/dinov2-small", "ed25f3a31f01632728cabb09d1542f84ab7b0056", "model.safetensors"),
+        ("clip", "openai/clip-vit-large-patch14-336", "ce19dc912ca5cd21c8a653c79e251e808ccabcd1", "pytorch_model.bin"),
+    ] {
+        let home = Folder::new(&format!("hub-{what}"));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = asked.clone();
+        let hub = serve_each(move |path| {
+            seen.lock().unwrap().push(path.to_owned());
+            (b"other weights".to_vec(), "tag".to_owned())
+        });
+        let (code, stderr) = fetch(&home, what, &hub);
+        assert!(code == Some(2) && stderr.contains("sha256 is") && stderr.contains("the file was removed"), "{stderr}");
+        let path = format!("/{repository}/resolve/{revision}/{file}");
+        assert!(asked.lock().unwrap().iter().all(|asked| *asked == path), "{asked:?}");
+        let snapshots =
+            home.join("hf/hub").join(format!("models--{}", repository.replace('/', "--"))).join("snapshots");
+        assert!(!snapshots.join(revision).join(file).exists());
+
+        let gone = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let (code, stderr) = fetch(&home, what, &listen(move |_| gone.into()));
+        assert!(code == Some(2) && stderr.contains("cannot download") && stderr.contains("404"), "{stderr}");
+        // Half of the bytes, and the connection ends.
+        let cut = listen(|request| {
+            let whole = part(request, &[7; 4096], "tag");
+            let ask_for_size = request.iter().any(|line| line.to_lowercase().contains("bytes=0-0"));
+            if ask_for_size { whole } else { whole[..whole.len() / 2].to_vec() }
+        });
+        let (code, stderr) = fetch(&home, what, &cut);
+        assert!(code == Some(2) && !snapshots.join(revision).join(file).exists(), "{stderr}");
+    }
+    let home = Folder::new("hub-weights");
+    let output = command(&home.0, &["fetch", "clip"]).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && stderr.contains("HF_HUB_OFFLINE is set"), "{stderr}");
+    let args = ["fid", "shapes:train", "shapes:test", "--extractor", "dinov2"];
+    let (revision, file) = ("47b73eefe95e8d44ec3623f8890bd894b6ea2d6c", "model.safetensors");
+    let cached = home.join("hf/hub/models--facebook--dinov2-large/snapshots").join(revision);
+    std::fs::create_dir_all(&cached).unwrap();
+    std::fs::write(cached.join(file), "half").unwrap();
+    let stderr = String::from_utf8(command(&home.0, &args).output().unwrap().stderr).unwrap();
+    assert!(stderr.contains("sha256 is") && !cached.join(file).exists(), "what the cache has is checked: {stderr}");
+}
+
+#[test]
 fn fetch_refuses_wrong_bytes_and_an_offline_hub() {
     let home = Folder::new("fetch");
     let output = command(&home.0, &["fetch", "cifar10"]).env("HF_ENDPOINT", serve(b"not cifar")).output().unwrap();

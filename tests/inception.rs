@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use candle_core::{DType, Device, Tensor};
 use pgn_bench::data::resize::bilinear;
 use pgn_bench::data::source::{Picture, pictures};
+use pgn_bench::files::sha256;
 use pgn_bench::machine::compute::Compute;
 use pgn_bench::machine::precision::Precision;
 use pgn_bench::metrics::Extractor;
@@ -179,6 +180,10 @@ fn main() -> ExitCode {
     let open = |compute| Inception::from_file(&network, Some(&probe), Resize::Tf, compute).unwrap().with_spatial();
     let inception = open(compute);
     let mut checks = Checks { failed: 0, passed: 0 };
+    // Features are the same under any head.
+    let [features, head] = [&network, &probe].map(|file| sha256(&std::fs::read(file).unwrap()));
+    assert_eq!(inception.weights_sha256(), features);
+    assert_eq!(inception.logits_sha256(), format!("{features}+{head}"));
     if device.starts_with("emulated") {
         emulated(&folder, [&open(Compute::cpu()), &inception], &mut checks);
     } else {

@@ -190,9 +190,12 @@ fn arguments_are_checked_before_any_work() {
     let folder = home.0.to_str().unwrap();
     for (args, expected) in [
         (&["fid", a, b, "-n", "5"][..], "-n takes some of the images"),
-        (&["fid", a, b, "--bootstrap", "1"], "needs at least 2 replicates"),
-        (&["fid", a, b, "--bootstrap", "5"], "but it has none"),
-        (&["kid", a, b, "--bootstrap", "1"], "needs at least 2 replicates"),
+        (&["fid", a, b, "-n", "0"], "0 is not in 1.."),
+        (&["fid", a, b, "--bootstrap", "19"], "at least 20 replicates"),
+        (&["fid", a, b, "--bootstrap", "20"], "but it has none"),
+        (&["kid", a, b, "--bootstrap", "1"], "at least 20 replicates"),
+        (&["measure", a, b, "--bootstrap", "2"], "at least 20 replicates"),
+        (&["eval", a, "--bootstrap", "2"], "at least 20 replicates"),
         (&["kid", images, images, "--size", "1"], "--size at least 2"),
         (&["kid", images, images, "--subsets", "0"], "--subsets is at least 1"),
         (&["pr", images, images, "-k", "0"], "k is at least 1"),
@@ -202,6 +205,12 @@ fn arguments_are_checked_before_any_work() {
         (&["stats", images, "-o", "/nowhere/new.npz"], "create it first"),
         (&["fid", a, images], "no Inception weights"),
         (&["is", images], "no Inception weights"),
+        (&["is", images, "--extractor", "dinov2"], "is of Inception's classes, and DINOv2 has none"),
+        (
+            &["measure", a, b, "--extractor", "dinov2,clip", "--metrics", "fid"],
+            "--extractor dinov2,clip: none of --metrics",
+        ),
+        (&["measure", a, b, "--metrics", "fd-dinov2, cmmd"], "no DINOv2 weights: run `pgn-bench fetch dinov2`"),
     ] {
         let error = refused(&home, args);
         assert!(error.contains(expected), "{args:?}: {error}");
@@ -238,8 +247,17 @@ fn one_pass_gives_what_the_short_forms_give() {
     let sides = ["shapes:train", "shapes:test"];
     let files = ["--dinov2", dinov2, "--clip", clip, "-n", "40", "--json"];
     let rows = home.join("rows.parquet");
-    let all =
-        ["measure", sides[0], sides[1], "--extractor", "dinov2,clip", "--bootstrap", "3", "-o", rows.to_str().unwrap()];
+    let all = [
+        "measure",
+        sides[0],
+        sides[1],
+        "--extractor",
+        "dinov2,clip",
+        "--bootstrap",
+        "20",
+        "-o",
+        rows.to_str().unwrap(),
+    ];
     let (code, out, err) = run(&home.0, &[&all[..], &files[..]].concat());
     assert_eq!(code, 0, "{err}");
     let all: Value = serde_json::from_str(&out).unwrap();
@@ -260,14 +278,27 @@ fn one_pass_gives_what_the_short_forms_give() {
         serde_json::from_str::<Value>(&out).unwrap()["values"][key].as_f64().unwrap()
     };
     let close = |a: f64, b: f64| assert!((a - b).abs() <= 1e-9 * b.abs(), "{a} is not {b}");
-    close(value("fd-dinov2"), short(&["fid", sides[0], sides[1]], "fid"));
-    close(value("kd-dinov2"), short(&["kid", sides[1], sides[0], "--size", "40"], "kid_mean"));
+    close(value("fd-dinov2"), short(&["fid", sides[0], sides[1]], "fd-dinov2"));
+    close(value("kd-dinov2"), short(&["kid", sides[0], sides[1], "--size", "40"], "kd-dinov2_mean"));
     for name in ["precision", "recall", "density", "coverage"] {
         close(value(&format!("{name}-dinov2")), short(&["pr", sides[0], sides[1]], name));
     }
 
+    let interval = |args: &[&str]| {
+        let (_, out, err) = run(&home.0, &[args, &["--extractor", "dinov2"], &files[..]].concat());
+        assert!(!err.contains("kd-dinov2"), "{err}");
+        let values = &serde_json::from_str::<Value>(&out).unwrap()["values"]["interval"];
+        [&values["low"], &values["high"]].map(|end| end.as_f64().unwrap())
+    };
+    // One rule: replicates are of the generated images, the second collection.
+    let of_fid = interval(&["fid", sides[0], sides[1], "--bootstrap", "20"]);
+    let of_measure = [0, 1].map(|end| metrics[0]["interval"][end].as_f64().unwrap());
+    (0..2).for_each(|end| close(of_fid[end], of_measure[end]));
+
     let rows = pgn_bench::results::read(&rows).unwrap();
     assert_eq!(rows.len(), metrics.len());
+    assert!(rows.iter().all(|r| (r.reference_sha256.len(), r.config_hash.len()) == (64, 16)));
+    assert!(rows.iter().all(|r| (r.reference_n, r.order.as_deref()) == (Some(40), Some("spread"))));
     assert_eq!((rows[0].metric.as_str(), rows[0].value, rows[0].n), ("fd-dinov2-40_real", value("fd-dinov2"), 40));
     assert!(rows[0].low < Some(rows[0].value) && Some(rows[0].value) < rows[0].high && rows[3].low.is_none());
     assert_eq!((rows[0].resize.as_str(), rows[0].method.as_str()), ("dinov2-pil", "shapes:test"));
@@ -292,7 +323,8 @@ fn what_all_measures_lack_is_said_before_the_images_are_seen() {
     assert!(refused(&["--metrics", "fod"]).contains("possible values: all, fid"));
     assert!(refused(&["--extractor", "dinov2-pil,dinov2-tf"]).contains("one protocol of each network"));
     assert!(refused(&["--extractor", "dinov2", "-o", "rows.csv"]).contains("rows.csv"));
-    assert!(refused(&["--extractor", "clip", "--clip", dinov2.to_str().unwrap()]).contains("vision_model.embeddings"));
+    let other = refused(&["--extractor", "clip", "--clip", dinov2.to_str().unwrap()]);
+    assert!(other.contains("holds weights of DINOv2, not of CLIP: give it as --dinov2"), "{other}");
     // What was not named is left out.
     let (code, out, err) = given(&["--extractor", "dinov2"]);
     assert!(code == 0 && err.contains("fd-inf-dinov2 is left out") && out.contains("kd-dinov2"), "{err}{out}");
@@ -312,4 +344,102 @@ fn what_all_measures_lack_is_said_before_the_images_are_seen() {
         ],
     );
     assert!(code == 2 && out.is_empty() && err.contains("features of 8 dimensions"), "{err}");
+}
+
+#[test]
+fn rows_of_images_are_a_plain_table_under_whatever_name() {
+    let home = Folder::new("measure-table");
+    let dinov2 = weights(&home, "vit_dinov2");
+    let measured = |name: &str, more: &[&str]| {
+        let file = home.join(name);
+        let args = ["measure", "tests/data/layouts/samples.npz", "shapes:test", "--extractor", "dinov2", "-n", "3"];
+        let options =
+            ["--metrics", "fd-dinov2,kd-dinov2", "--dinov2", dinov2.to_str().unwrap(), "-o", file.to_str().unwrap()];
+        let (code, out, err) = run(&home.0, &[&args[..], &options[..], more].concat());
+        assert_eq!(code, 0, "{err}");
+        (file, out)
+    };
+    let (spread, printed) = measured("mine.parquet", &[]);
+    let (in_order, _) = measured("rows.parquet", &["--order", "file"]);
+    let [of_spread, of_order] = [&spread, &in_order].map(|file| pgn_bench::results::read(file).unwrap()[0].clone());
+    assert_eq!([&of_spread.order, &of_order.order], [&Some("spread".into()), &Some("file".into())]);
+    // Other images were measured.
+    assert!(of_spread.reference_sha256.len() == 64 && of_spread.reference_sha256 != of_order.reference_sha256);
+    assert_ne!(of_spread.config_hash, of_order.config_hash);
+
+    let (code, table, err) = run(&home.0, &["table", spread.to_str().unwrap(), in_order.to_str().unwrap()]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(table.matches("### shapes:test against tests/data/layouts/samples.npz").count(), 2, "{table}");
+    assert!(table.contains(&printed) && printed.contains("order spread") && table.contains("order file"), "{table}");
+    assert!(!table.contains("best fd-dinov2") && printed.lines().all(|line| line.chars().count() <= 80), "{table}");
+    let (code, folder, err) = run(&home.0, &["table", home.0.to_str().unwrap()]);
+    assert!(code == 0 && folder.contains("order file") && !folder.contains("order spread"), "{folder}{err}");
+    let report = home.join("report");
+    let (code, _, err) = run(&home.0, &["report", spread.to_str().unwrap(), "-o", report.to_str().unwrap()]);
+    let text = std::fs::read_to_string(report.join("report.md")).unwrap();
+    assert!(code == 0 && text.contains("## Measured images") && text.contains("0 runs"), "{err}{text}");
+}
+
+#[test]
+fn a_rule_is_the_same_in_every_command() {
+    let home = Folder::new("measure-rules");
+    let dinov2 = weights(&home, "vit_dinov2");
+    let over = |args: &[&str]| {
+        run(&home.0, &[args, &["--extractor", "dinov2", "--dinov2", dinov2.to_str().unwrap()]].concat())
+    };
+    let sides = ["shapes:train", "shapes:test"];
+    for command in ["kid", "measure"] {
+        // Subsets are as large as asked for, or smaller with a word.
+        let args = [command, sides[0], sides[1], "-n", "20"];
+        let (code, out, err) = over(&[&args[..], &["--size", "21"]].concat());
+        assert!(
+            (code, out.as_str()) == (2, "") && err.contains("--size 21") && err.contains("give --size 20"),
+            "{err}"
+        );
+        let (code, _, err) = over(&args);
+        assert!(code == 0 && err.contains("fewer images than a subset (1000 by custom)"), "{err}");
+        let (code, _, err) = over(&[&args[..], &["--size", "20"]].concat());
+        assert!(code == 0 && !err.contains("fewer images than a subset"), "{err}");
+    }
+    let statistics = home.join("train.npz");
+    let statistics = statistics.to_str().unwrap();
+    let (code, _, err) = over(&["stats", sides[0], "-n", "200", "-o", statistics]);
+    assert_eq!(code, 0, "{err}");
+    for command in ["fid", "measure"] {
+        // -n is for images, and orders are said.
+        let (code, out, err) = over(&[command, statistics, sides[1], "-n", "150", "--order", "file"]);
+        assert!(code == 0 && err.contains("-n takes images of shapes:test only"), "{err}");
+        assert!(
+            err.contains("in the order spread, the other in the order file") && out.contains("spread and file"),
+            "{err}"
+        );
+        let (code, _, err) = over(&[command, statistics, sides[1]]);
+        assert!(code == 0 && !err.contains("-n takes") && !err.contains("in the order"), "{err}");
+    }
+    for command in ["measure", "kid", "pr"] {
+        let (code, out, err) = over(&[command, sides[0], statistics]);
+        assert!((code, out.as_str()) == (2, "") && err.contains("holds statistics, and images are wanted"), "{err}");
+    }
+    let (_, out, _) = over(&["fid", sides[0], sides[1], "-n", "20"]);
+    assert!(out.starts_with("fd-dinov2 "), "{out}");
+}
+
+#[test]
+fn options_without_effect_are_said() {
+    let home = Folder::new("measure-unused");
+    let dinov2 = weights(&home, "vit_dinov2");
+    let measure = |metrics: &str, more: &[&str]| {
+        let args = ["measure", "shapes:train", "shapes:test", "--dinov2", dinov2.to_str().unwrap(), "-n", "20"];
+        run(&home.0, &[&args[..], &["--metrics", metrics], more].concat())
+    };
+    let (code, _, err) =
+        measure("fd-dinov2", &["--weights", "x", "--resize", "clean", "-k", "5", "--size", "9", "--clip", "x"]);
+    assert_eq!(code, 0, "{err}");
+    for option in ["--weights", "--resize", "-k", "--size", "--clip"] {
+        assert!(err.contains(&format!("{option} has no effect")), "{option}: {err}");
+    }
+    let (code, _, err) = measure("kd-dinov2, pr-dinov2", &["-k", "5", "--size", "9", "--bootstrap", "20"]);
+    assert!(code == 0 && !err.contains("has no effect") && err.contains("no interval of pr-dinov2: "), "{err}");
+    let (code, out, err) = measure("pr-dinov2", &["--bootstrap", "20"]);
+    assert!((code, out.as_str()) == (2, "") && err.contains("none is measured (pr-dinov2)"), "{err}");
 }

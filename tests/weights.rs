@@ -7,8 +7,8 @@ mod common;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
-use common::{Folder, run};
+use candle_core::{DType, Device, Tensor};
+use common::{Folder, command, run};
 use pgn_bench::machine::compute::Compute;
 use pgn_bench::metrics::inception::Inception;
 use pgn_bench::metrics::inception::resize::Resize;
@@ -73,7 +73,7 @@ fn each_fault_has_its_own_message() {
         ("malicious.pth", "not a PyTorch file of weights"),
         // What its pickle would call is passed over, and the rest read.
         ("malicious_zip.pth", "tensor `Conv2d_1a_3x3.bn.weight` is missing"),
-        ("make.py", "weights are a .safetensors, .pth or .pt file"),
+        ("make.py", "weights are a .safetensors, .pth, .pt or .bin file"),
         ("nowhere.pth", "cannot open"),
     ];
     for (name, expected) in cases {
@@ -97,6 +97,31 @@ fn truncated_files_are_refused_wherever_they_end() {
     }
     let path = home.write("short.safetensors", "\u{1}");
     assert!(error(&path).contains("not a safetensors file"));
+}
+
+#[test]
+fn files_of_something_else_say_what_they_are() {
+    let home = Folder::new("other-weights");
+    let save = |name: &str, tensor: &str| {
+        let tensor = (tensor.to_owned(), Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap());
+        candle_core::safetensors::save(&HashMap::from([tensor]), home.join(name)).unwrap();
+        home.join(name)
+    };
+    let pointer = home.write("pointer.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:00\n");
+    let (inception, other) = (save("i.safetensors", "Conv2d_1a_3x3.conv.weight"), save("o.safetensors", "fc.bias"));
+    let vit = save("v.safetensors", "embeddings.patch_embeddings.projection.weight");
+    for (options, expected) in [
+        (&["--weights", "pointer.safetensors"][..], "is a pointer of Git LFS"),
+        (&["--weights", "i.safetensors", "--head", "o.safetensors"], "o.safetensors: tensor `fc.weight` is missing"),
+        (&["--weights", "v.safetensors"], "holds weights of DINOv2, not of Inception: give it as --dinov2"),
+        (&["--dinov2", "i.safetensors", "--extractor", "dinov2"], "holds weights of Inception, not of DINOv2"),
+    ] {
+        let args = [&["fid", "shapes:train", "shapes:test"], options].concat();
+        let output = command(&home.0, &args).current_dir(&home.0).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && stderr.contains(expected), "{options:?}: {stderr}");
+    }
+    assert!([pointer, inception, other, vit].iter().all(|path| path.is_file()));
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use candle_core::Device;
 
-use super::choice;
 use super::progress::{bar, followed};
 use super::setup::{self, Place, Transformers, Weights, bench};
 use super::terminal::{say, show};
+use super::{choice, replicates};
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, MODES};
 use crate::data::{Split, nearest, to_bytes};
 use crate::error::AtPath;
-use crate::files::{check_output, create_folder, has_extension, names_folder, write_bytes};
+use crate::files::{check_output, create_folder, has_extension, names_folder, short_weights, write_bytes};
 use crate::generators::Mode;
 use crate::methods;
 use crate::metrics::inception::resize::Resize;
@@ -62,8 +62,8 @@ pub(super) struct EvalArgs {
     weights: Weights,
     #[command(flatten)]
     transformers: Transformers,
-    /// Give 95 % intervals from N bootstrap replicates of the generated images
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Give 95 % intervals of the Fréchet and kernel distances from N bootstrap replicates of the generated images
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = replicates)]
     bootstrap: usize,
     #[command(flatten)]
     place: Place,
@@ -181,6 +181,7 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
     }
     let stored = open(&args.checkpoint)?;
     let cell = Cell { eval: asked(args, &stored.progress)?, ..stored.progress.cell.clone() };
+    setup::check(&cell, &args.weights, &args.transformers, false)?;
     let compute = args.place.open()?;
     let (state, progress) = restore(stored, &compute.device)?;
     let bench = bench(&cell, (&args.weights, &args.transformers), &compute)?;
@@ -216,7 +217,7 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
                 cell.name(),
                 row.step,
                 row.extractor,
-                &row.extractor_sha256[..8],
+                short_weights(&row.extractor_sha256),
                 row.resize,
                 row.batch_norm
             ));

@@ -1,17 +1,25 @@
 //! Collections of images that commands measure, and the passes of extractors over them. Everything that the arguments and the numbers of
 //! images can show is checked before the first image is measured.
 
+use std::cell::OnceCell;
 use std::ffi::OsStr;
+use std::path::Path;
 
 use anyhow::{Result, bail};
+use clap::builder::RangedU64ValueParser;
+use sha2::{Digest, Sha256};
 
 use super::choice;
 use super::progress::{bar, followed};
-use super::setup::{Choice, Place, Transformers, Weights};
+use super::setup::{Choice, Place, Transformers, Weights, remark_unused};
+use super::terminal::remark;
+use crate::data::source::arrays::Arrays;
 use crate::data::source::{self, Named, Order};
+use crate::files::hexadecimal;
 use crate::metrics::collect::{Collected, Collector, Needs};
 use crate::metrics::inception::resize::Resize;
-use crate::metrics::{BATCH, Extractor, reference};
+use crate::metrics::scores::Family;
+use crate::metrics::{BATCH, Extractor, npz, reference};
 
 /// What every measure takes.
 #[derive(clap::Args)]
@@ -22,15 +30,15 @@ pub(super) struct Options {
     pub(super) transformers: Transformers,
     #[command(flatten)]
     pub(super) place: Place,
-    /// What gives the features, several after commas: inception, dinov2 (that is dinov2-pil, dgm-eval's resize; also dinov2-float, EDM2's, and dinov2-tf,
+    /// What gives the features, several after commas: inception, which is the default, dinov2 (that is dinov2-pil, dgm-eval's resize; also dinov2-float, EDM2's, and dinov2-tf,
     /// torch-fidelity's) or clip (CMMD's)
-    #[arg(long, value_parser = choice(&Choice::ALL), value_delimiter = ',', default_value = "inception")]
-    pub(super) extractor: Vec<Choice>,
-    /// How images are brought to Inception's 299×299 pixels
-    #[arg(long, value_parser = choice(&Resize::ALL), default_value = "tf")]
-    pub(super) resize: Resize,
-    /// Only N images of each collection: the first of the order
-    #[arg(short, long)]
+    #[arg(long, value_parser = choice(&Choice::ALL), value_delimiter = ',')]
+    extractor: Vec<Choice>,
+    /// How images are brought to Inception's 299×299 pixels [default: tf]
+    #[arg(long, value_parser = choice(&Resize::ALL))]
+    resize: Option<Resize>,
+    /// Only N images of each collection, the first of the order; statistics stay those of all
+    #[arg(short, long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(super) n: Option<usize>,
     /// Which images -n takes and how they are cut into splits: spread over the collection, or as they lie in it (as the official
     /// tools do)
@@ -46,6 +54,18 @@ pub(super) struct Collection {
     pub(super) name: String,
     images: Named,
     pub(super) n: usize,
+    /// SHA-256 of the pictures that a pass has seen, with their sizes.
+    seen: OnceCell<String>,
+}
+
+impl Collection {
+    /// SHA-256 of a data set's split, of other images that of those measured; empty where none was.
+    pub(super) fn sha256(&self) -> String {
+        match &self.images {
+            Named::Split(images) => images.fingerprint().to_owned(),
+            Named::Elsewhere(_) => self.seen.get().cloned().unwrap_or_default(),
+        }
+    }
 }
 
 /// An extractor, and what is wanted of it.
@@ -55,21 +75,63 @@ pub(super) fn shown(name: &OsStr) -> String {
     name.to_string_lossy().into_owned()
 }
 
+/// The orders of statistics or images and of others compared with them, in words. Two orders are remarked.
+pub(super) fn orders(real: Option<&str>, generated: Option<&str>) -> String {
+    let [real, generated] = [real, generated].map(|order| order.unwrap_or("unknown"));
+    if real == generated {
+        return real.to_owned();
+    }
+    if ![real, generated].contains(&"unknown") {
+        remark(format_args!(
+            "one side counts images in the order {real}, the other in the order {generated}: they are alike only where all images were taken"
+        ));
+    }
+    format!("{real} and {generated}")
+}
+
+/// Says that -n is for the side that is of images.
+pub(super) fn remark_statistics(statistics: &str, images: &str) {
+    remark(format_args!("-n takes images of {images} only: {statistics} is compared by its statistics"));
+}
+
 impl Options {
+    /// The extractors that were named, or Inception.
+    pub(super) fn extractors(&self) -> &[Choice] {
+        if self.extractor.is_empty() { &[Choice::Inception] } else { &self.extractor }
+    }
+
+    /// Those that were named and are of none of these families.
+    pub(super) fn extractors_beside(&self, families: &[Family]) -> Vec<&'static str> {
+        let unused = self.extractor.iter().filter(|choice| !families.contains(&choice.family()));
+        unused.map(|choice| choice.name()).collect()
+    }
+
+    /// Says which options have no effect where only these extractors are asked for; `is_scored` where logits are too.
+    pub(super) fn remark_unused(&self, families: &[Family], is_scored: bool) {
+        remark_unused((&self.weights, &self.transformers), self.resize.is_some(), families, is_scored);
+    }
+
     /// The one extractor of a measure.
     pub(super) fn only(&self) -> Result<Choice> {
-        match self.extractor[..] {
+        match *self.extractors() {
             [one] => Ok(one),
             _ => bail!("--extractor: one is taken here; `pgn-bench measure` takes several"),
         }
     }
 
     pub(super) fn open_extractor(&self, which: Choice) -> Result<Box<dyn Extractor>> {
-        self.transformers.extractor(which, (&self.weights, self.resize), &self.place.open()?)
+        self.transformers.extractor(which, (&self.weights, self.resize.unwrap_or(Resize::Tf)), &self.place.open()?)
     }
 
     /// Opens a collection and checks that it has as many images as asked for, and as many as the measure needs.
     pub(super) fn open(&self, name: &OsStr, needed: usize) -> Result<Collection> {
+        let path = Path::new(name);
+        if npz::are_in(path) && Arrays::open(path).is_err() {
+            bail!(
+                "{} holds statistics, and images are wanted here: statistics stand for the real side of `measure`, and for either of `fid`",
+                shown(name)
+            );
+        }
         let images = followed(&shown(name), "images decoded", |progress| Ok(source::open(name, progress)?))?;
         let (name, len) = (shown(name), images.source().len());
         let n = self.n.unwrap_or(len);
@@ -79,7 +141,7 @@ impl Options {
         if n < needed {
             bail!("{name}: at least {needed} images are needed, and there are {n} to measure");
         }
-        Ok(Collection { name, images, n })
+        Ok(Collection { name, images, n, seen: OnceCell::new() })
     }
 
     /// One pass over a collection: each image is decoded once, for all extractors.
@@ -91,14 +153,24 @@ impl Options {
         let collector =
             |&(extractor, needs): &Wanted| Ok(Collector::new(of.n, extractor.dim(), needs)?.at_places(places.clone()));
         let mut collectors = wanted.iter().map(collector).collect::<Result<Vec<_>>>()?;
+        let mut hash = matches!(of.images, Named::Elsewhere(_)).then(Sha256::new);
         for batch in source.batches(picks, BATCH) {
             let pictures = batch?;
+            if let Some(hash) = &mut hash {
+                for picture in &pictures {
+                    picture.size.iter().for_each(|extent| hash.update((*extent as u64).to_le_bytes()));
+                    hash.update(&picture.pixels);
+                }
+            }
             for ((extractor, _), collector) in wanted.iter().zip(&mut collectors) {
                 collector.add(&extractor.extract(&pictures)?)?;
             }
             progress.inc(pictures.len() as u64);
         }
         progress.finish_and_clear();
+        if let Some(hash) = hash {
+            of.seen.get_or_init(|| hexadecimal(&hash.finalize()));
+        }
         Ok(collectors.into_iter().map(Collector::finish).collect::<crate::error::Result<_>>()?)
     }
 

@@ -8,8 +8,9 @@ use anyhow::{Result, anyhow, bail};
 use candle_core::Tensor;
 use serde_json::{Value, json};
 
-use super::collection::{Collection, Options, shown};
+use super::collection::{Collection, Options, orders, remark_statistics, shown};
 use super::progress::bar;
+use super::replicates;
 use super::setup::Choice;
 use super::terminal::{remark, say};
 use crate::data::source::arrays::Arrays;
@@ -17,8 +18,9 @@ use crate::files::{check_output, has_extension};
 use crate::metrics::collect::{Collected, Needs};
 use crate::metrics::frechet::{Gaussian, Reference};
 use crate::metrics::inception_score::SPLITS;
+use crate::metrics::manifold::Manifold;
 use crate::metrics::npz::{self, Protocol, Statistics};
-use crate::metrics::scores::RANK_DEFICIENT;
+use crate::metrics::scores::{Family, RANK_DEFICIENT, SMALL_SUBSETS, SUBSETS};
 use crate::metrics::{Extractor, kid, manifold};
 use crate::train::rows::interval;
 
@@ -35,12 +37,14 @@ enum Side {
 struct Measure<'a> {
     options: &'a Options,
     choice: Choice,
+    family: Family,
     extractor: OnceCell<Box<dyn Extractor>>,
 }
 
 impl<'a> Measure<'a> {
     fn new(options: &'a Options) -> Result<Self> {
-        Ok(Self { options, choice: options.only()?, extractor: OnceCell::new() })
+        let choice = options.only()?;
+        Ok(Self { options, choice, family: choice.family(), extractor: OnceCell::new() })
     }
 
     fn extractor(&self) -> Result<&dyn Extractor> {
@@ -75,9 +79,14 @@ impl<'a> Measure<'a> {
         taken.gaussian.ok_or_else(|| anyhow!("{} gave no statistics", of.name))
     }
 
+    /// Says which options have no effect on a measure of images that has no use for logits.
+    fn remark_unused(&self) {
+        self.options.remark_unused(&[self.family], false);
+    }
+
     /// Prints a result over images.
-    fn print(&self, metric: &str, of: &[&OsStr], values: Value, text: &str) -> Result<()> {
-        self.print_over(&[Some(self.protocol()?)], (metric, of), values, text, None);
+    fn print(&self, result: (&str, &[&OsStr]), values: Value, text: &str, warning: Option<&str>) -> Result<()> {
+        self.print_over(&[Some(self.protocol()?)], result, values, text, warning);
         Ok(())
     }
 
@@ -97,9 +106,7 @@ impl<'a> Measure<'a> {
         let known: Vec<&Protocol> = protocols.iter().flatten().collect();
         let unknown: Vec<&String> =
             of.iter().zip(protocols).filter(|(_, p)| p.is_none()).map(|(name, _)| name).collect();
-        let mut orders: Vec<&str> = known.iter().map(|p| p.order.as_str()).collect();
-        orders.dedup();
-        let order = (!orders.is_empty()).then(|| orders.join(" and "));
+        let order = known.first().zip(known.last()).map(|(a, b)| orders(Some(&a.order), Some(&b.order)));
         if self.options.json {
             let protocol = known.first();
             say(json!({
@@ -127,12 +134,21 @@ fn with_interval(value: f64, error: Option<f64>) -> (String, serde_json::Value) 
     (text, json!({"standard_error": error, "low": low, "high": high}))
 }
 
-/// Standard deviations need two values.
-fn check_replicates(bootstrap: usize) -> Result<()> {
-    if bootstrap == 1 {
-        bail!("--bootstrap 1: a standard error needs at least 2 replicates");
+/// Fréchet and kernel distances have names of their own over Inception, as they are written.
+fn written(name: &str) -> String {
+    if matches!(name, "fid" | "kid") { name.to_uppercase() } else { name.to_owned() }
+}
+
+/// Images of a subset: as many as asked for, or 1000 by custom, or all of the smaller side where it has fewer, which is said.
+pub(super) fn subset(asked: Option<usize>, fewest: usize) -> Result<usize> {
+    match asked {
+        Some(size) if size > fewest => bail!(
+            "--size {size}: a subset cannot be larger than the smaller collection, which has {fewest} images; give --size {fewest} or less, or \
+             leave it out"
+        ),
+        Some(size) => Ok(size),
+        None => Ok(SUBSETS[1].min(fewest)),
     }
-    Ok(())
 }
 
 impl Side {
@@ -144,11 +160,8 @@ impl Side {
         if !is_array || !path.is_file() || (holds_images && !npz::are_in(path)) {
             return Ok(Self::Of(m.open(name, PAIR)?));
         }
-        let name = shown(name);
-        if m.options.n.is_some() {
-            bail!("-n takes some of the images, and {name} is compared by its statistics, not by images");
-        }
         if holds_images {
+            let name = shown(name);
             remark(format_args!("{name} holds statistics and images: its statistics are compared"));
         }
         Ok(Self::Given(npz::read(path)?))
@@ -184,38 +197,57 @@ fn check_comparable([a, b]: [&OsStr; 2], dims: [usize; 2], protocols: &[Option<P
     Ok(())
 }
 
-pub(super) fn fid(options: &Options, a: &OsStr, b: &OsStr, bootstrap: usize) -> Result<()> {
-    check_replicates(bootstrap)?;
+pub(super) fn fid(options: &Options, of @ [real, generated]: [&OsStr; 2], bootstrap: usize) -> Result<()> {
     let m = Measure::new(options)?;
-    let (side_a, side_b) = (Side::open(&m, a)?, Side::open(&m, b)?);
-    let [(dim_a, protocol_a), (dim_b, protocol_b)] = [side_a.protocol(&m)?, side_b.protocol(&m)?];
-    let protocols = [protocol_a, protocol_b];
-    check_comparable([a, b], [dim_a, dim_b], &protocols)?;
-    let (of_a, features) = match side_a {
-        Side::Given(_) if bootstrap > 0 => bail!("--bootstrap draws images of {} again, but it has none", shown(a)),
+    let (of_real, of_generated) = (Side::open(&m, real)?, Side::open(&m, generated)?);
+    match [&of_real, &of_generated] {
+        [Side::Given(_), Side::Given(_)] if options.n.is_some() => {
+            bail!("-n takes some of the images, and both sides are statistics")
+        }
+        [Side::Given(_), Side::Of(images)] if options.n.is_some() => remark_statistics(&shown(real), &images.name),
+        [Side::Of(images), Side::Given(_)] if options.n.is_some() => remark_statistics(&shown(generated), &images.name),
+        _ => {}
+    }
+    let [(dim, real_protocol), (generated_dim, generated_protocol)] =
+        [of_real.protocol(&m)?, of_generated.protocol(&m)?];
+    let protocols = [real_protocol, generated_protocol];
+    check_comparable(of, [dim, generated_dim], &protocols)?;
+    let is_of_images = matches!([&of_real, &of_generated], [Side::Of(_), _] | [_, Side::Of(_)]);
+    options.remark_unused(if is_of_images { std::slice::from_ref(&m.family) } else { &[] }, false);
+    // Statistics say what they are of, whatever was asked for.
+    let family = protocols.iter().flatten().next().map_or(m.family, |protocol| Family::of(&protocol.extractor));
+    if bootstrap > 0 && matches!(of_generated, Side::Given(_)) {
+        bail!("--bootstrap draws images of {} again, but it has none", shown(generated));
+    }
+    let of_real = of_real.gaussian(&m)?;
+    let (of_generated, features) = match of_generated {
         Side::Of(of) if bootstrap > 0 => {
             let taken = m.collect(&of, Needs { gaussian: true, keep: of.n, ..Needs::default() })?;
             (taken.gaussian.ok_or_else(|| anyhow!("{} gave no statistics", of.name))?, taken.kept)
         }
         side => (side.gaussian(&m)?, None),
     };
-    let of_b = side_b.gaussian(&m)?;
-    let reference = Reference::new(&of_b)?;
-    let value = reference.distance(&of_a)?;
+    let reference = Reference::new(&of_real)?;
+    let value = reference.distance(&of_generated)?;
     let drawing = bar("bootstrap", bootstrap as u64, "replicates");
     let error = features.map(|f| reference.bootstrap(&f, bootstrap, 0, &mut || drawing.inc(1))).transpose()?;
     drawing.finish_and_clear();
     // A foreign npz does not say how many images it was taken from.
-    let numbers = [&of_a, &of_b].map(|of| (of.n > 0).then_some(of.n));
-    let warning = numbers.iter().flatten().min().filter(|&&n| n <= of_a.mean.len()).map(|_| RANK_DEFICIENT);
+    let numbers = [&of_real, &of_generated].map(|of| (of.n > 0).then_some(of.n));
+    let warning = numbers.iter().flatten().min().filter(|&&n| n <= dim).map(|_| RANK_DEFICIENT);
     let (text, interval) = with_interval(value, error);
-    let values = json!({"fid": value, "interval": interval, "n": numbers});
-    m.print_over(&protocols, ("fid", &[a, b]), values, &format!("FID {text}"), warning);
+    let name = family.named("fd");
+    let values = json!({&name: value, "interval": interval, "n": numbers});
+    m.print_over(&protocols, (&name, &of), values, &format!("{} {text}", written(&name)), warning);
     Ok(())
 }
 
 pub(super) fn inception_score(options: &Options, a: &OsStr) -> Result<()> {
     let m = Measure::new(options)?;
+    if m.family != Family::Inception {
+        bail!("the Inception Score is of Inception's classes, and {} has none: leave --extractor out", m.family.name());
+    }
+    options.remark_unused(&[m.family], true);
     let Some(classes) = m.extractor()?.classes() else {
         bail!("the weights have no `fc.weight`, which the Inception Score needs: give a file with it as --head");
     };
@@ -223,63 +255,71 @@ pub(super) fn inception_score(options: &Options, a: &OsStr) -> Result<()> {
     let of = m.collect(&images, Needs { classes: Some(classes), ..Needs::default() })?;
     let Some(score) = of.inception else { bail!("{} gave no score", images.name) };
     let values = json!({"is_mean": score.mean, "is_std": score.std, "n": images.n, "splits": SPLITS});
-    m.print("is", &[a], values, &format!("IS {:.6} ± {:.6}", score.mean, score.std))
+    let protocol = Protocol { sha256: m.extractor()?.logits_sha256().to_owned(), ..m.protocol()? };
+    let text = format!("IS {:.6} ± {:.6}", score.mean, score.std);
+    m.print_over(&[Some(protocol)], ("is", &[a]), values, &text, None);
+    Ok(())
 }
 
 /// Subsets of the Kernel Inception Distance, and bootstrap replicates.
 #[derive(clap::Args)]
 pub(super) struct Subsets {
     /// Random subsets
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = SUBSETS[0])]
     subsets: usize,
-    /// Images of a subset
-    #[arg(long, default_value_t = 1000)]
-    size: usize,
-    /// Give a 95 % interval from N bootstrap replicates of the first collection
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Images of a subset; if not given 1000, or all of the smaller collection where it has fewer, with a warning
+    #[arg(long)]
+    size: Option<usize>,
+    /// Give a 95 % interval from N bootstrap replicates of the generated images (20 at least)
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = replicates)]
     bootstrap: usize,
 }
 
-pub(super) fn kernel_distance(options: &Options, a: &OsStr, b: &OsStr, of: &Subsets) -> Result<()> {
-    let &Subsets { subsets, size, bootstrap } = of;
-    check_replicates(bootstrap)?;
-    if subsets == 0 || size < PAIR {
-        bail!("{subsets} subsets of {size} images: --subsets is at least 1, and --size at least {PAIR}");
+pub(super) fn kernel_distance(options: &Options, of: [&OsStr; 2], how: &Subsets) -> Result<()> {
+    let &Subsets { subsets, size, bootstrap } = how;
+    if subsets == 0 || size.is_some_and(|size| size < PAIR) {
+        bail!("--subsets is at least 1, and --size at least {PAIR}");
     }
     let m = Measure::new(options)?;
-    let (of_a, of_b) = (m.open(a, PAIR)?, m.open(b, PAIR)?);
-    let fewest = of_a.n.min(of_b.n);
-    if size > fewest {
-        bail!("--size {size}: a subset cannot be larger than the smaller collection, which has {fewest} images");
-    }
-    let (x, y) = (m.features(&of_a)?, m.features(&of_b)?);
-    let all = kid::mmd2(&y, &x)?;
-    let error = if bootstrap > 0 { Some(kid::bootstrap(&y, &x, bootstrap, 0)?) } else { None };
-    let of = kid::over_subsets(&y, &x, subsets, size, 0)?;
+    m.remark_unused();
+    let (real, generated) = (m.open(of[0], PAIR)?, m.open(of[1], PAIR)?);
+    let size = subset(size, real.n.min(generated.n))?;
+    let (x, y) = (m.features(&real)?, m.features(&generated)?);
+    let all = kid::mmd2(&x, &y)?;
+    let error = if bootstrap > 0 { Some(kid::bootstrap(&x, &y, bootstrap, 0)?) } else { None };
+    let over_subsets = kid::over_subsets(&x, &y, subsets, size, 0)?;
     let (over_all, interval) = with_interval(all, error);
+    let name = m.family.named("kd");
+    let [mean, std, of_all] = ["mean", "std", "all"].map(|part| format!("{name}_{part}"));
     let values = json!({
-        "kid_mean": of.mean, "kid_std": of.std, "kid_all": all, "interval": interval, "subsets": subsets, "size": size,
+        mean: over_subsets.mean, std: over_subsets.std, of_all: all, "interval": interval, "subsets": subsets, "size": size,
     });
-    let text = format!("KID {:.6} ± {:.6} ({subsets} subsets of {size}), {over_all} over all images", of.mean, of.std);
-    m.print("kid", &[a, b], values, &text)
+    let text = format!(
+        "{} {:.6} ± {:.6} ({subsets} subsets of {size}), {over_all} over all images",
+        written(&name),
+        over_subsets.mean,
+        over_subsets.std
+    );
+    let warning = (how.size.is_none() && size < SUBSETS[1]).then_some(SMALL_SUBSETS);
+    m.print((&name, &of), values, &text, warning)
 }
 
-pub(super) fn precision_recall(options: &Options, a: &OsStr, b: &OsStr, k: usize) -> Result<()> {
+pub(super) fn precision_recall(options: &Options, of: [&OsStr; 2], k: usize) -> Result<()> {
     if k == 0 {
         bail!("-k 0: balls reach to the k-th neighbour, and k is at least 1");
     }
     let m = Measure::new(options)?;
+    m.remark_unused();
     // The k-th neighbour of an image is another one.
-    let (of_a, of_b) = (m.open(a, k.saturating_add(1))?, m.open(b, k.saturating_add(1))?);
-    let of = manifold::manifold(&m.features(&of_a)?, &m.features(&of_b)?, k)?;
-    let values = json!({
-        "precision": of.precision, "recall": of.recall, "density": of.density, "coverage": of.coverage, "k": k,
-    });
+    let (real, generated) = (m.open(of[0], k.saturating_add(1))?, m.open(of[1], k.saturating_add(1))?);
+    let shares = manifold::manifold(&m.features(&real)?, &m.features(&generated)?, k)?;
+    let Manifold { precision, recall, density, coverage } = shares;
+    let values = json!({"precision": precision, "recall": recall, "density": density, "coverage": coverage, "k": k});
     let text = format!(
-        "precision {:.4}, recall {:.4}, density {:.4}, coverage {:.4} (k = {k}, {} real, {} generated)",
-        of.precision, of.recall, of.density, of.coverage, of_a.name, of_b.name
+        "precision {precision:.4}, recall {recall:.4}, density {density:.4}, coverage {coverage:.4} (k = {k}, {} real, {} generated)",
+        real.name, generated.name
     );
-    m.print("pr", &[a, b], values, &text)
+    m.print((&m.family.named("pr"), &of), values, &text, None)
 }
 
 pub(super) fn statistics(options: &Options, a: &OsStr, output: &Path) -> Result<()> {
@@ -288,11 +328,12 @@ pub(super) fn statistics(options: &Options, a: &OsStr, output: &Path) -> Result<
         bail!("{} holds statistics already: give the images to take others from", shown(a));
     }
     let m = Measure::new(options)?;
+    m.remark_unused();
     let spatial = m.choice == Choice::Inception;
     let of = m.collect(&m.open(a, PAIR)?, Needs { gaussian: true, spatial, ..Needs::default() })?;
     let Some(gaussian) = &of.gaussian else { bail!("{} gave no statistics", shown(a)) };
     npz::write(output, gaussian, of.spatial.as_ref(), None, &m.protocol()?)?;
     let file = output.display().to_string();
     let text = format!("{} images: mean and covariance in {file}", of.images);
-    m.print("stats", &[a], json!({"n": of.images, "file": file}), &text)
+    m.print(("stats", &[a]), json!({"n": of.images, "file": file}), &text, None)
 }

@@ -20,16 +20,15 @@ mod submit;
 pub mod terminal;
 mod watch;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use self::terminal::{say, show};
-use crate::metrics::inception::OFFICIAL;
 
 /// Trains GANs whose critic is normalised or penalised in different ways, and compares them.
 #[derive(Parser)]
@@ -43,22 +42,23 @@ pub struct Cli {
 enum Command {
     /// Train and evaluate every cell of an experiment, then print the comparison
     Run(run::Args),
-    /// Download a data set or the Inception weights into the Hugging Face cache, checking their SHA-256
+    /// Download a data set or an extractor's weights into the Hugging Face cache, checking their SHA-256
     Fetch {
-        /// cifar10, stl10, celebahq or inception
+        /// cifar10, stl10 or celebahq; inception, dinov2 (that is dinov2-large; also dinov2-base and dinov2-small) or clip
         what: String,
     },
     /// Measure generated images against real ones in every way, from one pass over each: FID, FD∞, sFID, IS, KID, precision and recall,
     /// AuthPct, MiFID, MIND over Inception; the same over DINOv2; CMMD over CLIP
     Measure(Box<measures::Args>),
-    /// Fréchet Inception Distance between two collections of images (folder, Parquet file, npz statistics, cifar10:train, …)
+    /// Fréchet Inception Distance between two collections of images (folder, Parquet file, npz statistics, cifar10:train, …); over another
+    /// extractor fd-dinov2, fd-clip
     Fid {
-        /// One collection
-        a: OsString,
-        /// The other
-        b: OsString,
-        /// Give a 95 % interval from N bootstrap replicates of the first collection
-        #[arg(long, value_name = "N", default_value_t = 0)]
+        /// The real images, or an npz of their statistics
+        real: OsString,
+        /// The generated images, or an npz of their statistics
+        generated: OsString,
+        /// Give a 95 % interval from N bootstrap replicates of the generated images (20 at least)
+        #[arg(long, value_name = "N", default_value_t = 0, value_parser = replicates)]
         bootstrap: usize,
         #[command(flatten)]
         options: collection::Options,
@@ -70,12 +70,12 @@ enum Command {
         #[command(flatten)]
         options: collection::Options,
     },
-    /// Kernel Inception Distance between two collections of images
+    /// Kernel Inception Distance between two collections of images; over another extractor kd-dinov2, kd-clip
     Kid {
-        /// One collection
-        a: OsString,
-        /// The other
-        b: OsString,
+        /// The real images
+        real: OsString,
+        /// The generated images
+        generated: OsString,
         #[command(flatten)]
         subsets: measure::Subsets,
         #[command(flatten)]
@@ -117,7 +117,7 @@ enum Command {
     Report(report::ReportArgs),
     /// Time training updates of a network by operator and pass: launches, bytes, shares of the device's measured peak
     Bench(bench::Args),
-    /// Check Fréchet distances against thresholds and baselines: exit code 1 when one fails, 2 when they cannot be compared
+    /// Check distances (FID, KID, FD-DINOv2, …) against thresholds and baselines: exit code 1 when one fails, 2 when they cannot be compared
     Gate(report::GateArgs),
     /// Run the cells of an experiment as the tasks of a Slurm array job, or several at a time on this machine
     Submit(submit::Args),
@@ -127,17 +127,47 @@ enum Command {
     Collect(collect::Args),
     /// Show the runs of a results folder as they stand
     Watch(watch::Args),
-    /// Print the comparison of what is in a results folder
+    /// Print the comparison of what is in results folders, and what `measure -o` left
     Table {
-        /// The folder
+        /// Folders of results, or files of rows
         #[arg(default_value = "results")]
-        results: PathBuf,
+        results: Vec<PathBuf>,
     },
+}
+
+/// Passes an argument on without the spaces around it, as after the commas of a quoted list.
+#[derive(Clone)]
+struct Trimmed<P>(P);
+
+impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
+    type Value = P::Value;
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<P::Value, clap::Error> {
+        self.0.parse_ref(command, arg, value.to_str().map_or(value, |text| OsStr::new(text.trim())))
+    }
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        self.0.possible_values()
+    }
+}
+
+/// Fewest bootstrap replicates: the standard error of so many is itself known to 1/√(2·19), a sixth.
+const REPLICATES: usize = 20;
+
+/// A number of bootstrap replicates.
+fn replicates(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n == 0 || n >= REPLICATES => Ok(n),
+        _ => Err(format!("expected 0 for no interval, or at least {REPLICATES} replicates")),
+    }
 }
 
 /// A parser of one of the named choices.
 fn choice<T: Clone + Send + Sync + 'static>(choices: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
-    let names = PossibleValuesParser::new(choices.iter().map(|(name, _)| *name));
+    let names = Trimmed(PossibleValuesParser::new(choices.iter().map(|(name, _)| *name)));
     names.try_map(|name| choices.iter().find(|(n, _)| *n == name).map(|(_, t)| t.clone()).ok_or("unknown choice"))
 }
 
@@ -150,15 +180,19 @@ impl Cli {
         match self.command {
             Command::Run(args) => return run::execute(&args),
             Command::Measure(args) => measures::execute(&args)?,
-            Command::Fid { a, b, bootstrap, options } => measure::fid(&options, &a, &b, bootstrap)?,
+            Command::Fid { real, generated, bootstrap, options } => {
+                measure::fid(&options, [&real, &generated], bootstrap)?
+            }
             Command::Is { a, options } => measure::inception_score(&options, &a)?,
-            Command::Kid { a, b, subsets, options } => measure::kernel_distance(&options, &a, &b, &subsets)?,
-            Command::Pr { real, generated, k, options } => measure::precision_recall(&options, &real, &generated, k)?,
+            Command::Kid { real, generated, subsets, options } => {
+                measure::kernel_distance(&options, [&real, &generated], &subsets)?
+            }
+            Command::Pr { real, generated, k, options } => measure::precision_recall(&options, [&real, &generated], k)?,
             Command::Stats { a, output, options } => measure::statistics(&options, &a, &output)?,
             Command::Fetch { what } => {
-                let fetched = match what.as_str() {
-                    "inception" => vec![OFFICIAL.fetch()?],
-                    dataset => crate::data::fetch(dataset)?,
+                let fetched = match setup::published(&what) {
+                    Some(weights) => vec![weights.fetch()?],
+                    None => crate::data::fetch(&what)?,
                 };
                 for path in fetched {
                     say(path.display());
@@ -176,7 +210,9 @@ impl Cli {
             Command::Status(args) => status::execute(&args)?,
             Command::Collect(args) => collect::execute(&args)?,
             Command::Watch(args) => watch::execute(&args)?,
-            Command::Table { results } => show(run::comparison(&results)?),
+            Command::Table { results } => {
+                show(run::comparison(&results.iter().map(PathBuf::as_path).collect::<Vec<_>>())?)
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

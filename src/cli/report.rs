@@ -21,7 +21,7 @@ use crate::train::run::NEIGHBOURS;
 
 #[derive(clap::Args)]
 pub(super) struct ReportArgs {
-    /// Folder of the results
+    /// Folder of the results, or a file of rows
     #[arg(default_value = "results")]
     results: PathBuf,
     /// Folder for the report
@@ -37,7 +37,7 @@ pub(super) struct GateArgs {
     /// The file of gates
     #[arg(default_value = "baselines/gates.yaml")]
     file: PathBuf,
-    /// Folder of the results
+    /// Folder of the results, or a file of rows
     #[arg(long, short, default_value = "results")]
     results: PathBuf,
     /// Only the gates of this name
@@ -54,14 +54,18 @@ pub(super) struct GateArgs {
     json: Option<PathBuf>,
 }
 
-/// All rows below a folder.
+/// All rows below a folder, or in a file of whatever name.
 pub(super) fn rows(folder: &Path) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for path in results::find(folder)? {
+    let files = if folder.is_file() { vec![folder.to_path_buf()] } else { results::find(folder)? };
+    for path in files {
         rows.extend(results::read(&path)?);
     }
     if rows.is_empty() {
-        bail!("no results in {}: `pgn-bench run` makes some", folder.display());
+        bail!(
+            "no results in {}: `pgn-bench run` makes some; a file of rows of another name than rows.parquet is named itself",
+            folder.display()
+        );
     }
     Ok(rows)
 }
@@ -113,7 +117,7 @@ pub(super) fn report(args: &ReportArgs) -> Result<()> {
     create_folder(&args.output)?;
     check_output(&args.output.join("report.md"), None)?;
     let baselines = baselines::embedded()?;
-    let pictures = pictures(&args.results)?;
+    let pictures = if args.results.is_dir() { pictures(&args.results)? } else { Vec::new() };
     let out = &args.output;
     let note = args.note.clone().or_else(|| Some(out.join("note.txt")).filter(|n| n.is_file()));
     let note = note.map(|path| std::fs::read_to_string(&path).at("read", &path)).transpose()?.unwrap_or_default();
@@ -175,12 +179,12 @@ pub(super) fn gate(args: &GateArgs) -> Result<ExitCode> {
     }
     let file = args.file.display().to_string();
     let findings: Vec<_> = gates.gates.iter().filter(|g| wanted(g)).map(|g| gate::check(g, &rows, &file)).collect();
-    let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"));
+    let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), gate::shown);
     let lines = findings.iter().map(|f| {
         let outcome = format!("{:?}", f.outcome).to_lowercase();
         vec![f.name.clone(), outcome, shown(f.value), shown(f.limit), f.runs.to_string(), f.message.clone()]
     });
-    let head = ["gate", "outcome", "FID", "limit", "runs", "why"].map(str::to_owned);
+    let head = ["gate", "outcome", "distance", "limit", "runs", "why"].map(str::to_owned);
     show(aligned(&head, lines.collect()));
     if let Some(path) = &args.junit {
         write_bytes(path, gate::junit(&findings).as_bytes())?;

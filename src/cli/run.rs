@@ -9,14 +9,16 @@ use candle_core::Device;
 use super::cells::Cells;
 use super::progress::{CellBar, bar};
 use super::report::{last_grid, rows};
-use super::setup::{Place, Transformers, Weights, bench};
+use super::setup::{Place, Transformers, Weights, bench, check};
 use super::slurm::quoted;
 use super::terminal::{say, show};
 use crate::config::Cell;
 use crate::files::{create_folder, write_bytes};
 use crate::interrupt;
+use crate::report::images;
 use crate::report::markdown::aligned;
 use crate::report::table::comparison as compare;
+use crate::results::Row;
 use crate::train::cost::{Cost, measure};
 use crate::train::existing::{Existing, folder, refuse_partial, settle};
 use crate::train::rows::loss;
@@ -52,9 +54,14 @@ pub(super) struct Args {
     dry_run: bool,
 }
 
-/// The comparison of everything below a results folder.
-pub(super) fn comparison(folder: &Path) -> Result<String> {
-    Ok(compare(&rows(folder)?))
+/// The comparison of everything below results folders, or in files of rows: runs under their protocols, then collections of images.
+pub(super) fn comparison(results: &[&Path]) -> Result<String> {
+    let mut all = Vec::new();
+    for path in results {
+        all.extend(rows(path)?);
+    }
+    let (of_images, of_runs): (Vec<Row>, Vec<Row>) = all.into_iter().partition(Row::is_of_images);
+    Ok(format!("{}{}", compare(&of_runs), images::text(&of_images.iter().collect::<Vec<_>>())))
 }
 
 pub(super) fn execute(args: &Args) -> Result<ExitCode> {
@@ -64,6 +71,8 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
         let Some(cell) = cells.get(n) else { bail!("--cell {n}: there are {} cells, from 0", cells.len()) };
         cells = vec![cell.clone()];
     }
+    let Some(first) = cells.first() else { bail!("the experiment has no cell") };
+    check(first, &args.weights, &args.transformers, args.dry_run)?;
     if args.dry_run {
         show(plan(&cells, &compute.device)?);
         return Ok(ExitCode::SUCCESS);
@@ -100,7 +109,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
         }
     }
     let group = args.output.join(first.group());
-    let table = comparison(&group)?;
+    let table = comparison(&[&group])?;
     write_bytes(&group.join("table.md"), table.as_bytes())?;
     show(table);
     say(format_args!("Rows, logs and sample grids are in {}; the table is also in table.md there.", group.display()));

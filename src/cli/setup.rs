@@ -1,5 +1,6 @@
 //! What measuring starts from: device, extractor, reference.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,9 @@ use super::choice;
 use super::progress::{bar, followed};
 use super::terminal::remark;
 use crate::config::{Cell, ExtractorKind};
+use crate::data::hub::Pinned;
 use crate::data::{Images, Split, load};
+use crate::error::AtPath;
 use crate::machine::compute::Compute;
 use crate::machine::precision::Precision;
 use crate::metrics::Extractor;
@@ -38,6 +41,11 @@ impl Choice {
         ("clip", Self::Clip),
     ];
 
+    /// Its name on the command line.
+    pub(super) fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, choice)| *choice == self).map_or("unknown", |(name, _)| name)
+    }
+
     pub(super) fn family(self) -> Family {
         match self {
             Self::Inception => Family::Inception,
@@ -61,15 +69,58 @@ pub(super) struct Weights {
 /// Files of other extractors.
 #[derive(clap::Args)]
 pub(super) struct Transformers {
-    /// DINOv2 weights with transformers' names (model.safetensors of facebook/dinov2-small, -base or -large)
+    /// DINOv2 weights with transformers' names (model.safetensors of facebook/dinov2-small, -base or -large); else what `fetch dinov2` left
     #[arg(long, value_name = "FILE")]
     dinov2: Option<PathBuf>,
-    /// CLIP weights with transformers' names (model.safetensors of openai/clip-vit-large-patch14-336)
+    /// CLIP weights with transformers' names (of openai/clip-vit-large-patch14-336: .safetensors, or its pytorch_model.bin); else what `fetch
+    /// clip` left
     #[arg(long, value_name = "FILE")]
     clip: Option<PathBuf>,
 }
 
+/// What an extractor's weights are called: by name, by `fetch`, by option.
+type Names = [&'static str; 3];
+
+const DINOV2: Names = ["DINOv2", "dinov2", "--dinov2"];
+const CLIP: Names = ["CLIP", "clip", "--clip"];
+
+/// The published weights that `fetch` brings under a name.
+pub(super) fn published(what: &str) -> Option<Pinned> {
+    match what {
+        "inception" => Some(OFFICIAL),
+        "dinov2" => Some(dinov2::OFFICIAL[0].1),
+        "clip" => Some(clip::OFFICIAL),
+        _ => {
+            let size = what.strip_prefix("dinov2-")?;
+            dinov2::OFFICIAL.iter().find(|(name, _)| *name == size).map(|(_, weights)| *weights)
+        }
+    }
+}
+
+/// A file of weights: the given one, or what `fetch` left of the published ones. Its content is not seen.
+fn found(given: Option<&PathBuf>, [network, fetched, option]: Names) -> Result<PathBuf> {
+    if let Some(file) = given {
+        File::open(file).at("open", file)?;
+        return Ok(file.clone());
+    }
+    match published(fetched).and_then(|weights| weights.cached()) {
+        Some(cached) => Ok(cached),
+        None => bail!("no {network} weights: run `pgn-bench fetch {fetched}`, or give a file as {option}"),
+    }
+}
+
+/// The same, published ones with their content checked.
+fn checked(given: Option<&PathBuf>, names: Names) -> Result<PathBuf> {
+    let file = found(given, names)?;
+    if let (None, Some(weights)) = (given, published(names[1])) {
+        weights.check(&file)?;
+    }
+    Ok(file)
+}
+
 impl Weights {
+    const NAMES: Names = ["Inception", "inception", "--weights"];
+
     /// The files that were given, with the options that name them.
     pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let named = [("--weights", &self.weights), ("--head", &self.head)];
@@ -77,11 +128,7 @@ impl Weights {
     }
 
     pub(super) fn inception(&self, resize: Resize, compute: &Compute) -> Result<Inception> {
-        let weights = match (&self.weights, OFFICIAL.cached()) {
-            (Some(file), _) => file.clone(),
-            (None, Some(_)) => OFFICIAL.fetch()?,
-            (None, None) => bail!("no Inception weights: run `pgn-bench fetch inception`, or give a file as --weights"),
-        };
+        let weights = checked(self.weights.as_ref(), Self::NAMES)?;
         // Distances are of f32 features, however the networks are trained.
         let compute = compute.with(Precision::F32);
         Ok(Inception::from_file(&weights, self.head.as_deref(), resize, compute)?)
@@ -106,16 +153,10 @@ impl Transformers {
         Ok(match which {
             // What the network makes on the way costs nothing, so it is given whoever asks.
             Choice::Inception => Box::new(inception.inception(resize, &compute)?.with_spatial()),
-            Choice::Dinov2(resize) => match &self.dinov2 {
-                Some(file) => Box::new(dinov2::from_file(file, resize, compute)?),
-                None => bail!("no DINOv2 weights: give the model.safetensors of facebook/dinov2-large as --dinov2"),
-            },
-            Choice::Clip => match &self.clip {
-                Some(file) => Box::new(clip::from_file(file, compute)?),
-                None => {
-                    bail!("no CLIP weights: give the model.safetensors of openai/clip-vit-large-patch14-336 as --clip")
-                }
-            },
+            Choice::Dinov2(resize) => {
+                Box::new(dinov2::from_file(&checked(self.dinov2.as_ref(), DINOV2)?, resize, compute)?)
+            }
+            Choice::Clip => Box::new(clip::from_file(&checked(self.clip.as_ref(), CLIP)?, compute)?),
         })
     }
 }
@@ -160,6 +201,52 @@ impl Place {
     }
 }
 
+/// Says which options of extractors have no effect where only these are asked for; `is_scored` where logits are too.
+pub(super) fn remark_unused(
+    (weights, transformers): (&Weights, &Transformers),
+    is_resized: bool,
+    families: &[Family],
+    is_scored: bool,
+) {
+    let has = |family: Family| families.contains(&family);
+    let unused = [
+        ("--weights", weights.weights.is_some(), Family::Inception, has(Family::Inception)),
+        ("--head", weights.head.is_some(), Family::Inception, has(Family::Inception)),
+        ("--resize", is_resized, Family::Inception, has(Family::Inception)),
+        ("--dinov2", transformers.dinov2.is_some(), Family::Dinov2, has(Family::Dinov2)),
+        ("--clip", transformers.clip.is_some(), Family::Clip, has(Family::Clip)),
+    ];
+    for (option, is_given, family, is_asked) in unused {
+        if is_given && !is_asked {
+            remark(format_args!("{option} has no effect: nothing here is measured over {}", family.name()));
+        }
+    }
+    if weights.head.is_some() && has(Family::Inception) && !is_scored {
+        remark("--head has no effect: no Inception Score is asked for");
+    }
+}
+
+/// Refuses what the evaluations of a cell would stumble over, and says which options they have no use for. Nothing is read. Where only a
+/// plan is wanted, Inception's published weights may still be fetched.
+pub(super) fn check(cell: &Cell, weights: &Weights, transformers: &Transformers, is_plan: bool) -> Result<()> {
+    let mut families = families(cell)?;
+    families.retain(|(family, _)| (*family, cell.eval.extractor) != (Family::Inception, ExtractorKind::Classifier));
+    for (family, _) in &families {
+        match family {
+            Family::Inception => match found(weights.weights.as_ref(), Weights::NAMES) {
+                Err(missing) if is_plan && weights.weights.is_none() => remark(missing),
+                found => drop(found?),
+            },
+            Family::Dinov2 => drop(found(transformers.dinov2.as_ref(), DINOV2)?),
+            Family::Clip => drop(found(transformers.clip.as_ref(), CLIP)?),
+        }
+    }
+    let is_scored = families.iter().any(|(_, measures)| measures.iter().any(|m| m.is_of_one()));
+    let asked: Vec<Family> = families.into_iter().map(|(family, _)| family).collect();
+    remark_unused((weights, transformers), false, &asked, is_scored);
+    Ok(())
+}
+
 /// Data, extractors and reference that all cells of an experiment share.
 pub(super) fn bench(
     cell: &Cell,
@@ -178,7 +265,7 @@ pub(super) fn bench(
             choice.map(|choice| transformers.extractor(choice, (weights, cell.eval.resize), compute)).transpose()
         })
     };
-    let opened = families(cell).iter().map(|(family, _)| open(*family)).collect::<Result<Vec<_>>>()?;
+    let opened = families(cell)?.iter().map(|(family, _)| open(*family)).collect::<Result<Vec<_>>>()?;
     let train = loaded(cell, cell.split)?;
     let reference = if cell.eval.reference == cell.split { train.clone() } else { loaded(cell, cell.eval.reference)? };
     let mut extractors: Vec<Box<dyn Extractor>> = Vec::new();

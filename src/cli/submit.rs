@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use super::cells::Cells;
-use super::setup::{Place, Transformers, Weights, bench};
+use super::setup::{Place, Transformers, Weights, bench, check};
 use super::submission::{Engine, FOLDER, Submission, Task};
 use super::terminal::{say, show};
 use super::{pool, slurm};
@@ -61,6 +61,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     }
     // What a task would stumble over is found before any is submitted.
     [first.split, first.eval.reference].iter().try_for_each(|&s| data::check(&first.dataset, s, first.image_size))?;
+    check(first, &args.weights, &args.transformers, false)?;
     if args.slurm && first.eval.extractor == ExtractorKind::Inception {
         args.weights.inception(first.eval.resize, &Compute::cpu())?;
     }

@@ -230,15 +230,13 @@ fn eval(s: &Section) -> EvalLayer {
         batch: s.size("batch", 2..=65_536),
         extractor: s.choice("extractor", &EXTRACTORS),
         resize: s.choice("resize", &Resize::ALL),
-        metrics: s.value(
-            "metrics",
-            "a list with fid, and any other metrics (`pgn-bench measure --help` names them), each once",
-            |v| {
-                let list = v.as_sequence().filter(|list| list.len() <= METRICS.len())?;
-                let all: Option<Vec<Metric>> = list.iter().map(|v| pick(v, &METRICS)).collect();
-                all.filter(|m| m.contains(&Metric::FID) && (1..m.len()).all(|i| !m[..i].contains(&m[i])))
-            },
-        ),
+        metrics: s
+            .list("metrics", "a metric by its name, as `pgn-bench measure --help` has them (`all` is none here)", |v| {
+                pick(v, &METRICS)
+            })
+            .and_then(|all: Vec<Metric>| {
+                s.value("metrics", "a list with fid", |_| Some(all.clone()).filter(|m| m.contains(&Metric::FID)))
+            }),
     }
 }
 
@@ -332,6 +330,19 @@ scales:
             "--set oops: expected PATH=VALUE",
         ] {
             assert!(error.contains(part), "`{part}` is not in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_names_each_once() {
+        for (metrics, expected) in [
+            ("[fid, fid]", "eval.metrics[1]: fid is there twice"),
+            ("[fid, all]", "eval.metrics[1]: all is not allowed; expected a metric by its name"),
+            ("fid", "eval.metrics: fid is not allowed; expected a list"),
+        ] {
+            let bad = GOOD.replace("every: 5, ", &format!("every: 5, metrics: {metrics}, "));
+            let error = Experiment::parse("t.yaml", &bad, &[]).unwrap_err().to_string();
+            assert!(error.contains(expected), "`{expected}` is not in:\n{error}");
         }
     }
 

@@ -400,7 +400,7 @@ pub fn fetch(id: &str) -> Result<Vec<PathBuf>> {
         "celebahq" => celebahq::fetch(),
         "shapes" => Err(Error::invalid("shapes is drawn by the program: there is nothing to fetch")),
         other => {
-            let known = "cifar10, stl10, celebahq, inception";
+            let known = "cifar10, stl10, celebahq, inception, dinov2, clip";
             Err(Error::invalid(format!("nothing to fetch under `{other}`; known: {known}")))
         }
     }

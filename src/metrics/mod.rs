@@ -11,6 +11,7 @@ pub mod infinity;
 pub mod kid;
 pub mod manifold;
 pub mod memorisation;
+pub mod metric;
 pub mod mind;
 pub mod npz;
 mod pairs;
@@ -32,18 +33,18 @@ pub const BATCH: usize = 250;
 pub trait Extractor: Send + Sync {
     /// Name in result rows; it says what the network was trained on.
     fn id(&self) -> &str;
-    /// SHA-256 of its weights.
+    /// SHA-256 of the weights that features depend on.
     fn weights_sha256(&self) -> &str;
+    /// SHA-256 of those that logits depend on: `FEATURES+HEAD` where the last layer is of a file of its own.
+    fn logits_sha256(&self) -> &str {
+        self.weights_sha256()
+    }
     /// How images are brought to its input size, in result rows.
     fn resize(&self) -> &'static str;
     /// Width of the features.
     fn dim(&self) -> usize;
     /// Number of classes; `None` where there is no last layer, and so no Inception Score.
     fn classes(&self) -> Option<usize>;
-    /// Whether it gives spatial features.
-    fn is_spatial(&self) -> bool {
-        false
-    }
     /// Features `[N, dim]` and, with a last layer, logits `[N, classes]` of 8-bit images, on the CPU.
     ///
     /// # Errors

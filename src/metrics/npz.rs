@@ -15,7 +15,7 @@ use super::Extractor;
 use super::frechet::{FeatureSums, Gaussian};
 use crate::data::source::Order;
 use crate::error::{AtPath, Error, Result};
-use crate::files::{has_extension, write_atomic};
+use crate::files::{has_extension, refuse_pointer, short_weights, write_atomic};
 use crate::npy::{Archive, Header, Kind, Writer, header};
 
 /// Widest features a file may claim, which bounds what is allocated before its content is seen.
@@ -62,8 +62,7 @@ impl Protocol {
 
 impl Display for Protocol {
     fn fmt(&self, f: &mut Formatter) -> std::fmt::Result {
-        let short: String = self.sha256.chars().take(8).collect();
-        write!(f, "{} ({short}…), resize {}", self.extractor, self.resize)
+        write!(f, "{} ({}…), resize {}", self.extractor, short_weights(&self.sha256), self.resize)
     }
 }
 
@@ -133,6 +132,7 @@ pub fn are_in(path: &Path) -> bool {
 /// # Errors
 /// When the file is neither, its arrays do not fit each other, or what it holds cannot be a covariance.
 pub fn read(path: &Path) -> Result<Statistics> {
+    refuse_pointer(path)?;
     if has_extension(path, "npy") {
         return of_features(path);
     }

@@ -1,9 +1,8 @@
-//! Measures by name: what each needs of a pass over images, and the numbers it makes of that.
+//! What measures need of a pass over images, and the numbers that they make of what it gathered.
 
 use std::cell::OnceCell;
 
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 use super::collect::{Collected, KEPT, Needs, thinned};
 use super::frechet::{FeatureSums, Reference, distance};
@@ -11,8 +10,9 @@ use super::inception_score::{SPLITS, Split};
 use super::infinity::{Intercept, POINTS, Points};
 use super::manifold::manifold;
 use super::memorisation::{memorisation_distance, mifid};
+pub use super::metric::{Family, METRICS, Measure, Metric};
 use super::mind::{DIRECTIONS, directions, mind};
-use super::{authenticity, cmmd, kid};
+use super::{Extractor, authenticity, cmmd, kid};
 use crate::error::{Error, Result};
 
 /// Fewer images than features leave a covariance without full rank.
@@ -22,112 +22,14 @@ pub const RANK_DEFICIENT: &str =
 /// The same of the least of the sizes that a line is fitted to.
 const NO_LINE: &str = "the smallest of its sizes is no more images than features: the distances are on no line";
 
-/// What is compared.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Measure {
-    /// Fréchet distance.
-    Fd,
-    /// Fréchet distance at infinitely many images.
-    FdInfinity,
-    /// Inception Score.
-    Is,
-    /// Inception Score at infinitely many images.
-    IsInfinity,
-    /// Kernel distance.
-    Kd,
-    /// Precision, recall, density, coverage.
-    Manifold,
-    /// Fréchet distance of spatial features.
-    Sfid,
-    /// Maximum mean discrepancy under a Gaussian kernel.
-    Cmmd,
-    /// Share of images that are no copies.
-    AuthPct,
-    /// Fréchet distance over the memorisation distance.
-    MiFid,
-    /// Sliced Wasserstein distance.
-    Mind,
-}
+/// Images of a subset of the kernel distance, and how many subsets (Bińkowski et al. 2018).
+pub const SUBSETS: [usize; 2] = [100, 1000];
 
-/// Extractors that measures are defined over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
-    /// Inception, or what stands in for it where there are no weights.
-    Inception,
-    /// DINOv2.
-    Dinov2,
-    /// CLIP.
-    Clip,
-}
-
-/// A measure over an extractor. In files it is its name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "&'static str")]
-pub struct Metric {
-    /// The extractor.
-    pub family: Family,
-    /// The measure.
-    pub measure: Measure,
-}
-
-const fn of(family: Family, measure: Measure) -> Metric {
-    Metric { family, measure }
-}
-
-/// All of them by name, those of an extractor in the order in which they are shown.
-pub const METRICS: [(&str, Metric); 18] = [
-    ("fid", of(Family::Inception, Measure::Fd)),
-    ("fid-inf", of(Family::Inception, Measure::FdInfinity)),
-    ("sfid", of(Family::Inception, Measure::Sfid)),
-    ("mifid", of(Family::Inception, Measure::MiFid)),
-    ("is", of(Family::Inception, Measure::Is)),
-    ("is-inf", of(Family::Inception, Measure::IsInfinity)),
-    ("kid", of(Family::Inception, Measure::Kd)),
-    ("pr", of(Family::Inception, Measure::Manifold)),
-    ("authpct", of(Family::Inception, Measure::AuthPct)),
-    ("mind", of(Family::Inception, Measure::Mind)),
-    ("fd-dinov2", of(Family::Dinov2, Measure::Fd)),
-    ("fd-inf-dinov2", of(Family::Dinov2, Measure::FdInfinity)),
-    ("kd-dinov2", of(Family::Dinov2, Measure::Kd)),
-    ("pr-dinov2", of(Family::Dinov2, Measure::Manifold)),
-    ("authpct-dinov2", of(Family::Dinov2, Measure::AuthPct)),
-    ("mind-dinov2", of(Family::Dinov2, Measure::Mind)),
-    ("cmmd", of(Family::Clip, Measure::Cmmd)),
-    ("fd-clip", of(Family::Clip, Measure::Fd)),
-];
-
-impl Metric {
-    /// Fréchet Inception Distance.
-    pub const FID: Self = of(Family::Inception, Measure::Fd);
-    /// Inception Score.
-    pub const IS: Self = of(Family::Inception, Measure::Is);
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        METRICS.iter().find(|(_, metric)| *metric == self).map_or("unknown", |(name, _)| name)
-    }
-}
-
-impl From<Metric> for &'static str {
-    fn from(metric: Metric) -> Self {
-        metric.name()
-    }
-}
-
-impl TryFrom<String> for Metric {
-    type Error = String;
-    fn try_from(name: String) -> Result<Self, String> {
-        let found = METRICS.iter().find(|(n, _)| *n == name);
-        found.map(|(_, metric)| *metric).ok_or_else(|| format!("unknown metric {name}"))
-    }
-}
+/// Fewer images than a subset has by custom.
+pub const SMALL_SUBSETS: &str =
+    "the smaller side has fewer images than a subset (1000 by custom): subsets are as small, which is another protocol";
 
 impl Measure {
-    /// Whether it is of the generated images alone.
-    pub fn is_of_one(self) -> bool {
-        matches!(self, Self::Is | Self::IsInfinity)
-    }
-
     /// Fewest images of a side.
     pub fn fewest(self, settings: &Settings) -> usize {
         match self {
@@ -168,6 +70,18 @@ pub struct Settings {
     pub seed: u64,
 }
 
+/// What the measures of one extractor need of the generated images (or of the real ones), given its number of classes.
+pub fn needs(measures: &[Measure], generated: bool, classes: Option<usize>, settings: &Settings) -> Needs {
+    let any = |of: &[Measure]| measures.iter().any(|m| of.contains(m));
+    Needs {
+        gaussian: any(&[Measure::Fd, Measure::FdInfinity, Measure::MiFid]),
+        spatial: any(&[Measure::Sfid]),
+        classes: classes.filter(|_| generated && any(&[Measure::Is])),
+        logits: generated && any(&[Measure::IsInfinity]),
+        keep: measures.iter().map(|m| m.sees(generated, settings)).max().unwrap_or(0),
+    }
+}
+
 /// A number.
 #[derive(Clone, Debug)]
 pub struct Score {
@@ -189,15 +103,10 @@ pub struct Score {
     pub warning: Option<&'static str>,
 }
 
-/// What the measures of one extractor need of the generated images (or of the real ones), given its number of classes.
-pub fn needs(measures: &[Measure], generated: bool, classes: Option<usize>, settings: &Settings) -> Needs {
-    let any = |of: &[Measure]| measures.iter().any(|m| of.contains(m));
-    Needs {
-        gaussian: any(&[Measure::Fd, Measure::FdInfinity, Measure::MiFid]),
-        spatial: any(&[Measure::Sfid]),
-        classes: classes.filter(|_| generated && any(&[Measure::Is])),
-        logits: generated && any(&[Measure::IsInfinity]),
-        keep: measures.iter().map(|m| m.sees(generated, settings)).max().unwrap_or(0),
+impl Score {
+    /// SHA-256 of the weights that it depends on: a score without a reference is one of logits.
+    pub fn weights_sha256<'a>(&self, extractor: &'a dyn Extractor) -> &'a str {
+        if self.real.is_some() { extractor.weights_sha256() } else { extractor.logits_sha256() }
     }
 }
 
@@ -258,17 +167,18 @@ impl<'a> Comparison<'a> {
             }
             Measure::Kd => {
                 let [real, generated] = self.features()?;
+                let asked = size;
                 let size = size.min(real.dim(0)?).min(generated.dim(0)?);
                 let of = kid::over_subsets(&real, &generated, subsets, size, seed)?;
                 let error = match bootstrap {
                     0 => None,
                     _ => Some(kid::bootstrap(&real, &generated, bootstrap, seed)?),
                 };
-                let settings = format!("{subsets} subsets of {size}");
+                let settings = format!("{subsets} × {size}");
                 let score = self.between(&real, &generated, "kd", of.mean)?;
                 // Subsets of all images are one and the same.
                 let std = ([score.real, Some(score.generated)] != [Some(size); 2]).then_some(of.std);
-                one(Score { std, error, settings, ..score })
+                one(Score { std, error, settings, warning: (size < asked).then_some(SMALL_SUBSETS), ..score })
             }
             Measure::Manifold => {
                 let [real, generated] = self.features()?;
@@ -305,21 +215,14 @@ impl<'a> Comparison<'a> {
                 let fewest = real.dim(0)?.min(generated.dim(0)?);
                 let [real, generated] = [thinned(&real, fewest)?, thinned(&generated, fewest)?];
                 let value = mind(&real, &generated, &directions(DIRECTIONS, real.dim(1)?, 0)?)?;
-                let settings = format!("{DIRECTIONS} directions");
+                let settings = format!("{DIRECTIONS} slices");
                 one(Score { settings, ..self.between(&real, &generated, "mind", value)? })
             }
         }
     }
 
     fn score(&self, name: &str, value: f64) -> Result<Score> {
-        let name = match (self.family, name) {
-            (Family::Inception, "fd") => "fid".to_owned(),
-            (Family::Inception, "fd-inf") => "fid-inf".to_owned(),
-            (Family::Inception, "kd") => "kid".to_owned(),
-            (Family::Inception, name) | (Family::Clip, name @ "cmmd") => name.to_owned(),
-            (Family::Dinov2, name) => format!("{name}-dinov2"),
-            (Family::Clip, name) => format!("{name}-clip"),
-        };
+        let name = self.family.named(name);
         let settings = String::new();
         let (real, generated) = (self.real.map(|of| of.images), self.generated.images);
         Ok(Score { name, value, std: None, error: None, real, generated, settings, warning: None })
@@ -361,7 +264,7 @@ impl<'a> Comparison<'a> {
 
     /// ± the standard error that the line's residuals tell.
     fn intercept(&self, name: &str, of: Intercept) -> Result<Score> {
-        let settings = format!("intercept over {POINTS} sizes, ± the line's error");
+        let settings = format!("{POINTS} sizes");
         Ok(Score { std: Some(of.error), settings, ..self.score(name, of.value)? })
     }
 

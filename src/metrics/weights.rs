@@ -1,10 +1,35 @@
 //! The tensors of an extractor's file, each taken by name and shape: what is missing, misshapen or left over is an error.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
+use super::metric::Family;
+use crate::error::Error;
 use crate::weights::missing;
+
+/// A tensor that only files of a family have, and the option that takes them.
+const SIGNS: [(Family, &str, &str); 3] = [
+    (Family::Inception, "Conv2d_1a_3x3.conv.weight", "--weights"),
+    (Family::Dinov2, "embeddings.patch_embeddings.projection.weight", "--dinov2"),
+    (Family::Clip, "vision_model.embeddings.patch_embedding.weight", "--clip"),
+];
+
+/// Refuses the weights of another family than the wanted one.
+///
+/// # Errors
+/// When the tensors of a file are those of another.
+pub fn refuse_others(wanted: Family, path: &Path, tensors: &BTreeMap<String, Tensor>) -> crate::error::Result<()> {
+    let found: Vec<_> = SIGNS.into_iter().filter(|(_, tensor, _)| tensors.contains_key(*tensor)).collect();
+    match found[..] {
+        [(family, _, option)] if family != wanted => {
+            let [family, wanted] = [family, wanted].map(Family::name);
+            Err(Error::content(path, format!("holds weights of {family}, not of {wanted}: give it as {option}")))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Tensors that nobody has taken yet.
 pub struct Weights {

@@ -1,4 +1,4 @@
-//! Gates: thresholds on Fréchet distances, absolute or against a stored baseline, with a tolerance from the variance over seeds.
+//! Gates: thresholds on distances of any measure, absolute or against a stored baseline, with a tolerance from the variance over seeds.
 //!
 //! A regression gate asks whether m new runs could be from the same population as the n of the baseline: their mean must not
 //! exceed the baseline's by more than the one-sided 99 % prediction bound t₀.₉₉(n − 1) · s · √(1/m + 1/n).
@@ -8,12 +8,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::html::escape;
-use super::markdown::plain;
+use super::markdown::{plain, significant};
 use super::runs::{Protocol, Run, is_distance, protocols_of, runs, series};
 use crate::error::{Error, Result};
 use crate::files::write_bytes;
 use crate::machine::precision::Precision;
-use crate::results::Row;
+use crate::results::{Row, measure};
 use crate::statistics::{mean_and_deviation, t_quantile};
 use crate::yaml;
 
@@ -25,7 +25,7 @@ const SEEDS: usize = 3;
 const CLASSIFIER: &str = "classifier-";
 /// Head of a written file.
 const HEAD: &str =
-    "# Gates on Fréchet distances; `pgn-bench gate` checks them. `gate --update` writes the baselines from results.\n";
+    "# Gates on distances; `pgn-bench gate` checks them. `gate --update` writes the baselines from results.\n";
 
 /// A file of gates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,6 +118,9 @@ pub struct Measurement {
     pub batch_norm: String,
     #[serde(default = "f32", skip_serializing_if = "is_f32")]
     pub precision: String,
+    /// Of collections of images only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub how: String,
 }
 
 fn f32() -> String {
@@ -141,6 +144,7 @@ impl Measurement {
             reference_sha256: p.reference_sha256.clone(),
             batch_norm: p.batch_norm.clone(),
             precision: p.precision.clone(),
+            how: p.how.clone(),
         }
     }
 
@@ -158,6 +162,7 @@ impl Measurement {
                 ("reference_sha256", m.reference_sha256.clone()),
                 ("batch_norm", m.batch_norm.clone()),
                 ("precision", m.precision.clone()),
+                ("how", m.how.clone()),
             ]
         });
         let pairs = sides[0].iter().zip(&sides[1]).filter(|(a, b)| a != b);
@@ -220,6 +225,12 @@ fn select(select: &Select, rows: &[Row]) -> std::result::Result<(Protocol, Vec<R
     if rows.is_empty() {
         return Err(format!("no run of {cell} in the results"));
     }
+    let measured = measure(&select.metric);
+    if !is_distance(measured) {
+        return Err(format!(
+            "`{measured}` is not a distance: gates compare distances, of which less is better (fid, kid, fd-dinov2, …)"
+        ));
+    }
     let all = protocols_of(&rows, is_distance);
     let here: Vec<&Protocol> =
         all.iter().filter(|p| p.metric == select.metric && p.weights == select.weights).collect();
@@ -241,6 +252,11 @@ fn select(select: &Select, rows: &[Row]) -> std::result::Result<(Protocol, Vec<R
 
 fn values(runs: &[Run], at: At) -> Vec<f64> {
     runs.iter().map(|r| if at == At::Best { r.best().fid } else { r.last().fid }).collect()
+}
+
+/// Two decimals, or as many as small distances need.
+pub fn shown(value: f64) -> String {
+    if value.abs() < 1.0 { significant(value, 3) } else { format!("{value:.2}") }
 }
 
 /// Checks one gate.
@@ -293,7 +309,10 @@ pub fn check(gate: &Gate, rows: &[Row], file: &str) -> Finding {
         let (mean, deviation) = mean_and_deviation(&b.values);
         let n = b.values.len() as f64;
         let tolerance = t_quantile(CONFIDENCE, n - 1.0) * deviation * (1.0 / runs.len() as f64 + 1.0 / n).sqrt();
-        limits.push((mean + tolerance, format!("the baseline {mean:.2} ± {deviation:.2} (n {n}) plus {tolerance:.2}")));
+        limits.push((
+            mean + tolerance,
+            format!("the baseline {} ± {} (n {n}) plus {}", shown(mean), shown(deviation), shown(tolerance)),
+        ));
     }
     let value = mean_and_deviation(&values(&runs, gate.at)).0;
     let diverged: Vec<u64> = runs.iter().filter(|r| r.status == "diverged").map(|r| r.seed).collect();
@@ -303,9 +322,9 @@ pub fn check(gate: &Gate, rows: &[Row], file: &str) -> Finding {
     let (outcome, message) = if !diverged.is_empty() {
         (Outcome::Failed, format!("seeds {diverged:?} diverged"))
     } else if value <= limit {
-        (Outcome::Passed, format!("{value:.2} is within {limit:.2}, {what}"))
+        (Outcome::Passed, format!("{} is within {}, {what}", shown(value), shown(limit)))
     } else {
-        (Outcome::Failed, format!("{value:.2} exceeds {limit:.2}, {what}"))
+        (Outcome::Failed, format!("{} exceeds {}, {what}", shown(value), shown(limit)))
     };
     Finding { name: gate.name.clone(), outcome, value: Some(value), runs: runs.len(), limit: Some(limit), message }
 }
@@ -384,7 +403,7 @@ pub fn annotations(findings: &[Finding], file: &str) -> String {
     let property = |text: &str| escape(text).replace(':', "%3A").replace(',', "%2C");
     let lines = findings.iter().filter(|f| f.outcome != Outcome::Passed).map(|f| {
         let [file, name] = [file, &f.name].map(property);
-        format!("::error file={file},title=FID gate {name}::{}\n", escape(&f.message))
+        format!("::error file={file},title=gate {name}::{}\n", escape(&f.message))
     });
     lines.collect()
 }
@@ -415,15 +434,47 @@ mod tests {
         assert_eq!(found.outcome, Outcome::Failed, "{found:?}");
         assert!(junit(std::slice::from_ref(&found)).contains("failures=\"1\""));
         assert!(
-            annotations(std::slice::from_ref(&found), "f")
-                .starts_with("::error file=f,title=FID gate g::19.10 exceeds")
+            annotations(std::slice::from_ref(&found), "f").starts_with("::error file=f,title=gate g::19.10 exceeds")
         );
         let odd = Finding { name: "g::\nh,".into(), message: "50 %\x01\n::error::".into(), ..found };
         assert_eq!(
             annotations(std::slice::from_ref(&odd), "a:b,"),
-            "::error file=a%3Ab%2C,title=FID gate g%3A%3A%0Ah%2C::50 %25\u{fffd}%0A::error::\n"
+            "::error file=a%3Ab%2C,title=gate g%3A%3A%0Ah%2C::50 %25\u{fffd}%0A::error::\n"
         );
         assert!(!junit(&[odd]).contains('\x01'));
+    }
+
+    #[test]
+    fn scores_are_no_distances_and_small_distances_have_digits() {
+        let of = |metric: &str| {
+            let select = Select { metric: metric.into(), ..gate().runs };
+            Gate { max: Some(0.001_234), runs: select, ..gate() }
+        };
+        let rows = [row("gn", 0, 100, "precision2k_train", 0.5), row("gn", 0, 100, "kid2k_train", 0.002)];
+        let found = check(&of("precision2k_train"), &rows, "f");
+        assert!(found.message.starts_with("`precision` is not a distance: gates compare distances"), "{found:?}");
+        let found = check(&of("kid2k_train"), &rows, "f");
+        assert_eq!(found.message, "0.00200 exceeds 0.00123, the absolute limit");
+    }
+
+    #[test]
+    fn images_of_another_order_or_number_are_not_compared() {
+        let runs = Select { arch: "none".into(), ..gate().runs };
+        let gate = Gate { runs, ..gate() };
+        let of = |order: &str, n: u64, value: f64, seed: u64| Row {
+            arch: "none".into(),
+            order: Some(order.into()),
+            reference_n: Some(n),
+            settings: String::new(),
+            ..row("gn", seed, 0, "fid2k_train", value)
+        };
+        let rows = [0, 1, 2].map(|seed| of("spread", 9000, 10.0 + seed as f64, seed));
+        let updated = updated(&gate, &rows).unwrap();
+        assert_eq!(check(&updated, &[of("spread", 9000, 10.0, 3)], "f").outcome, Outcome::Passed);
+        for (other, said) in [(of("file", 9000, 10.0, 3), "order file"), (of("spread", 8000, 10.0, 3), "8000 real")] {
+            let found = check(&updated, &[other], "f");
+            assert!(found.outcome == Outcome::Error && found.message.contains(said), "{found:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod csv;
 pub mod document;
 pub mod gate;
 pub mod html;
+pub mod images;
 pub mod latex;
 pub mod markdown;
 pub mod plot;

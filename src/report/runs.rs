@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::plot::order;
 use crate::config::FULL;
+pub use crate::files::short;
 use crate::machine::precision::Precision;
 use crate::results::{COST, PEAK, Row, measure};
 use crate::statistics::{half_width, mean_and_deviation};
@@ -16,7 +17,7 @@ pub fn is_full(experiment: &str, scale: &str) -> bool {
     scale == FULL && PAPER.contains(&experiment)
 }
 
-/// What must agree for two Fréchet distances to be compared, the architecture excepted.
+/// What must agree for two distances to be compared, the architecture excepted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub struct Protocol {
@@ -34,6 +35,8 @@ pub struct Protocol {
     pub batch_norm: String,
     pub weights: String,
     pub precision: String,
+    /// Of collections of images: in which order they counted, of how many the reference consists, and the measure's settings.
+    pub how: String,
 }
 
 impl Protocol {
@@ -54,10 +57,11 @@ impl Protocol {
             batch_norm: row.batch_norm.clone(),
             weights: row.weights.clone(),
             precision: Precision::of(&row.device).to_owned(),
+            how: if row.is_of_images() { how(row) } else { String::new() },
         }
     }
 
-    /// Its fields by name, in order.
+    /// Its fields of a run by name, in order.
     pub fn fields(&self) -> [(&'static str, String); 14] {
         [
             ("experiment", self.experiment.clone()),
@@ -103,9 +107,11 @@ impl Protocol {
     }
 }
 
-/// The first eight characters of a hash.
-pub fn short(hash: &str) -> String {
-    hash.chars().take(8).collect()
+fn how(row: &Row) -> String {
+    let order = row.order.as_deref().unwrap_or("unknown");
+    let reference = row.reference_n.map(|n| format!(", {n} real images")).unwrap_or_default();
+    let settings = if row.settings.is_empty() { String::new() } else { format!(", {}", row.settings) };
+    format!("order {order}{reference}{settings}")
 }
 
 /// Whether a measure is a Fréchet distance, by which runs are ranked.
@@ -204,23 +210,35 @@ pub fn runs(rows: &[Row], protocol: &Protocol) -> Vec<Run> {
     for row in &here {
         by_run.entry(key(row)).or_default().push(row);
     }
-    by_run.into_values().filter_map(|rows| run(&rows, protocol)).collect()
+    // Scores of several heads are on no common scale.
+    let heads = distinct(here.iter().filter(|r| is_score(r) && beside(protocol, r)).map(|r| &r.extractor_sha256));
+    by_run.into_values().filter_map(|rows| run(&rows, protocol, heads.len())).collect()
 }
 
-fn run(rows: &[&Row], protocol: &Protocol) -> Option<Run> {
-    // A score is of the same images as a distance if nothing but the metric differs.
-    let same = |row: &Row| Protocol { metric: protocol.metric.clone(), ..Protocol::of(row) } == *protocol;
+fn is_score(row: &Row) -> bool {
+    measure(&row.metric) == "is"
+}
+
+/// Whether a score is of the same images and features as a distance under a protocol: nothing but the metric differs, and the last layer.
+fn beside(protocol: &Protocol, row: &Row) -> bool {
+    let extractor_sha256 = row.features_sha256().to_owned();
+    Protocol { metric: protocol.metric.clone(), extractor_sha256, ..Protocol::of(row) } == *protocol
+}
+
+fn run(rows: &[&Row], protocol: &Protocol, heads: usize) -> Option<Run> {
     let mut distances: Vec<&Row> = rows.iter().copied().filter(|r| Protocol::of(r) == *protocol).collect();
     distances.sort_by_key(|r| r.step);
     distances.dedup_by_key(|r| r.step);
     let last = *distances.last()?;
     let score = |at: &Row| {
-        let of = rows.iter().find(|r| measure(&r.metric) == "is" && r.step == at.step && r.n == at.n && same(r));
-        of.map(|r| (r.value, r.std.unwrap_or(0.0)))
+        let of = rows.iter().find(|r| is_score(r) && r.step == at.step && r.n == at.n && beside(protocol, r));
+        of.filter(|_| heads == 1).map(|r| (r.value, r.std.unwrap_or(0.0)))
     };
     let points = distances.iter().map(|r| Point { step: r.step, wall_s: r.wall_s, fid: r.value, score: score(r) });
     let latest = |metric: &str| rows.iter().filter(|r| r.metric == metric).max_by_key(|r| r.step).map(|r| r.value);
-    let warnings = distinct(distances.iter().filter(|r| !r.warning.is_empty()).map(|r| r.warning.clone()));
+    let doubts = distances.iter().filter(|r| !r.warning.is_empty()).map(|r| r.warning.clone());
+    let of_heads = (heads > 1).then(|| format!("Inception Scores are of {heads} heads, and left out"));
+    let warnings = distinct(doubts.chain(of_heads));
     Some(Run {
         arch: last.arch.clone(),
         width: last.width,
@@ -423,4 +441,27 @@ pub fn statuses(runs: &[&Run]) -> String {
 /// The different steps, in order.
 pub fn steps(runs: &[&Run], f: impl Fn(&Run) -> u64) -> String {
     distinct(runs.iter().map(|r| f(r))).iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::row;
+
+    #[test]
+    fn scores_of_a_head_stand_beside_distances_and_those_of_two_heads_do_not() {
+        let score = |seed: u64, head: &str| {
+            let extractor_sha256 = format!("ab+{head}");
+            Row { extractor_sha256, ..row("gn", seed, 10, "is2k", 5.0) }
+        };
+        let distances = [0, 1].map(|seed| row("gn", seed, 10, "fid2k_train", 3.0));
+        let scored = |second: &str| {
+            let rows = [&distances[..], &[score(0, "cd"), score(1, second)]].concat();
+            assert_eq!(protocols(&rows).len(), 1);
+            runs(&rows, &protocols(&rows)[0])
+        };
+        assert!(scored("cd").iter().all(|run| run.best().score == Some((5.0, 0.1)) && run.warnings.is_empty()));
+        let two = scored("ef");
+        assert!(two.iter().all(|run| run.best().score.is_none() && run.warnings[0].contains("2 heads")), "{two:?}");
+    }
 }

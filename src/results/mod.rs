@@ -35,16 +35,20 @@ trait Cell: Sized {
     }
 }
 
+fn texts(column: &Column) -> PolarsResult<Vec<Option<String>>> {
+    let column = column.str()?;
+    // The file may have said it once for all rows.
+    let length: usize = column.iter().flatten().map(str::len).sum();
+    polars_ensure!(length <= MOST_TEXT, ComputeError: "column `{}` has {length} bytes of text", column.name());
+    Ok(column.iter().map(|v| v.map(str::to_owned)).collect())
+}
+
 impl Cell for String {
     fn column(name: &str, values: Vec<Self>) -> Column {
         Column::new(name.into(), values)
     }
     fn values(column: &Column) -> PolarsResult<Vec<Option<Self>>> {
-        let column = column.str()?;
-        // The file may have said it once for all rows.
-        let length: usize = column.iter().flatten().map(str::len).sum();
-        polars_ensure!(length <= MOST_TEXT, ComputeError: "column `{}` has {length} bytes of text", column.name());
-        Ok(column.iter().map(|v| v.map(str::to_owned)).collect())
+        texts(column)
     }
 }
 
@@ -66,15 +70,33 @@ impl Cell for f64 {
     }
 }
 
-impl Cell for Option<f64> {
-    fn column(name: &str, values: Vec<Self>) -> Column {
-        Column::new(name.into(), values)
-    }
-    fn values(column: &Column) -> PolarsResult<Vec<Option<Self>>> {
-        Ok(column.f64()?.iter().map(Some).collect())
-    }
-    fn absent() -> Option<Self> {
-        Some(None)
+/// Of a column that older files have not.
+macro_rules! optional {
+    ($type:ty, $values:expr) => {
+        impl Cell for Option<$type> {
+            fn column(name: &str, values: Vec<Self>) -> Column {
+                Column::new(name.into(), values)
+            }
+            fn values(column: &Column) -> PolarsResult<Vec<Option<Self>>> {
+                Ok($values(column)?.into_iter().map(Some).collect())
+            }
+            fn absent() -> Option<Self> {
+                Some(None)
+            }
+        }
+    };
+}
+
+optional!(f64, f64::values);
+optional!(u64, u64::values);
+optional!(String, texts);
+
+/// The values of a column; one that is not there is of absent values, where these mean something.
+fn values<T: Cell>(frame: &DataFrame, name: &str) -> PolarsResult<Vec<Option<T>>> {
+    match frame.column(name) {
+        Ok(column) => T::values(column),
+        Err(_) if T::absent().is_some() => Ok((0..frame.height()).map(|_| T::absent()).collect()),
+        Err(missing) => Err(missing),
     }
 }
 
@@ -96,7 +118,7 @@ macro_rules! rows {
         }
 
         fn from_frame(frame: &DataFrame) -> PolarsResult<Vec<Row>> {
-            $(let mut $field = <$type as Cell>::values(frame.column(stringify!($field))?)?.into_iter();)*
+            $(let mut $field = values::<$type>(frame, stringify!($field))?.into_iter();)*
             (0..frame.height()).map(|row| Ok(Row {
                 $($field: $field.next().flatten().or_else(<$type as Cell>::absent).ok_or_else(|| {
                     polars_err!(ComputeError: "row {row}: column `{}` has no value", stringify!($field))
@@ -147,14 +169,18 @@ rows! {
     n: u64,
     /// Feature extractor.
     extractor: String,
-    /// SHA-256 of its weights.
+    /// SHA-256 of its weights; of a score of logits, after a `+` also that of a last layer from a file of its own.
     extractor_sha256: String,
     /// How images were brought to its input size.
     resize: String,
     /// Reference split.
     reference: String,
-    /// SHA-256 of the reference's pixels.
+    /// SHA-256 of the reference's pixels, or of its file of statistics.
     reference_sha256: String,
+    /// Images of the reference that the value was taken from, where there is one and it says.
+    reference_n: Option<u64>,
+    /// In which order images counted, where collections were measured: that of both sides, or `A and B`.
+    order: Option<String>,
     /// Statistics of batch normalisation while generating: batch or running.
     batch_norm: String,
     /// Generator: raw, or ema (moving average).
@@ -169,10 +195,25 @@ rows! {
     config_hash: String,
     /// The same without the seed: runs of one family differ in nothing else.
     family: String,
-    /// Hash of how the run was trained, method and loss excepted: what runs must share to be compared.
+    /// Hash of how the run was trained, method and loss excepted: what runs must share to be compared. Of collections, the measure's.
     settings: String,
     /// Device and, on a GPU, precision: cpu, cuda f32 or cuda tf32.
     device: String,
+}
+
+/// What the rows of collections of images have for an architecture, as none of any network.
+pub const NO_NETWORK: &str = "none";
+
+impl Row {
+    /// Whether it is of a collection of images, and of no run.
+    pub fn is_of_images(&self) -> bool {
+        self.arch == NO_NETWORK
+    }
+
+    /// SHA-256 of the extractor's weights without a last layer of its own.
+    pub fn features_sha256(&self) -> &str {
+        self.extractor_sha256.split_once('+').map_or(&self.extractor_sha256, |(features, _)| features)
+    }
 }
 
 /// Writes the rows of a run, whole or not at all.
@@ -274,6 +315,8 @@ pub(crate) mod tests {
             resize: "none".into(),
             reference: "train".into(),
             reference_sha256: "cd".into(),
+            reference_n: None,
+            order: None,
             batch_norm: "batch".into(),
             weights: "raw".into(),
             warning: String::new(),
@@ -289,9 +332,20 @@ pub(crate) mod tests {
     #[test]
     fn rows_survive_the_file() {
         let path = std::env::temp_dir().join(format!("pgn-bench-rows-{}.parquet", std::process::id()));
+        let of_images =
+            Row { reference_n: Some(7), order: Some("file".into()), ..row("pgn", 0, 10, "fid2k_train", 1.5) };
+        write(&path, &[of_images.clone(), row("gn", 1, 20, "is2k", 2.5)]).unwrap();
+        assert_eq!(read(&path).unwrap(), [of_images, row("gn", 1, 20, "is2k", 2.5)]);
+        // As they were before they had these columns; others must be there.
         let rows = vec![row("pgn", 0, 10, "fid2k_train", 1.5), row("gn", 1, 20, "is2k", 2.5)];
-        write(&path, &rows).unwrap();
-        assert_eq!(read(&path).unwrap(), rows);
+        let without = |columns: &[&str]| {
+            let mut table = frame(&rows).unwrap();
+            columns.iter().for_each(|column| drop(table.drop_in_place(column).unwrap()));
+            ParquetWriter::new(File::create(&path).unwrap()).finish(&mut table).unwrap();
+            read(&path)
+        };
+        assert_eq!(without(&["order", "reference_n"]).unwrap(), rows);
+        assert!(without(&["resize"]).unwrap_err().to_string().contains("resize"));
         std::fs::write(&path, b"PAR1 nonsense").unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("not a result file"));
         std::fs::remove_file(path).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::instrument::Instrument;
-use crate::config::Cell;
+use crate::config::{Cell, ExtractorKind};
 use crate::data::Images;
 use crate::data::rounded::rounded;
 use crate::data::source::Order;
@@ -14,11 +14,9 @@ use crate::generators::Generator;
 use crate::interrupt;
 use crate::machine::compute::Compute;
 use crate::metrics::collect::{Collected, Collector, KEPT};
-use crate::metrics::scores::{Comparison, Family, Measure, Metric, Score, Settings, needs};
+use crate::metrics::scores::{Comparison, Family, Measure, Metric, SUBSETS, Score, Settings, needs};
 use crate::metrics::{BATCH, Extractor, reference};
 
-/// Subsets of the KID, and the most images of one (Bińkowski et al. 2018).
-const SUBSETS: [usize; 2] = [100, 1000];
 /// Neighbours that reach of precision and recall (Kynkäänniemi et al. 2019).
 const NEIGHBOURS: usize = 3;
 
@@ -53,7 +51,10 @@ pub struct Measured<'a> {
 }
 
 /// The extractors that a cell's metrics need, with the measures of each, that of the Fréchet distance that ranks first.
-pub fn families(cell: &Cell) -> Vec<(Family, Vec<Measure>)> {
+///
+/// # Errors
+/// When no extractor of the cell's gives what a metric needs.
+pub fn families(cell: &Cell) -> Result<Vec<(Family, Vec<Measure>)>> {
     let mut families: Vec<(Family, Vec<Measure>)> = Vec::new();
     for metric in std::iter::once(&Metric::FID).chain(cell.eval.metrics.iter().filter(|m| **m != Metric::FID)) {
         match families.iter_mut().find(|(family, _)| *family == metric.family) {
@@ -62,7 +63,14 @@ pub fn families(cell: &Cell) -> Vec<(Family, Vec<Measure>)> {
             None => families.push((metric.family, vec![metric.measure])),
         }
     }
-    families
+    let is_spatial = cell.eval.extractor == ExtractorKind::Inception;
+    if !is_spatial && families.iter().any(|(_, measures)| measures.contains(&Measure::Sfid)) {
+        return Err(Error::invalid(
+            "eval.metrics: sfid is of Inception's spatial features, which the classifier has not: leave it out, or set \
+             eval.extractor to inception",
+        ));
+    }
+    Ok(families)
 }
 
 /// Of measures that see features one by one, as many a side as both have, 10,000 at most.
@@ -86,18 +94,12 @@ impl Bench {
         compute: &Compute,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
-        let families = families(cell);
+        let families = families(cell)?;
         for ((_, measures), extractor) in families.iter().zip(&extractors) {
             if measures.iter().any(|m| m.is_of_one()) && extractor.classes().is_none() {
                 return Err(Error::invalid(format!(
                     "{} has no `fc.weight`, which the Inception Score needs: give a file with it as --head, or leave `is` and `is-inf` \
                      out of eval.metrics",
-                    extractor.id()
-                )));
-            }
-            if measures.contains(&Measure::Sfid) && !extractor.is_spatial() {
-                return Err(Error::invalid(format!(
-                    "{} has no spatial features, which `sfid` of eval.metrics needs: it is of Inception",
                     extractor.id()
                 )));
             }
@@ -121,6 +123,14 @@ impl Bench {
     /// That of the Fréchet distance that ranks.
     pub fn first(&self) -> &Part {
         &self.parts[0]
+    }
+
+    /// Whether rows with this SHA-256 of an extractor's weights are of one of the extractors.
+    pub fn measures_with(&self, extractor_sha256: &str) -> bool {
+        self.parts.iter().any(|part| {
+            let Instrument { extractor_sha256: features, logits_sha256: logits, .. } = &part.instrument;
+            [features, logits].iter().any(|sha256| *sha256 == extractor_sha256)
+        })
     }
 
     /// What rows say of it.

@@ -11,6 +11,8 @@ pub struct Instrument {
     pub extractor: String,
     /// SHA-256 of its weights.
     pub extractor_sha256: String,
+    /// The same for scores of its logits.
+    pub logits_sha256: String,
     /// How images come to its input size.
     pub resize: String,
     /// Width of its features.
@@ -30,6 +32,7 @@ impl Instrument {
         Self {
             extractor: extractor.map_or_else(|| none.clone(), |e| e.id().to_owned()),
             extractor_sha256: extractor.map_or_else(|| none.clone(), |e| e.weights_sha256().to_owned()),
+            logits_sha256: extractor.map_or_else(|| none.clone(), |e| e.logits_sha256().to_owned()),
             resize: extractor.map_or(none, |e| e.resize().to_owned()),
             dim: extractor.map_or(0, Extractor::dim),
             reference_sha256: reference.fingerprint().to_owned(),

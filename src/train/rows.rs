@@ -85,6 +85,8 @@ impl<'a> Origin<'a> {
             resize: instrument.resize.clone(),
             reference: cell.eval.reference.to_string(),
             reference_sha256: instrument.reference_sha256.clone(),
+            reference_n: None,
+            order: None,
             batch_norm: match cell.eval.batch_norm {
                 Mode::Batch if cell.eval.batch != self.progress.cell.eval.batch => {
                     format!("batch of {}", cell.eval.batch)
@@ -162,7 +164,10 @@ impl<'a> Origin<'a> {
             let ends = score.error.map(|error| interval(score.value, error));
             let doubts: Vec<&str> =
                 score.warning.into_iter().chain(Some(row.warning.as_str()).filter(|w| !w.is_empty())).collect();
+            let sha256 = if score.real.is_some() { &instrument.extractor_sha256 } else { &instrument.logits_sha256 };
             Ok(Row {
+                extractor_sha256: sha256.clone(),
+                reference_n: score.real.map(|n| n as u64),
                 warning: doubts.join("; "),
                 std: score.std,
                 low: ends.map(|e| e[0]),

@@ -26,6 +26,7 @@ pub(crate) use room::Room;
 
 use super::{Images, Split, load, name_of};
 use crate::error::{Error, Result};
+use crate::files::refuse_pointer;
 use tree::Holds;
 
 /// What an image was before it was red, green and blue in eight bits each.
@@ -242,6 +243,9 @@ pub fn part(path: &Path, split: Split) -> Result<Box<dyn Source>> {
             name_of(path),
             super::IDS.join(", ")
         )));
+    }
+    if path.is_file() {
+        refuse_pointer(path)?;
     }
     let kind = tree::extension(path);
     if kind == "zip" {

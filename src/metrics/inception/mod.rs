@@ -10,17 +10,18 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use sha2::Sha256;
 
+use super::metric::Family;
 use super::resize::Protocol;
-use super::weights::Weights;
+use super::weights::{Weights, refuse_others};
 use super::{Extractor, Features};
 use crate::data::hub::{Kind, Pinned};
 use crate::data::source::Picture;
 use crate::error::{Error, Result};
-use crate::files::{file_digest, sha256};
+use crate::files::file_digest;
 use crate::machine::compute::Compute;
 use crate::machine::cpu::parallel::threads;
 use crate::nn::matrix::product_with_transposed;
-use crate::weights;
+use crate::weights::{self, missing};
 use network::{FEATURES, Network};
 use resize::Resize;
 
@@ -57,6 +58,7 @@ pub struct Inception {
     spatial: bool,
     id: String,
     sha256: String,
+    logits_sha256: String,
     compute: Compute,
 }
 
@@ -64,15 +66,19 @@ impl Inception {
     /// Reads the network from a file with pytorch-fid's names (see [`crate::weights`]).
     ///
     /// It computes where and as precisely as `compute` says.
-    /// The last layer may come from a file of its own (`head`: `fc.weight` `[classes, 2048]`), when `weights` has none. The hash
-    /// of the weights is then that of both files' hashes.
+    /// The last layer may come from a file of its own (`head`: `fc.weight` `[classes, 2048]`), when `weights` has none.
     ///
     /// # Errors
     /// When a file cannot be read, or a tensor is missing, misshapen, of no use, or in both files.
     pub fn from_file(path: &Path, head: Option<&Path>, resize: Resize, compute: Compute) -> Result<Self> {
-        let (mut tensors, mut hash) = (weights::read(path)?, file_digest::<Sha256>(path)?);
+        let (mut tensors, sha256) = (weights::read(path)?, file_digest::<Sha256>(path)?);
+        refuse_others(Family::Inception, path, &tensors)?;
+        let mut logits_sha256 = sha256.clone();
         if let Some(head) = head {
             let mut of_head = weights::read(head)?;
+            if !of_head.contains_key("fc.weight") {
+                return Err(Error::content(head, missing("fc.weight", of_head.keys().map(String::as_str))));
+            }
             for name in ["fc.weight", "fc.bias"] {
                 if tensors.contains_key(name) {
                     return Err(Error::content(
@@ -82,7 +88,7 @@ impl Inception {
                 }
                 tensors.extend(of_head.remove_entry(name));
             }
-            hash = sha256(format!("{hash}{}", file_digest::<Sha256>(head)?).as_bytes());
+            logits_sha256 = format!("{sha256}+{}", file_digest::<Sha256>(head)?);
         }
         let bad = |e: candle_core::Error| Error::content(path, e.to_string());
         let counts = |name: &str| name.ends_with("num_batches_tracked");
@@ -96,7 +102,7 @@ impl Inception {
         tensors.finish().map_err(bad)?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let id = format!("inception-{stem}");
-        Ok(Self { network, head, protocol: resize.protocol(), spatial: false, id, sha256: hash, compute })
+        Ok(Self { network, head, protocol: resize.protocol(), spatial: false, id, sha256, logits_sha256, compute })
     }
 
     /// Gives [`Features::spatial`] too, `[N, 2023]`.
@@ -152,6 +158,10 @@ impl Extractor for Inception {
         &self.sha256
     }
 
+    fn logits_sha256(&self) -> &str {
+        &self.logits_sha256
+    }
+
     fn resize(&self) -> &'static str {
         self.protocol.id
     }
@@ -162,10 +172,6 @@ impl Extractor for Inception {
 
     fn classes(&self) -> Option<usize> {
         self.head.as_ref().map(|h| h.dims()[0])
-    }
-
-    fn is_spatial(&self) -> bool {
-        self.spatial
     }
 
     fn extract(&self, pictures: &[Picture]) -> Result<Features> {

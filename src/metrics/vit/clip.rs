@@ -8,12 +8,23 @@ use candle_core::Result;
 use super::dinov2::pil_bicubic;
 use super::network::{Ends, Family, Network, norm};
 use super::{Read, Vit, check, grid, size};
+use crate::data::hub::{Kind, Pinned};
 use crate::error;
 use crate::machine::compute::Compute;
+use crate::metrics::metric;
 use crate::metrics::resize::{Levels, Protocol, Sums};
 use crate::metrics::weights::Weights;
 use crate::nn::activation::Gelu;
 use crate::nn::conv::packed::Linear;
+
+/// The weights that CMMD is published with; the repository has no safetensors of them. The SHA-256 is what the Hub keeps the file under.
+pub const OFFICIAL: Pinned = Pinned {
+    repo: "openai/clip-vit-large-patch14-336",
+    kind: Kind::Model,
+    revision: "ce19dc912ca5cd21c8a653c79e251e808ccabcd1",
+    file: "pytorch_model.bin",
+    sha256: "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
+};
 
 const FAMILY: Family = Family {
     blocks: "vision_model.encoder.layers.",
@@ -53,7 +64,7 @@ pub fn from_file(path: &Path, compute: Compute) -> error::Result<Vit> {
         name.starts_with("text_model.")
             || ["text_projection.weight", "logit_scale", "vision_model.embeddings.position_ids"].contains(&name)
     };
-    Vit::from_file(path, compute, unused, read)
+    Vit::from_file((metric::Family::Clip, path), compute, unused, read)
 }
 
 fn read(weights: &mut Weights) -> Result<Read> {

@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::network::{Ends, Family, Network, norm};
 use super::{Read, Vit, check, grid, size};
+use crate::data::hub::{Kind, Pinned};
 use crate::data::resize::{Taps, antialiased, cubic};
 use crate::error;
 use crate::machine::compute::Compute;
+use crate::metrics::metric;
 use crate::metrics::resize::{Levels, Protocol, Sums, tensorflow_bilinear};
 use crate::metrics::weights::Weights;
 use crate::nn::activation::Gelu;
@@ -20,6 +22,38 @@ const SIDE: usize = 224;
 /// Of ImageNet.
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
+
+const fn official(repo: &'static str, revision: &'static str, sha256: &'static str) -> Pinned {
+    Pinned { repo, kind: Kind::Model, revision, file: "model.safetensors", sha256 }
+}
+
+/// The published weights by size, that of FD-DINOv2 first. The SHA-256 is what the Hub keeps the file under.
+pub const OFFICIAL: [(&str, Pinned); 3] = [
+    (
+        "large",
+        official(
+            "facebook/dinov2-large",
+            "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
+            "399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23",
+        ),
+    ),
+    (
+        "base",
+        official(
+            "facebook/dinov2-base",
+            "f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+            "d73036b56966966d07975d696bde331762f37297e2f095de8cea0040c3aa0841",
+        ),
+    ),
+    (
+        "small",
+        official(
+            "facebook/dinov2-small",
+            "ed25f3a31f01632728cabb09d1542f84ab7b0056",
+            "ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1",
+        ),
+    ),
+];
 
 const FAMILY: Family = Family {
     blocks: "encoder.layer.",
@@ -163,7 +197,7 @@ fn interpolated(positions: &Tensor, from: usize, to: usize) -> Result<Tensor> {
 /// When the file cannot be read, or a tensor is missing, misshapen or of no use.
 pub fn from_file(path: &Path, resize: Resize, compute: Compute) -> error::Result<Vit> {
     let unused = |name: &str| name == "embeddings.mask_token";
-    Vit::from_file(path, compute, unused, |weights| read(weights, resize.protocol()))
+    Vit::from_file((metric::Family::Dinov2, path), compute, unused, |weights| read(weights, resize.protocol()))
 }
 
 fn read(weights: &mut Weights, protocol: Protocol) -> Result<Read> {

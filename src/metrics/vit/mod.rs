@@ -13,8 +13,9 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use sha2::Sha256;
 
+use super::metric::Family;
 use super::resize::Protocol;
-use super::weights::Weights;
+use super::weights::{Weights, refuse_others};
 use super::{Extractor, Features};
 use crate::data::source::Picture;
 use crate::error::{Error, Result};
@@ -91,12 +92,13 @@ fn size(width: usize, depth: usize) -> String {
 impl Vit {
     /// Reads a file; `unused` names the tensors that the family knows and does not use.
     fn from_file(
-        path: &Path,
+        (family, path): (Family, &Path),
         compute: Compute,
         unused: impl Fn(&str) -> bool,
         read: impl FnOnce(&mut Weights) -> candle_core::Result<Read>,
     ) -> Result<Self> {
         let (tensors, sha256) = (weights::read(path)?, file_digest::<Sha256>(path)?);
+        refuse_others(family, path, &tensors)?;
         let mut tensors = Weights::new(tensors, unused, &compute.device);
         let made = compute.run(|| read(&mut tensors)).and_then(|made| tensors.finish().map(|()| made));
         let Read { network, protocol, id, dim } = made.map_err(|e| Error::content(path, e.to_string()))?;

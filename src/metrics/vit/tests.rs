@@ -163,6 +163,23 @@ fn networks_of_full_size_are_transformers() {
     }
 }
 
+/// The files that fuzzing starts from, whole and cut off.
+#[test]
+fn small_files_are_read_and_parts_of_them_refused() {
+    for name in ["dinov2", "clip"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/vit/{name}.safetensors"));
+        let vit = open(name, &path, Compute::cpu()).unwrap();
+        let features = vit.extract(&[Picture::rgb(vec![7; 5 * 3 * 3], [5, 3])]).unwrap().features;
+        // All of their numbers are zero.
+        assert_eq!(features.dims(), [1, vit.dim()]);
+        let bytes = std::fs::read(&path).unwrap();
+        for share in 0..16 {
+            let cut = tempfile::Held::new(name, &bytes[..bytes.len() * share / 16]);
+            assert!(open(name, cut.path(), Compute::cpu()).is_err(), "{name}: {share}/16");
+        }
+    }
+}
+
 #[test]
 fn features_do_not_depend_on_the_batch() {
     let file = weights("dinov2", |_| ());
@@ -272,7 +289,7 @@ fn wrong_files_are_refused_with_the_tensor_at_fault() {
     // Those of another network, and known ones that are not used.
     for [name, other] in [["dinov2", "clip"], ["clip", "dinov2"]] {
         let error = open(other, weights(name, |_| ()).path(), Compute::cpu()).err().unwrap().to_string();
-        assert!(error.contains("is missing"), "{error}");
+        assert!(error.contains(&format!("give it as --{name}")), "{error}");
     }
     let text = ["text_model.encoder.layers.0.mlp.fc1.weight", "text_projection.weight", "logit_scale"];
     let file =

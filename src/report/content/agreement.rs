@@ -16,6 +16,11 @@ struct Column {
     ranks: Vec<Option<usize>>,
 }
 
+/// Whether more or less of a measure is better: that a set is no copy says nothing of what it is (noise is none).
+fn has_direction(measure: &str) -> bool {
+    measure.trim_end_matches("-dinov2") != "authpct"
+}
+
 /// Whether a measure is one of images.
 fn is_score(measure: &str) -> bool {
     let of = measure.trim_end_matches("-dinov2");
@@ -73,6 +78,10 @@ fn table(m: &Measured, network: &Network, others: &[&Protocol], rows: &[Row]) ->
     for column in &mut columns {
         let better = |a: f64, b: f64| if is_distance(measure(&column.name)) { a < b } else { a > b };
         let values: Vec<Option<f64>> = column.of_series.iter().map(|v| v.as_ref().map(|v| v.0)).collect();
+        if !has_direction(measure(&column.name)) {
+            column.ranks = vec![None; values.len()];
+            continue;
+        }
         let rank = |v: f64| 1 + values.iter().flatten().filter(|other| better(**other, v)).count();
         column.ranks = values.iter().map(|v| v.map(rank)).collect();
     }
@@ -82,7 +91,8 @@ fn table(m: &Measured, network: &Network, others: &[&Protocol], rows: &[Row]) ->
     for i in order {
         let cell = |column: &Column| match (&column.of_series[i], column.ranks[i]) {
             (Some((_, text)), Some(rank)) => Cell { best: rank == 1, ..Cell::from(format!("{text} ({rank})")) },
-            _ => Cell::from("–"),
+            (Some((_, text)), None) => Cell::from(text.as_str()),
+            (None, _) => Cell::from("–"),
         };
         let label = Cell::from(network.series[i].label.as_str());
         lines.push(Line::Cells { id: None, cells: std::iter::once(label).chain(columns.iter().map(cell)).collect() });
@@ -92,9 +102,10 @@ fn table(m: &Measured, network: &Network, others: &[&Protocol], rows: &[Row]) ->
     };
     let cells = std::iter::once(Cell::from("τ with the first")).chain(columns.iter().map(agreement)).collect();
     lines.push(Line::Cells { id: None, cells });
-    let named = |column: &Column| {
-        let arrow = if is_distance(measure(&column.name)) { "↓" } else { "↑" };
-        format!("{} {arrow}", column.name)
+    let named = |column: &Column| match measure(&column.name) {
+        name if is_distance(name) => format!("{} ↓", column.name),
+        name if has_direction(name) => format!("{} ↑", column.name),
+        _ => column.name.clone(),
     };
     Some(Table {
         id: format!("agreement-{}-{}-{}", m.name.to_lowercase(), slug(network.arch), slug(network.width)),
@@ -161,7 +172,8 @@ mod tests {
     #[test]
     fn measures_that_disagree_are_seen() {
         let of = |method: &str, fid: f64, kid: f64, recall: f64| {
-            let named = [("fid2k_train", fid), ("kid2k_train", kid), ("recall2k_train", recall)];
+            let named =
+                [("fid2k_train", fid), ("kid2k_train", kid), ("recall2k_train", recall), ("authpct2k_train", 100.0)];
             named.map(|(metric, value)| row(method, 0, 100, metric, value))
         };
         let rows = [of("gn", 10.0, 0.3, 0.5), of("pgn", 20.0, 0.2, 0.4), of("sn", 30.0, 0.1, 0.3)].concat();
@@ -172,6 +184,8 @@ mod tests {
             cells.split('|').map(str::trim).filter(|c| !c.is_empty()).map(str::to_owned).collect::<Vec<_>>()
         };
         assert!(text.contains("Where measures disagree"));
-        assert_eq!(line("| τ with the first"), ["τ with the first", "1.00", "-1.00", "1.00"]);
+        assert_eq!(line("| τ with the first"), ["τ with the first", "1.00", "–", "-1.00", "1.00"]);
+        // To be no copy is no merit.
+        assert!(text.contains("| **10.00 (1)** ") && text.contains("| 100.00 "), "{text}");
     }
 }

@@ -11,6 +11,7 @@ use super::baselines::{Baselines, Group};
 use super::beyond::questions;
 use super::claims::{Judgement, judgements};
 use super::document::{Block, Cell, Document, Figure, Line, Table};
+use super::images;
 use super::plot::{Chart, Plot, drawable};
 use super::runs::{Network, Protocol, Run, Series, distinct, protocols, runs};
 use crate::config::FULL;
@@ -108,6 +109,9 @@ impl Measured {
 /// The report on some rows.
 pub fn build(sources: &Sources) -> Report {
     let mut report = Report { document: Document::default(), plots: BTreeMap::new() };
+    let (of_images, of_runs): (Vec<&Row>, Vec<&Row>) = sources.rows.iter().partition(|row| row.is_of_images());
+    let of_runs: Vec<Row> = of_runs.into_iter().cloned().collect();
+    let sources = &Sources { rows: &of_runs, ..*sources };
     let measured: Vec<Measured> = protocols(sources.rows)
         .into_iter()
         .enumerate()
@@ -119,6 +123,7 @@ pub fn build(sources: &Sources) -> Report {
     tables::reduced(&mut report.document, &groups, &measured);
     claims(&mut report.document, sources.rows, &measured);
     agreement::tables(&mut report.document, sources.rows, &measured);
+    images::section(&mut report.document, &of_images);
     figures::curves(&mut report, sources.rows, &measured);
     figures::pictures(&mut report, sources.pictures);
     listings::cost(&mut report, &measured);
@@ -130,6 +135,9 @@ pub fn build(sources: &Sources) -> Report {
 fn introduction(document: &mut Document, measured: &[Measured], note: &str) {
     let mut experiments: Vec<&str> = measured.iter().map(|m| m.protocol.experiment.as_str()).collect();
     experiments.dedup();
+    if experiments.is_empty() {
+        experiments.push("no runs");
+    }
     document.title = format!("Results: {}", experiments.join(", "));
     for paragraph in note.split("\n\n").filter(|p| !p.trim().is_empty()) {
         document.text(paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -269,6 +277,19 @@ mod tests {
         add("demo", "smoke", "shapes", 0.25, &[("none", 70.0), ("sn", 30.0)]);
         rows.push(row("pgn", 0, 1000, "gradient_max_real", 0.75));
         rows
+    }
+
+    #[test]
+    fn images_are_listed_and_never_ranked() {
+        let of_images = |method: &str| Row {
+            arch: crate::results::NO_NETWORK.into(),
+            experiment: "measure".into(),
+            ..row(method, 0, 0, "fid2k_train", 9.0)
+        };
+        let rows = [of_images("mine"), of_images("theirs"), row("gn", 0, 10, "fid2k_train", 3.0)];
+        let text = markdown::render(&build(&Sources { rows: &rows, baselines: &[], pictures: &[], note: "" }).document);
+        assert!(text.contains("## Measured images") && text.contains("*mine against train. "), "{text}");
+        assert!(text.contains("1 runs under 1 protocol.") && !text.contains("| mine"), "{text}");
     }
 
     fn report() -> Report {
