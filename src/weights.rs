@@ -158,7 +158,7 @@ mod tests {
             (&["state_dict.module.a", "optimizer.state.0.m"], "", Some(&["a", "optimizer.state.0.m"])),
             (&["ema.a", "state_dict.a"], "", None),
             (&["n#"], "", None),
-            (&["module.module.module.module.module.module.module.a"], "", Some(&["module.a"])),
+            (&["module.module.module.module.module.module.module.module.a"], "", Some(&["module.a"])),
         ] {
             let mut tensors = named(names);
             assert_eq!(strip_wrappers(&mut tensors, prefix, &KEYS), expected.is_some(), "{names:?}");

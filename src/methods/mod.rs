@@ -109,7 +109,8 @@ pub fn ids() -> Vec<String> {
 pub fn find(id: &str) -> Option<Choice> {
     let (base, more) = id.split_at(id.find('+').unwrap_or(id.len()));
     let method = ALL.iter().map(|make| make()).find(|m| m.id() == base)?;
-    if !more.is_empty() && !(method.takes_more() && MORE.contains(&more)) {
+    let is_known = more.is_empty() || method.takes_more() && MORE.contains(&more);
+    if !is_known {
         return None;
     }
     let added = (more == "+r1r2").then_some(ZeroCentred::Both);
