@@ -97,7 +97,7 @@ class Trainer:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", choices=sorted(N_DIS), required=True)
-    parser.add_argument("--method", choices=["none", "sn", "gn", "pgn", "gp1"], required=True)
+    parser.add_argument("--method", choices=["none", "sn", "gn", "pgn", "gp1", "r1r2"], required=True)
     parser.add_argument("--what", choices=["critic", "generator", "whole"], required=True)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)

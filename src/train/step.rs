@@ -7,7 +7,7 @@ use crate::critic::{Critic, Forward, Linear};
 use crate::generators::{Generator, Latents, Mode};
 use crate::losses::Loss;
 use crate::machine::program::stage;
-use crate::methods::{CR_WEIGHT, Choice, Method, Normalisation, Normalised, OnBatch, ZeroCentred};
+use crate::methods::{CR_WEIGHT, Choice, Method, Normalisation, Normalised, OnBatch, Penalised, ZeroCentred};
 use crate::nn::image::{clear, join, mix_images, norm, scale_images, squared_distance};
 use crate::nn::op::{either, numbers};
 use crate::nn::store::Store;
@@ -141,7 +141,7 @@ impl Evaluated {
         }
     }
 
-    /// The same of the loss with a penalty on the gradient at these images, of which the first `real` are real ones: its value.
+    /// The same of the loss with a penalty on the gradient at these images, of which the first `real` are real ones.
     ///
     /// # Errors
     /// As for [`Evaluated::backward`].
@@ -152,7 +152,7 @@ impl Evaluated {
         derivative: &Tensor,
         real: usize,
         gradients: &Store,
-    ) -> Result<Tensor> {
+    ) -> Result<Penalised> {
         let Some(linear) = &self.linear else { bail!("a penalty on the gradient needs the adjoint pass") };
         let at = OnBatch {
             f: &self.f()?,
@@ -161,7 +161,7 @@ impl Evaluated {
         };
         let penalised = penalty.apply(&at, derivative, real, gamma)?;
         critic.second_order(&self.pass, linear, &penalised.cotangents, gradients)?;
-        Ok(penalised.value)
+        Ok(penalised)
     }
 }
 
@@ -224,7 +224,7 @@ pub fn critic_gradients(
     let graded = loss.critic(&on_batch.f_hat()?, n)?;
     let mut derivative = graded.derivative;
     let mut report = CriticReport { loss: graded.value, penalty: None, consistency: None, input_gradient_norm: None };
-    if let Some(g) = on_batch.gradient() {
+    if let (Some(g), None) = (on_batch.gradient(), choice.zero_centred) {
         report.input_gradient_norm = Some(mean_norm(&squared_distance(g, 0.0)?)?);
     }
 
@@ -239,7 +239,8 @@ pub fn critic_gradients(
     match (choice.zero_centred, &batch.gamma) {
         (None, _) => on_batch.backward(critic, &derivative, gradients)?,
         (Some(penalty), Some(gamma)) => {
-            report.penalty = Some(on_batch.penalised_backward(critic, (penalty, gamma), &derivative, n, gradients)?);
+            let penalised = on_batch.penalised_backward(critic, (penalty, gamma), &derivative, n, gradients)?;
+            (report.penalty, report.input_gradient_norm) = (Some(penalised.value), Some(penalised.norm));
         }
         (Some(_), None) => bail!("{} needs γ", method.id()),
     }

@@ -15,6 +15,7 @@ use super::images;
 use super::plot::{Chart, Plot, drawable};
 use super::runs::{Network, Protocol, Run, Series, distinct, protocols, runs};
 use crate::config::FULL;
+use crate::critic::is_conditional;
 use crate::results::Row;
 
 /// A picture that a run left.
@@ -84,10 +85,6 @@ impl Measured {
         format!("{}-{}-{}-{}", self.name.to_lowercase(), slug(&s.arch), slug(&s.width), slug(&s.label))
     }
 
-    fn is_conditional(&self) -> bool {
-        self.runs.iter().any(|r| r.arch.starts_with("biggan"))
-    }
-
     /// Experiment, scale and network.
     fn place(&self, network: &Network) -> String {
         format!("{} at scale {}, {}", self.protocol.experiment, self.protocol.scale, network.title())
@@ -102,7 +99,7 @@ impl Measured {
     fn belongs_to(&self, group: &Group) -> bool {
         self.protocol.dataset == group.dataset
             && self.protocol.image_size == group.image_size
-            && self.is_conditional() == group.conditional
+            && self.runs.iter().all(|r| is_conditional(&r.arch) == group.conditional)
     }
 }
 
