@@ -216,7 +216,7 @@ impl Op<2> for Adjoint {
                 let [to_x, to_y] = blit.source(place % side, place / side);
                 let to = &mut out[(to_y * side + to_x) * CHANNELS..][..CHANNELS];
                 for (k, o) in to.iter_mut().enumerate() {
-                    *o = *o + (matrix[0][k] * g[0] + matrix[1][k] * g[1] + matrix[2][k] * g[2]);
+                    *o += matrix[0][k] * g[0] + matrix[1][k] * g[1] + matrix[2][k] * g[2];
                 }
             }
         });

@@ -67,7 +67,7 @@ pub enum Outcome {
 /// What makes a run's steps.
 enum Maker {
     /// The CPU.
-    Cpu(Direct),
+    Cpu(Box<Direct>),
     /// A device.
     Device(Box<Recorded>),
 }
@@ -286,7 +286,7 @@ impl<'a> Run<'a> {
     fn maker(&self, plan: Plan) -> Result<Maker> {
         let (t, step) = (&self.cell.train, self.progress.step);
         if !self.bench.compute.is_machine() {
-            return Ok(Maker::Cpu(Direct::start(self.cell, self.loss, plan, step)));
+            return Ok(Maker::Cpu(Box::new(Direct::start(self.cell, self.loss, plan, step))));
         }
         let bytes = resident(&plan.images.pixels, plan.images.side, &self.bench.compute.device)?;
         let draw = Draw {
