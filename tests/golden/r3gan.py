@@ -17,9 +17,9 @@ from recompute import Reference
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-FILES = ["critic_r3gan32_r1r2", "generator_r3gan32"]
+FILES = ["critic_r3gan32_r1r2", "generator_r3gan32", "train_r3gan32_r1r2"]
 CHANNELS, GROUPS, STAGES, BLOCKS, EXPANSION = 3, 2, 4, 2, 2
-LATENT, CLASSES, IMAGES = 64, 10, 2
+LATENT, CLASSES, IMAGES, STEPS = 64, 10, 2, 4
 
 
 def released(repository):
@@ -43,14 +43,17 @@ def uniform(*shape):
 
 
 class OfClasses:
-    """A network whose calls are all of the same classes, and whose state has no filters."""
+    """A network whose calls are all of the same classes, over and over, and whose state has no filters."""
 
     def __init__(self, net, labels):
         self.net, self.labels = net, labels
 
     def __call__(self, x):
-        out = self.net(x, self.labels)
+        out = self.net(x, self.labels.repeat(len(x) // len(self.labels), 1))
         return out.unsqueeze(1) if out.dim() == 1 else out
+
+    def parameters(self):
+        return self.net.parameters()
 
     def named_parameters(self):
         return self.net.named_parameters()
@@ -70,17 +73,33 @@ class R3gan(Reference):
         self.released, self.method, self.loss, self.consistency = networks, "".join(method) or "none", "relativistic", False
         self.meta = {"arch": self.arch, "method": self.method, "loss": self.loss, "size": "32", "n_real": str(IMAGES),
                      "penalty_weight": "10", "cr_weight": "5", "gamma": "0.05"}
-        if self.kind == "critic":
-            # Nothing reads the last two.
-            inputs = {"x": uniform(2 * IMAGES, 3, 32, 32), "x_aug": torch.zeros(IMAGES, 3, 1, 1), "eps": torch.rand(IMAGES)}
-        else:
-            inputs = {"z": torch.randn(IMAGES, LATENT), "cotangent": torch.randn(IMAGES, 3, 32, 32)}
-        # Pairs are of one class.
-        self.old = self.state() | inputs | {"y": torch.randint(CLASSES, (IMAGES,)).repeat(2 if self.kind == "critic" else 1)}
+        self.old = getattr(self, self.kind + "_inputs")()
 
-    def net(self):
+    def critic_inputs(self):
+        # Pairs are of one class. Nothing reads the last two.
+        inputs = {"x": uniform(2 * IMAGES, 3, 32, 32), "x_aug": torch.zeros(IMAGES, 3, 1, 1), "eps": torch.rand(IMAGES)}
+        return self.state("init.", "critic") | inputs | {"y": torch.randint(CLASSES, (IMAGES,)).repeat(2)}
+
+    def generator_inputs(self):
+        inputs = {"z": torch.randn(IMAGES, LATENT), "cotangent": torch.randn(IMAGES, 3, 32, 32)}
+        return self.state("init.", "generator") | inputs | {"y": torch.randint(CLASSES, (IMAGES,))}
+
+    def train_inputs(self):
+        self.meta |= {"steps": str(STEPS), "n_dis": "1", "batch_d": str(IMAGES), "batch_g": str(IMAGES), "lr_d": "2e-4",
+                      "lr_d_to": "5e-5", "lr_g": "2e-4", "lr_g_to": "5e-5", "beta1": "0.0", "beta2": "0.9", "beta2_to": "0.99",
+                      "gamma_to": "0.005", "cosine_images": "7", "adam_eps": "1e-08", "ema_decay": "0.9"}
+        inputs = self.state("init_D.", "critic") | self.state("init_G.", "generator")
+        y = torch.randint(CLASSES, (IMAGES,))
+        for step in range(STEPS):
+            inputs |= {f"step{step}.d0.{name}": y.clone() for name in ("y_real", "y_fake")} | {f"step{step}.g.y": y.clone()}
+            for name in (f"step{step}.d0.", f"step{step}.g."):
+                inputs |= {name + "z": torch.randn(IMAGES, LATENT), name + "x_real": uniform(IMAGES, 3, 32, 32)}
+            inputs |= {f"step{step}.d0.eps": torch.rand(IMAGES), f"step{step}.d0.x_aug": torch.zeros(IMAGES, 3, 1, 1)}
+        return inputs
+
+    def net(self, kind):
         per_stage = [CHANNELS] * STAGES, [GROUPS] * STAGES, [BLOCKS] * STAGES, EXPANSION, CLASSES
-        if self.kind == "critic":
+        if kind == "critic":
             net = self.released.Discriminator(*per_stage, CHANNELS)
         else:
             net = self.released.Generator(LATENT, *per_stage, LATENT)
@@ -88,19 +107,25 @@ class R3gan(Reference):
             stage.DataType = torch.float64
         return net
 
-    def state(self):
+    def state(self, prefix, kind):
         """Parameters as they begin, but for those that begin at zero."""
-        net = self.net()
+        net = self.net(kind)
         for key, value in net.named_parameters():
             if not value.any():
                 value.data = uniform(*value.shape) / 2
-        return {"init." + k: v.clone() for k, v in OfClasses(net, None).state_dict().items()}
+        return {prefix + k: v.clone() for k, v in OfClasses(net, None).state_dict().items()}
 
     def networks(self, *prefixes):
-        net = self.net().double()
-        net.load_state_dict({k.removeprefix("init."): v for k, v in self.old.items() if k.startswith("init.")}, strict=False)
-        net = OfClasses(net, F.one_hot(self.old["y"], CLASSES).double())
-        return [prefix and net for prefix in prefixes]
+        y = F.one_hot(self.old["step0.g.y" if self.kind == "train" else "y"][:IMAGES], CLASSES).double()
+        nets = []
+        for prefix, kind in zip(prefixes, ("critic", "generator")):
+            if not prefix:
+                nets.append(None)
+                continue
+            net = self.net(kind).double()
+            net.load_state_dict({k.removeprefix(prefix): v for k, v in self.old.items() if k.startswith(prefix)}, strict=False)
+            nets.append(OfClasses(net, y))
+        return nets
 
 
 def main(repository, folder):
