@@ -12,9 +12,15 @@ use pgn_bench::results::{self, Row};
 use pgn_bench::train::log::Line;
 
 const CELL: &str = "tiny-smoke/cnn32-pgn+cr-s0";
+/// Of the experiment whose settings move.
+const MOVING: &str = "tiny-smoke/r3gan32-pgn+r1r2-s0";
 
 fn tensors(output: &Path) -> Vec<(String, Vec<u8>)> {
-    let bytes = std::fs::read(output.join(CELL).join("checkpoint.safetensors")).unwrap();
+    tensors_of(output, CELL)
+}
+
+fn tensors_of(output: &Path, cell: &str) -> Vec<(String, Vec<u8>)> {
+    let bytes = std::fs::read(output.join(cell).join("checkpoint.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let mut all: Vec<_> = file.iter().map(|(name, t)| (name.to_owned(), t.data().to_vec())).collect();
     all.sort();
@@ -63,6 +69,29 @@ fn a_killed_run_resumes_bit_for_bit() {
     assert_eq!(rows(&whole), rows(&killed));
     assert_eq!(log(&whole), log(&killed));
     assert_eq!(log(&whole).len(), 12);
+}
+
+#[test]
+fn settings_that_move_go_on_where_they_were() {
+    let home = Folder::new("moving");
+    let moving = TINY
+        .replace("[pgn+cr]", "[pgn+r1r2]")
+        .replace("{cnn32: }", "{r3gan32: }")
+        .replace("critic_lr: 4e-4", "critic_lr: {from: 4e-4, to: 1e-4, images: 80}")
+        .replace("beta2: 0.9", "beta2: {from: 0.9, to: 0.99, images: 80}")
+        .replace("ema_decay: 0.9", "ema_decay: {half_life: {from: 0, to: 60, images: 80}}")
+        .replace("loss: hinge", "loss: relativistic, gamma: {from: 1, to: 0.1, images: 80}, augment: 0.5");
+    let file = home.write("moving.yaml", &moving);
+    let (whole, killed) = (home.join("whole"), home.join("killed"));
+    let (code, _, stderr) = run(&home.0, &experiment(&file, &whole, &[]));
+    assert_eq!(code, 0, "{stderr}");
+    let grid = killed.join(MOVING).join("samples/step-0000004.png");
+    kill_when(&home.0, &experiment(&file, &killed, &[]), || grid.is_file());
+    let (code, _, stderr) = run(&home.0, &experiment(&file, &killed, &["--resume"]));
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(tensors_of(&whole, MOVING), tensors_of(&killed, MOVING));
+    let rows = |output: &Path| timeless_rows(&output.join(MOVING).join(results::FILE));
+    assert_eq!(rows(&whole), rows(&killed));
 }
 
 /// A fraction of one, the n-th of a fixed sequence without pattern (Weyl's).
