@@ -57,6 +57,9 @@ class Made(Reference):
         for key, value in net.named_parameters():
             if value.dim() == 1:
                 value.data += 0.1 * uniform(*value.shape)
+            if key == "linear.weight" and self.method == "pgn-r1r2":
+                # Outputs of the size of the norm, which the normalisation then does not drown.
+                value.data *= 64
         return named_state(prefix, net.float())
 
     def critic_inputs(self):

@@ -42,6 +42,11 @@ def uniform(*shape):
     return 2 * torch.rand(*shape, dtype=torch.float32) - 1
 
 
+def images(n):
+    """Of different colours, so that what a loss of pairs takes from one is not what it gives to the other."""
+    return uniform(n, 3, 32, 32) + 2 * uniform(n, 3, 1, 1)
+
+
 class OfClasses:
     """A network whose calls are all of the same classes, over and over, and whose state has no filters."""
 
@@ -77,7 +82,7 @@ class R3gan(Reference):
 
     def critic_inputs(self):
         # Pairs are of one class. Nothing reads the last two.
-        inputs = {"x": uniform(2 * IMAGES, 3, 32, 32), "x_aug": torch.zeros(IMAGES, 3, 1, 1), "eps": torch.rand(IMAGES)}
+        inputs = {"x": images(2 * IMAGES), "x_aug": torch.zeros(IMAGES, 3, 1, 1), "eps": torch.rand(IMAGES)}
         return self.state("init.", "critic") | inputs | {"y": torch.randint(CLASSES, (IMAGES,)).repeat(2)}
 
     def generator_inputs(self):
@@ -93,7 +98,7 @@ class R3gan(Reference):
         for step in range(STEPS):
             inputs |= {f"step{step}.d0.{name}": y.clone() for name in ("y_real", "y_fake")} | {f"step{step}.g.y": y.clone()}
             for name in (f"step{step}.d0.", f"step{step}.g."):
-                inputs |= {name + "z": torch.randn(IMAGES, LATENT), name + "x_real": uniform(IMAGES, 3, 32, 32)}
+                inputs |= {name + "z": torch.randn(IMAGES, LATENT), name + "x_real": images(IMAGES)}
             inputs |= {f"step{step}.d0.eps": torch.rand(IMAGES), f"step{step}.d0.x_aug": torch.zeros(IMAGES, 3, 1, 1)}
         return inputs
 
