@@ -235,9 +235,10 @@ impl Experiment {
             for (arch, train, eval) in &settings {
                 for method in ids.iter().flatten() {
                     let choice = methods::require(method)?;
-                    if train.augment.is_some() && (choice.consistency || choice.method.penalty().is_some()) {
+                    let augment = train.augment.filter(|of| of.ends() != [0.0; 2]);
+                    if augment.is_some() && (choice.consistency || choice.method.penalty().is_some()) {
                         clashes.push(format!(
-                            "  architectures.{arch}.augment: {method} sees images of another kind; leave either out"
+                            "  architectures.{arch}.augment: {method} takes no augmentation; leave it out, or set augment to 0"
                         ));
                     }
                     let penalised = choice.zero_centred.is_some();
@@ -255,7 +256,7 @@ impl Experiment {
                         arch: (*arch).clone(),
                         method: method.clone(),
                         seed,
-                        train: Train { gamma, ..train.clone() },
+                        train: Train { gamma, augment, ..train.clone() },
                         eval: eval.clone(),
                         changes: Vec::new(),
                     });

@@ -1,6 +1,6 @@
 //! Questions that the paper does not ask, judged as its claims are: against R1 and R2, and with them.
 
-use super::claims::{Finding, Judgement, at_scale, below, judge, place};
+use super::claims::{Finding, Judgement, below, judge, place};
 use super::runs::{Protocol, Run, Series, protocols, runs, series};
 use crate::losses::Loss;
 use crate::results::Row;
@@ -10,7 +10,7 @@ const R1R2: &str = "r1r2";
 
 /// The questions at a scale; none where no run has R1 and R2.
 pub fn questions(rows: &[Row], scale: &str) -> Vec<Judgement> {
-    let rows = at_scale(rows, scale);
+    let rows: Vec<Row> = rows.iter().filter(|row| row.scale == scale).cloned().collect();
     if !rows.iter().any(|row| row.method.ends_with(R1R2)) {
         return Vec::new();
     }
@@ -60,8 +60,14 @@ fn together(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
     let mut findings = Vec::new();
     for (protocol, both, others) in matched(by_protocol, |s| ["gn+r1r2", "pgn+r1r2"].contains(&s.method.as_str())) {
         let alone = both.method.split('+').next().unwrap_or_default();
-        let is_part = |s: &&Series| s.loss == both.loss && [alone, R1R2].contains(&s.method.as_str());
-        findings.extend(others.iter().filter(is_part).filter_map(|part| lower(protocol, &both, part)));
+        for part in [alone, R1R2] {
+            let found = others.iter().find(|s| s.loss == both.loss && s.method == part);
+            let missing = || Finding {
+                holds: None,
+                evidence: format!("{}: no such runs of {part} beside {}", place(protocol, &both), both.method),
+            };
+            findings.push(found.and_then(|part| lower(protocol, &both, part)).unwrap_or_else(missing));
+        }
     }
     judge(
         [
@@ -118,6 +124,11 @@ mod tests {
                 ("gn+r1r2", "relativistic", [1.0, 1.1, 1.2]),
             ]),
             [("C7", Verdict::Refuted, 1), ("C8", Verdict::Supported, 2)]
+        );
+        // Half of the comparison decides nothing.
+        assert_eq!(
+            verdicts(&[("r1r2", "relativistic", low), ("gn+r1r2", "relativistic", [1.0, 1.1, 1.2])])[1],
+            ("C8", Verdict::Undetermined, 2)
         );
     }
 }

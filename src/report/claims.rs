@@ -60,8 +60,8 @@ pub struct Judgement {
 
 /// The result of one test.
 pub(super) struct Finding {
-    holds: Option<bool>,
-    evidence: String,
+    pub(super) holds: Option<bool>,
+    pub(super) evidence: String,
 }
 
 pub(super) fn judge([id, claim, test]: [&'static str; 3], findings: Vec<Finding>, nothing: &str) -> Judgement {
@@ -81,14 +81,10 @@ pub(super) fn judge([id, claim, test]: [&'static str; 3], findings: Vec<Finding>
     Judgement { id, claim, test, verdict, evidence: findings.into_iter().map(|f| f.evidence).collect(), missing }
 }
 
-/// Rows of a scale; of the paper's, those that had its settings.
-pub(super) fn at_scale(rows: &[Row], scale: &str) -> Vec<Row> {
-    rows.iter().filter(|r| r.scale == scale && (scale != FULL || is_full(&r.experiment, scale))).cloned().collect()
-}
-
 /// The paper's claims at a scale.
 pub fn judgements(rows: &[Row], scale: &str) -> Vec<Judgement> {
-    let rows = at_scale(rows, scale);
+    let rows: Vec<Row> =
+        rows.iter().filter(|r| r.scale == scale && (scale != FULL || is_full(&r.experiment, scale))).cloned().collect();
     let protocols = protocols(&rows);
     let by_protocol: Vec<(&Protocol, Vec<Run>)> = protocols.iter().map(|p| (p, runs(&rows, p))).collect();
     vec![
