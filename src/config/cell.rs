@@ -100,14 +100,14 @@ pub struct Train {
 }
 
 impl Train {
-    /// Real images of a step.
-    pub fn step_images(&self) -> u64 {
-        self.critic_steps * self.critic_batch as u64
+    /// Real images that the critic has seen after so many steps.
+    pub fn images_seen(&self, steps: u64) -> u64 {
+        steps * self.critic_steps * self.critic_batch as u64
     }
 
     /// What Adam is given at a step by a learning rate.
     fn pace(&self, lr: Schedule, step: u64) -> Pace {
-        let seen = step * self.step_images();
+        let seen = self.images_seen(step);
         let factor = match self.lr_decay {
             LrDecay::None => 1.0,
             LrDecay::Linear => linear_decay(step, 0, self.steps),
@@ -127,18 +127,17 @@ impl Train {
 
     /// γ at a step; zero where there is none.
     pub fn gamma(&self, step: u64) -> f64 {
-        self.gamma.map_or(0.0, |gamma| gamma.at(step * self.step_images()))
+        self.gamma.map_or(0.0, |gamma| gamma.at(self.images_seen(step)))
     }
 
     /// Probability of each augmentation at a step, where there are any.
     pub fn augment(&self, step: u64) -> Option<f64> {
-        self.augment.map(|augment| augment.at(step * self.step_images()))
+        self.augment.map(|augment| augment.at(self.images_seen(step)))
     }
 
     /// Decay of the generator's average after a step: zero, which copies the generator, before it starts.
     pub fn average_decay(&self, step: u64) -> f64 {
-        let images = self.step_images();
-        if step + 1 >= self.ema_start { self.ema_decay.decay(step * images, images) } else { 0.0 }
+        if step + 1 >= self.ema_start { self.ema_decay.decay(self.images_seen(step), self.images_seen(1)) } else { 0.0 }
     }
 }
 

@@ -72,7 +72,7 @@ impl<'a> Origin<'a> {
             loss: loss(cell)?.id().to_owned(),
             seed: cell.seed,
             step: self.progress.step,
-            images_seen: self.progress.step * cell.train.critic_steps * cell.train.critic_batch as u64,
+            images_seen: cell.train.images_seen(self.progress.step),
             wall_s: self.progress.train_s,
             metric,
             value,
@@ -140,8 +140,7 @@ impl<'a> Origin<'a> {
                 mean(|l| Some(l.generator_gradient_norm)),
             ];
             wall_s += seconds(lines);
-            let t = &self.cell.train;
-            let images_seen = last.step * t.critic_steps * t.critic_batch as u64;
+            let images_seen = self.cell.train.images_seen(last.step);
             for (metric, value) in TRACES.iter().zip(values) {
                 let Some(value) = value else { continue };
                 let row = self.row((*metric).to_owned(), value, Weights::Raw)?;
