@@ -50,10 +50,17 @@ dd if=/dev/urandom of="$work/munge/key" bs=1024 count=1 status=none
 chmod 400 "$work/munge/key"
 munged --key-file="$work/munge/key" --socket="$work/munge/socket" --pid-file="$work/pid/munged" --log-file="$work/log/munged" \
   --seed-file="$work/munge/seed" --force 2>/dev/null
+# A daemon saves its state after the signal: the folder is removed once they have all ended.
 stop() {
-  local file
-  for file in "$work"/pid/*; do kill "$(cat "$file")" 2>/dev/null || true; done
-  [ -n "${KEEP:-}" ] && echo "logs in $work/log" || rm -rf "$work"
+  local daemons
+  daemons=$(for file in "$work"/pid/*; do [ -f "$file" ] && echo "$(<"$file")"; done || true)
+  kill $daemons 2>/dev/null || true
+  for _ in $(seq 100); do
+    kill -0 $daemons 2>/dev/null || break
+    sleep 0.2
+  done
+  kill -KILL $daemons 2>/dev/null || true
+  [ -n "${KEEP:-}" ] && echo "logs in $work/log" || rm -rf "$work" || true
 }
 trap stop EXIT
 slurmctld
