@@ -17,6 +17,13 @@ pub struct Panel {
     pub vectors: usize,
 }
 
+impl Panel {
+    /// Rows of 32 KiB, which stay in the first cache while pixels go by.
+    pub fn depth<T: Real>(&self) -> usize {
+        (32 << 10) / (self.vectors * T::lanes() * size_of::<T>())
+    }
+}
+
 /// Panels of `n` columns, each `vectors` wide or less.
 pub fn panels<T: Real>(n: usize, vectors: usize) -> Vec<Panel> {
     let lanes = T::lanes();

@@ -13,8 +13,8 @@ use crate::machine::cpu::real::Real;
 
 /// Input elements that a task of the gather works on at a time.
 const GATHERED: usize = 1 << 17;
-/// Channels × taps of a weight block: with 64 output channels in f32 this is 32 KiB, which stays in the first cache.
-pub(super) const BLOCK: usize = 128;
+/// Longest segment.
+const SEGMENT: usize = 128;
 /// Pixels whose sums take as long as reading their weights.
 pub(super) const READ: usize = 32;
 
@@ -175,13 +175,13 @@ impl Plan {
         }
     }
 
-    /// The runs of a phase, cut to blocks.
+    /// The runs of a phase, cut to segments that blocks of weights are made of.
     fn segments(&self, phase: &Phase) -> Vec<Segment> {
         let cut = |run: Segment| {
-            (0..run.len).step_by(BLOCK).map(move |first| Segment {
+            (0..run.len).step_by(SEGMENT).map(move |first| Segment {
                 offset: run.offset + first,
                 row: run.row + first,
-                len: BLOCK.min(run.len - first),
+                len: SEGMENT.min(run.len - first),
             })
         };
         phase.runs(self.k).into_iter().flat_map(cut).collect()
@@ -305,14 +305,15 @@ impl Plan {
         let (input, out) = (input[group * self.k..].as_ptr(), out[group * self.n..].as_mut_ptr());
         let bias = bias.map(|b| &b[group * self.n..][..self.n]);
         let mut panel_at = group * self.packed_len::<T>();
-        for &Panel { first, columns, vectors } in panels {
+        for panel @ &Panel { first, columns, vectors } in panels {
+            let depth = panel.depth::<T>();
             let mut start = bias.map_or(Start::Zero, |b| Start::Bias(&b[first..first + columns]));
             let mut rest = segments;
             loop {
                 let mut len = 0;
                 let block = rest.iter().take_while(|s| {
                     len += s.len;
-                    len <= BLOCK * T::vectors() / vectors
+                    len <= depth
                 });
                 let (block, after) = rest.split_at(block.count());
                 // SAFETY: offsets come from the plan, whose pixels and segments stay inside one image and one output image;

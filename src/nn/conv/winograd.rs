@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use candle_core::DType;
 
-use super::cpu::{BLOCK, READ, images_of_task};
+use super::cpu::{READ, images_of_task};
 use super::weight_grad::PIXELS;
 use crate::machine::convolution::Dims;
 use crate::machine::cpu::kernel::{Gather, Outer, Pixel, ROWS, Segment, Start};
@@ -312,7 +312,8 @@ impl Plan {
             );
             for p in 0..points {
                 for panel in panels {
-                    for k in (0..rows).step_by(BLOCK) {
+                    let depth = panel.depth::<T>();
+                    for k in (0..rows).step_by(depth) {
                         // SAFETY: the planes hold `count` tiles of `rows` and n values; the weights `rows` × n a point.
                         unsafe {
                             let panel_at = weights.as_ptr().add(p * rows * self.n + panel.first * rows);
@@ -320,7 +321,7 @@ impl Plan {
                                 input: values.add(p * planes[0]),
                                 output: products.add(p * planes[1] + panel.first),
                                 pixels: &pixels[..count],
-                                segments: &[Segment { offset: k, row: k, len: BLOCK.min(rows - k) }],
+                                segments: &[Segment { offset: k, row: k, len: depth.min(rows - k) }],
                                 panel: panel_at,
                                 panel_rows: rows,
                                 vectors: panel.vectors,
