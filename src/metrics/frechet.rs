@@ -24,7 +24,7 @@ const ROWS: usize = 2048;
 /// Running sums of features, of any number of images.
 #[derive(Debug)]
 pub struct FeatureSums {
-    n: usize,
+    pub(super) n: usize,
     /// Subtracted from every feature, so that sums of squares do not lose the covariance: the first batch's mean.
     origin: Option<Tensor>,
     sum: Tensor,
@@ -102,17 +102,17 @@ impl FeatureSums {
 /// A Gaussian that others are compared with: its covariance is factored once.
 #[derive(Debug)]
 pub struct Reference {
-    mean: Vec<f64>,
-    factor: Mat<f64>,
+    pub(super) mean: Vec<f64>,
+    pub(super) factor: Mat<f64>,
 }
 
 /// Parts that linear algebra cuts its work into, on however many threads: sums would differ in their last digits otherwise.
-const PARTS: usize = 8;
+pub(super) const PARTS: usize = 8;
 
 /// An eigenvalue this far below zero, as a share of the largest, is no rounding, be it that of a file in f16.
 const NEGATIVE: f64 = 1e-3;
 
-fn failed(e: impl std::fmt::Debug) -> Error {
+pub(super) fn failed(e: impl std::fmt::Debug) -> Error {
     Error::invalid(format!("the eigen-decomposition of a covariance failed: {e:?}"))
 }
 

@@ -25,11 +25,60 @@ fn kernel(product: f64, d: usize) -> f64 {
     (product / d as f64 + 1.0).powi(3)
 }
 
-/// Sum of the kernel over all pairs of rows.
-fn kernel_sum(a: &Tensor, b: &Tensor) -> Result<f64> {
-    let d = a.dim(1)?;
-    let sums = products(a, b, |_, row| row.iter().map(|&product| kernel(product, d)).sum::<f64>())?;
-    Ok(sums.iter().sum())
+/// Subsets of the rows of a matrix.
+struct Subsets {
+    /// Those rows that are in any, `[N, d]`.
+    rows: Tensor,
+    /// Which of them each subset has.
+    of: Vec<Vec<usize>>,
+}
+
+impl Subsets {
+    fn new(t: &Tensor, of: &[Vec<u32>]) -> Result<Self> {
+        let mut rows = of.concat();
+        rows.sort_unstable();
+        rows.dedup();
+        let place = |row: &u32| rows.partition_point(|r| r < row);
+        let of = of.iter().map(|subset| subset.iter().map(place).collect()).collect();
+        Ok(Self { rows: t.index_select(&Tensor::new(rows.as_slice(), t.device())?, 0)?, of })
+    }
+
+    /// Sum of the kernel over all pairs of a row of a subset and one of the other's, for each subset.
+    fn kernel_sums(&self, other: &Self) -> Result<Vec<f64>> {
+        let (n, d) = self.rows.dims2()?;
+        let mut holders = vec![Vec::new(); n];
+        for (subset, rows) in self.of.iter().enumerate() {
+            rows.iter().for_each(|&row| holders[row].push(subset));
+        }
+        let of_rows = products(&self.rows, &other.rows, |i, row| {
+            row.iter_mut().for_each(|product| *product = kernel(*product, d));
+            holders[i].iter().map(|&subset| other.of[subset].iter().map(|&j| row[j]).sum()).collect::<Vec<f64>>()
+        })?;
+        let mut sums = vec![0.0; self.of.len()];
+        for (holders, of_row) in holders.iter().zip(of_rows) {
+            holders.iter().zip(of_row).for_each(|(&subset, sum)| sums[subset] += sum);
+        }
+        Ok(sums)
+    }
+
+    /// Mean of the kernel over all pairs of different rows of a subset, for each subset.
+    fn within(&self) -> Result<Vec<f64>> {
+        let d = self.rows.dim(1)?;
+        let own: Vec<f64> = squared_norms(&self.rows)?.into_iter().map(|norm| kernel(norm, d)).collect();
+        let mean = |(sum, rows): (f64, &Vec<usize>)| {
+            let n = rows.len();
+            (sum - rows.iter().map(|&row| own[row]).sum::<f64>()) / (n * (n - 1)) as f64
+        };
+        Ok(self.kernel_sums(self)?.into_iter().zip(&self.of).map(mean).collect())
+    }
+}
+
+/// Unbiased squared MMD between subsets of either side, one after the other.
+fn between(real: &Subsets, generated: &Subsets) -> Result<Vec<f64>> {
+    let within = real.within()?.into_iter().zip(generated.within()?);
+    let pairs = real.of.iter().zip(&generated.of).map(|(x, y)| (x.len() * y.len()) as f64);
+    let across = real.kernel_sums(generated)?.into_iter().zip(pairs).map(|(sum, pairs)| sum / pairs);
+    Ok(within.zip(across).map(|((real, generated), across)| real + generated - 2.0 * across).collect())
 }
 
 /// Unbiased squared MMD between all rows of two feature matrices `[N, d]`, `[M, d]`.
@@ -38,12 +87,8 @@ fn kernel_sum(a: &Tensor, b: &Tensor) -> Result<f64> {
 /// When widths differ, a matrix has fewer than two rows, or features are not finite.
 pub fn mmd2(real: &Tensor, generated: &Tensor) -> Result<f64> {
     check("an MMD", real, generated, 1)?;
-    let ((n, d), m) = (real.dims2()?, generated.dim(0)?);
-    let within = |t: &Tensor, n: usize| -> Result<f64> {
-        let own: f64 = squared_norms(t)?.into_iter().map(|norm| kernel(norm, d)).sum();
-        Ok((kernel_sum(t, t)? - own) / (n * (n - 1)) as f64)
-    };
-    Ok(within(real, n)? + within(generated, m)? - 2.0 * kernel_sum(real, generated)? / (n * m) as f64)
+    let all = |t: &Tensor| Ok::<_, Error>(Subsets { rows: t.clone(), of: vec![(0..t.dim(0)?).collect()] });
+    Ok(between(&all(real)?, &all(generated)?)?[0])
 }
 
 /// [`mmd2`] over random subsets drawn without replacement.
@@ -51,18 +96,25 @@ pub fn mmd2(real: &Tensor, generated: &Tensor) -> Result<f64> {
 /// # Errors
 /// As for [`mmd2`], and when a subset is larger than a matrix.
 pub fn over_subsets(real: &Tensor, generated: &Tensor, subsets: usize, size: usize, seed: u64) -> Result<Kid> {
-    let smaller = real.dim(0)?.min(generated.dim(0)?);
-    if size > smaller || subsets == 0 {
-        return Err(Error::invalid(format!("{subsets} subsets of {size} rows cannot be drawn from {smaller}")));
+    check("an MMD", real, generated, 1)?;
+    let (n, m) = (real.dim(0)?, generated.dim(0)?);
+    if !(2..=n.min(m)).contains(&size) || subsets == 0 {
+        return Err(Error::invalid(format!("{subsets} subsets of {size} rows cannot be drawn from {}", n.min(m))));
     }
-    let mut values = Vec::new();
-    for subset in 0..subsets {
-        let draw = |t: &Tensor, which: &str| -> Result<Tensor> {
-            let mut order = Stream::new(seed, which, subset as u64).permutation(t.dim(0)?);
+    let drawn = |n: usize, which: &str| -> Vec<Vec<u32>> {
+        let of = |subset: usize| {
+            let mut order = Stream::new(seed, which, subset as u64).permutation(n);
             order.truncate(size);
-            Ok(t.index_select(&Tensor::from_vec(order, size, t.device())?, 0)?)
+            order
         };
-        values.push(mmd2(&draw(real, "kid/real")?, &draw(generated, "kid/generated")?)?);
+        (0..subsets).map(of).collect()
+    };
+    let (of_real, of_generated) = (drawn(n, "kid/real"), drawn(m, "kid/generated"));
+    // The kernel of all pairs once, where subsets have more pairs than there are.
+    let together = if n.max(m).pow(2) <= subsets * size * size { subsets } else { 1 };
+    let mut values = Vec::new();
+    for (x, y) in of_real.chunks(together).zip(of_generated.chunks(together)) {
+        values.extend(between(&Subsets::new(real, x)?, &Subsets::new(generated, y)?)?);
     }
     let mean = values.iter().sum::<f64>() / subsets as f64;
     let std = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / subsets as f64).sqrt();
@@ -126,9 +178,19 @@ mod tests {
         let across = a.iter().flat_map(|a| b.iter().map(move |b| kernel(a, b))).sum::<f64>() / 35.0;
         let want = within(&a) + within(&b) - 2.0 * across;
         assert!((mmd2(&x, &y).unwrap() - want).abs() < 1e-12);
-        // A subset of all rows is the whole.
-        let whole = over_subsets(&x, &y.clone(), 3, 5, 0).unwrap();
-        assert!(whole.std > 0.0 && over_subsets(&x, &y, 1, 6, 0).is_err());
+        // Subsets of five of seven rows, and all five: of their own rows, or of the kernel of all pairs.
+        let draw = |which: &str, t: &Tensor, subset: u64| {
+            let mut order = Stream::new(0, which, subset).permutation(t.dim(0).unwrap());
+            order.truncate(5);
+            t.index_select(&Tensor::new(order, &candle_core::Device::Cpu).unwrap(), 0).unwrap()
+        };
+        for subsets in [1, 3] {
+            let of = |k| mmd2(&draw("kid/real", &x, k), &draw("kid/generated", &y, k)).unwrap();
+            let values: Vec<f64> = (0..subsets).map(of).collect();
+            let (got, mean) = (over_subsets(&x, &y, subsets as usize, 5, 0).unwrap(), mean_and_deviation(&values).0);
+            assert!((got.mean - mean).abs() < 1e-12 && (got.std > 0.0) == (subsets > 1), "{got:?}, {mean}");
+        }
+        assert!(over_subsets(&x, &y, 1, 6, 0).is_err() && over_subsets(&x, &y, 1, 1, 0).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod classifier;
 pub mod cmmd;
 pub mod collect;
 pub mod frechet;
+mod growing;
 pub mod inception;
 pub mod inception_score;
 pub mod infinity;

@@ -5,7 +5,8 @@ use std::cell::OnceCell;
 use candle_core::{Device, Tensor};
 
 use super::collect::{Collected, KEPT, Needs, thinned};
-use super::frechet::{FeatureSums, Reference, distance};
+use super::frechet::{Reference, distance};
+use super::growing::Growing;
 use super::inception_score::{SPLITS, Split};
 use super::infinity::{Intercept, POINTS, Points};
 use super::manifold::manifold;
@@ -117,6 +118,8 @@ pub struct Comparison<'a> {
     generated: &'a Collected,
     settings: Settings,
     reference: OnceCell<Reference>,
+    /// The Fréchet distance.
+    distance: OnceCell<f64>,
 }
 
 /// With a warning, where there are no more images than features.
@@ -133,7 +136,7 @@ fn missing(what: &str) -> Error {
 impl<'a> Comparison<'a> {
     /// Of what was gathered as [`needs`] says.
     pub fn new(family: Family, real: Option<&'a Collected>, generated: &'a Collected, settings: Settings) -> Self {
-        Self { family, real, generated, settings, reference: OnceCell::new() }
+        Self { family, real, generated, settings, reference: OnceCell::new(), distance: OnceCell::new() }
     }
 
     /// Numbers of a measure; `progress` hears of each bootstrap replicate.
@@ -259,7 +262,11 @@ impl<'a> Comparison<'a> {
 
     fn distance(&self) -> Result<Score> {
         let gaussian = self.generated.gaussian.as_ref().ok_or_else(|| missing("mean and covariance"))?;
-        Ok(doubted(self.score("fd", self.reference()?.distance(gaussian)?)?, gaussian.mean.len()))
+        let value = match self.distance.get() {
+            Some(&value) => value,
+            None => self.reference()?.distance(gaussian)?,
+        };
+        Ok(doubted(self.score("fd", *self.distance.get_or_init(|| value))?, gaussian.mean.len()))
     }
 
     /// ± the standard error that the line's residuals tell.
@@ -272,13 +279,13 @@ impl<'a> Comparison<'a> {
         let features = self.generated_features()?;
         let (n, d) = features.dims2()?;
         let features = self.in_order(features)?;
-        let (mut points, mut sums) = (Points::new(n)?, FeatureSums::new(d)?);
+        let (mut points, mut growing) = (Points::new(n)?, Growing::new(self.reference()?)?);
         for (part, due) in points.parts(n) {
             for first in part.clone().step_by(KEPT) {
-                sums.add(&features.narrow(0, first, KEPT.min(part.end - first))?)?;
+                growing.add(&features.narrow(0, first, KEPT.min(part.end - first))?)?;
             }
             if due {
-                points.take(self.reference()?.distance(&sums.finish()?)?);
+                points.take(growing.distance()?);
             }
         }
         Ok((points.intercept()?, (points.first() <= d).then_some(NO_LINE)))
@@ -312,6 +319,7 @@ mod tests {
     use super::*;
     use crate::metrics::Features;
     use crate::metrics::collect::Collector;
+    use crate::metrics::frechet::FeatureSums;
     use crate::nn::testing::random;
 
     #[test]
