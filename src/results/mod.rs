@@ -284,6 +284,18 @@ pub const PEAK: &str = "train_peak_bytes";
 pub const TRACES: [&str; 5] =
     ["critic_loss", "generator_loss", "input_gradient_norm", "critic_gradient_norm", "generator_gradient_norm"];
 
+/// Means over real and over generated images at an evaluation, `…_real` and `…_generated`: f, f̂, ‖∇f‖, ‖∇f̂‖; the shares of images where
+/// |f̂| > ½, that is, what is bounded exceeds the norm that it is divided with, and where the loss has no slope (hinge: f̂ beyond the margin); and the
+/// size of ∂loss/∂f, which is what an image counts in the critic's update.
+pub const CRITIC: [&str; 7] =
+    ["f", "f_hat", "f_gradient", "f_hat_gradient", "f_dominates", "loss_is_flat", "loss_slope_in_f"];
+
+/// Whether a metric is one of [`CRITIC`].
+pub fn is_of_critic(metric: &str) -> bool {
+    let of = metric.strip_suffix("_real").or_else(|| metric.strip_suffix("_generated"));
+    of.is_some_and(|name| CRITIC.contains(&name))
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! How steep a critic is: the norm of the gradient of f̂, the slope between images, and both under input noise. The evidence
-//! for what the paper's Table 1 says of each method.
+//! for what the paper's Table 1 says of each method. And, at each evaluation of a run, what methods differ in: where f̂ lies, how
+//! steep f and f̂ are, and how much of a change of f reaches the loss.
 //!
 //! The gradient is exact: f̂ᵢ depends on the image through fᵢ and ‖gᵢ − t‖, the critic's Hessian vanishes, and so
 //! ∇f̂ᵢ = (∂f̂ᵢ/∂fᵢ)·gᵢ.
@@ -11,8 +12,10 @@ use crate::config::{Cell, Weights};
 use crate::data::{Images, to_tensor};
 use crate::error::{Error, Result};
 use crate::generators::{Mode, is_conditional};
+use crate::losses::Loss;
 use crate::methods::Choice;
 use crate::nn::image::{one_hot, scale_images, squared_distance};
+use crate::results::CRITIC;
 use crate::rng::Stream;
 
 /// Images in the critic at a time.
@@ -55,14 +58,18 @@ struct Set {
     labels: Option<Tensor>,
 }
 
-/// f̂ and the norm of its gradient, per image.
+/// f and f̂ with the norms of their gradients, and ∂f̂/∂f, per image.
+#[derive(Default)]
 struct Steepness {
+    f: Vec<f64>,
     f_hat: Vec<f64>,
+    by_f: Vec<f64>,
+    f_gradient: Vec<f64>,
     gradient: Vec<f64>,
 }
 
 fn steepness(state: &State, choice: &Choice, set: &Set) -> Result<Steepness> {
-    let mut out = Steepness { f_hat: Vec::new(), gradient: Vec::new() };
+    let mut out = Steepness::default();
     let n = set.x.dim(0)?;
     for first in (0..n).step_by(BATCH) {
         let len = BATCH.min(n - first);
@@ -70,8 +77,15 @@ fn steepness(state: &State, choice: &Choice, set: &Set) -> Result<Steepness> {
         let labels = set.labels.as_ref().map(|l| l.narrow(0, first, len)).transpose()?;
         let at = Evaluated::new(&state.critic, choice, (&x, None), labels.as_ref(), false)?;
         let gradient = at.f_hat_gradient(&state.critic)?;
-        out.gradient.extend(values(&squared_distance(&gradient, 0.0)?.sqrt()?)?);
+        let norms = |of: &Tensor| values(&squared_distance(of, 0.0)?.sqrt()?);
+        out.f_gradient.extend(norms(at.gradient().unwrap_or(&gradient))?);
+        out.gradient.extend(norms(&gradient)?);
+        out.f.extend(values(&at.f()?)?);
         out.f_hat.extend(values(&at.f_hat()?)?);
+        out.by_f.extend(match at.by_f() {
+            Some(by_f) => values(by_f)?,
+            None => vec![1.0; len],
+        });
     }
     Ok(out)
 }
@@ -85,6 +99,66 @@ fn slopes(a: (&Set, &[f64]), b: (&Set, &[f64])) -> Result<Vec<f64>> {
     let distance = values(&squared_distance(&(&a.0.x - &b.0.x)?, 0.0)?.sqrt()?)?;
     let pairs = distance.iter().zip(a.1.iter().zip(b.1)).filter(|(d, _)| **d > 0.0);
     Ok(pairs.map(|(d, (a, b))| (a - b).abs() / d).collect())
+}
+
+/// `n` real images that the stream picks and as many generated ones, raw and by statistics of the batch.
+fn sets(state: &State, cell: &Cell, images: &Images, n: usize, stream: &mut Stream) -> Result<[Set; 2]> {
+    let device = state.critic.params.flat().device().clone();
+    let generator = state.generator(Weights::Raw);
+    let picks = &stream.permutation(images.len())[..n];
+    let pixels: Vec<u8> = picks.iter().flat_map(|&i| images.image(i as usize).iter().copied()).collect();
+    let labels: Vec<u16> = picks.iter().map(|&i| images.labels[i as usize]).collect();
+    let labels = generator.classes.map(|k| one_hot(&labels, k, DType::F32, &device)).transpose()?;
+    let real = Set { x: to_tensor(&pixels, images.side, &device)?, labels };
+    let (mut x, mut labels) = (Vec::new(), Vec::new());
+    for (batch, _) in (0..n).step_by(cell.eval.batch).enumerate() {
+        let latents = generator.latents(cell.seed, "probe/latents", batch as u64, cell.eval.batch)?;
+        x.push(generator.images(&latents, Mode::Batch)?);
+        labels.extend(latents.labels);
+    }
+    let first = |parts: &[Tensor]| Tensor::cat(parts, 0)?.narrow(0, 0, n)?.contiguous();
+    let labels = if labels.is_empty() { None } else { Some(first(&labels)?) };
+    Ok([real, Set { x: first(&x)?, labels }])
+}
+
+/// Images of each set that [`outlook`] sees.
+pub const OUTLOOK: usize = 256;
+
+/// What the critic makes of real and of generated images, at most [`OUTLOOK`] of each and the same at every call: [`CRITIC`], each as
+/// a mean over the real and one over the generated images.
+///
+/// # Errors
+/// When the networks fail.
+pub fn outlook(
+    state: &State,
+    choice: &Choice,
+    loss: Loss,
+    cell: &Cell,
+    images: &Images,
+) -> Result<Vec<(&'static str, [f64; 2])>> {
+    let n = OUTLOOK.min(images.len());
+    let sets = sets(state, cell, images, n, &mut Stream::new(cell.seed, "probe", 0))?;
+    let of = [steepness(state, choice, &sets[0])?, steepness(state, choice, &sets[1])?];
+    let f_hat = Tensor::new([of[0].f_hat.clone(), of[1].f_hat.clone()].concat(), &Device::Cpu)?;
+    let by_f_hat = loss.critic(&f_hat, n)?.derivative.to_vec1::<f64>()?;
+    let is_normalised = choice.method.normalisation().is_some();
+    let mean = |of: &mut dyn Iterator<Item = f64>| of.sum::<f64>() / n as f64;
+    let each =
+        |value: &dyn Fn(&Steepness, usize) -> f64| of.each_ref().map(|side| mean(&mut (0..n).map(|i| value(side, i))));
+    let by_f_hat: Vec<&[f64]> = by_f_hat.chunks(n).collect();
+    let sides = |value: &dyn Fn(f64, f64) -> f64| {
+        [0, 1].map(|side| mean(&mut by_f_hat[side].iter().zip(&of[side].by_f).map(|(&l, &f)| value(l, f))))
+    };
+    let values = [
+        Some(each(&|of, i| of.f[i])),
+        Some(each(&|of, i| of.f_hat[i])),
+        Some(each(&|of, i| of.f_gradient[i])),
+        Some(each(&|of, i| of.gradient[i])),
+        is_normalised.then(|| each(&|of, i| f64::from(of.f_hat[i].abs() > 0.5))),
+        Some(sides(&|by_f_hat, _| f64::from(by_f_hat == 0.0))),
+        Some(sides(&|by_f_hat, by_f| (by_f_hat * by_f).abs() * n as f64)),
+    ];
+    Ok(CRITIC.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect())
 }
 
 /// Measures a trained state on `n` real, generated and mixed images.
@@ -106,22 +180,8 @@ pub fn measure(
         images.labelled()?;
     }
     let device = state.critic.params.flat().device().clone();
-    let generator = state.generator(Weights::Raw);
     let mut stream = Stream::new(cell.seed, "probe", 0);
-    let picks = &stream.permutation(images.len())[..n];
-    let pixels: Vec<u8> = picks.iter().flat_map(|&i| images.image(i as usize).iter().copied()).collect();
-    let labels: Vec<u16> = picks.iter().map(|&i| images.labels[i as usize]).collect();
-    let labels = generator.classes.map(|k| one_hot(&labels, k, DType::F32, &device)).transpose()?;
-    let real = Set { x: to_tensor(&pixels, images.side, &device)?, labels };
-    let (mut x, mut labels) = (Vec::new(), Vec::new());
-    for (batch, _) in (0..n).step_by(cell.eval.batch).enumerate() {
-        let latents = generator.latents(cell.seed, "probe/latents", batch as u64, cell.eval.batch)?;
-        x.push(generator.images(&latents, Mode::Batch)?);
-        labels.extend(latents.labels);
-    }
-    let first = |parts: &[Tensor]| Tensor::cat(parts, 0)?.narrow(0, 0, n)?.contiguous();
-    let labels = if labels.is_empty() { None } else { Some(first(&labels)?) };
-    let generated = Set { x: first(&x)?, labels };
+    let [real, generated] = sets(state, cell, images, n, &mut stream)?;
     let share: Vec<f32> = (0..n).map(|_| stream.uniform() as f32).collect();
     let share = Tensor::from_vec(share, n, &device)?;
     let mixed = (scale_images(&real.x, &share)? + scale_images(&generated.x, &(1.0 - &share)?)?)?;

@@ -178,6 +178,17 @@ impl<'a> Origin<'a> {
         scores.iter().map(row).collect()
     }
 
+    /// One row a number of [`outlook`](super::probe::outlook).
+    ///
+    /// # Errors
+    /// When the cell's method is unknown.
+    pub fn outlook_rows(&self, outlook: &[(&str, [f64; 2])], n: usize) -> Result<Vec<Row>> {
+        let sides = outlook.iter().flat_map(|(name, [real, generated])| {
+            [(format!("{name}_real"), *real), (format!("{name}_generated"), *generated)]
+        });
+        sides.map(|(name, value)| Ok(Row { n: n as u64, ..self.row(name, value, Weights::Raw)? })).collect()
+    }
+
     /// One row for the mean, the median, the 99 % quantile and the maximum of each sample of a probe: `gradient_max_real`.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use super::feed::{Draw, Feed, STRETCH};
 use super::grid;
 use super::lock::Lock;
 use super::log::{self, Line, Log};
+use super::probe::{OUTLOOK, outlook};
 use super::recorded::Recorded;
 use super::rows::{self, Origin};
 use super::step::State;
@@ -386,6 +387,9 @@ impl<'a> Run<'a> {
     /// Scores the generators, adds their rows, and draws a sample grid. What fails or is interrupted leaves no row.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<()> {
         let mut rows = self.origin()?.traces(&self.recent)?;
+        let train = &self.bench.train;
+        let outlook = outlook(&self.state, &self.choice, self.loss, self.cell, train)?;
+        rows.extend(self.origin()?.outlook_rows(&outlook, OUTLOOK.min(train.len()))?);
         let mut grid = Vec::new();
         for (rank, &weights) in self.cell.eval.weights.iter().enumerate() {
             let generator = self.state.generator(weights);

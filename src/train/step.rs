@@ -112,6 +112,11 @@ impl Evaluated {
         }
     }
 
+    /// ∂f̂/∂f per image, `[N]`, where there is a normalisation.
+    pub fn by_f(&self) -> Option<&Tensor> {
+        self.normalised.as_ref().map(|(_, value)| &value.by_f)
+    }
+
     /// g per image, where the method computes it.
     pub fn gradient(&self) -> Option<&Tensor> {
         self.linear.as_ref().map(|linear| &linear.gradient)

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::files::{create_folder, write_bytes};
-use crate::results::{Row, TRACES};
+use crate::results::{Row, TRACES, is_of_critic};
 
 /// Folder of a run's event files.
 pub const FOLDER: &str = "tensorboard";
@@ -83,6 +83,8 @@ pub fn events(rows: &[Row], png: &[u8]) -> Result<Vec<u8>> {
     for row in rows {
         let tag = if TRACES.contains(&row.metric.as_str()) {
             format!("training/{}", row.metric)
+        } else if is_of_critic(&row.metric) {
+            format!("critic/{}", row.metric)
         } else {
             format!("{}/{}", row.metric, row.weights)
         };
