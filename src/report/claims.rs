@@ -52,6 +52,8 @@ pub struct Judgement {
     pub test: &'static str,
     /// The verdict.
     pub verdict: Verdict,
+    /// What the rows show, or what would decide, in one sentence for any reader.
+    pub answer: String,
     /// What the rows show, a sentence each.
     pub evidence: Vec<String>,
     /// What is missing for a decision.
@@ -78,7 +80,9 @@ pub(super) fn judge([id, claim, test]: [&'static str; 3], findings: Vec<Finding>
             "finished runs of three seeds at least that differ by more than the noise".to_owned()
         }
     });
-    Judgement { id, claim, test, verdict, evidence: findings.into_iter().map(|f| f.evidence).collect(), missing }
+    let evidence: Vec<String> = findings.into_iter().map(|f| f.evidence).collect();
+    let answer = evidence.first().or(missing.as_ref()).cloned().unwrap_or_default();
+    Judgement { id, claim, test, verdict, answer, evidence, missing }
 }
 
 /// The paper's claims at a scale.
