@@ -1,9 +1,11 @@
 //! Questions that the paper does not ask, judged as its claims are: against R1 and R2, and with them.
 
-use super::claims::{Finding, Judgement, below, judge, place};
+use super::claims::{Judgement, distances, place};
 use super::runs::{Protocol, Run, Series, protocols, runs, series};
+use super::verdict::{Claim, Finding, Found, judge};
 use crate::losses::Loss;
 use crate::results::Row;
+use crate::statistics::Hypothesis;
 
 /// The baseline.
 const R1R2: &str = "r1r2";
@@ -16,7 +18,7 @@ pub fn questions(rows: &[Row], scale: &str) -> Vec<Judgement> {
     }
     let protocols = protocols(&rows);
     let by_protocol: Vec<(&Protocol, Vec<Run>)> = protocols.iter().map(|p| (p, runs(&rows, p))).collect();
-    vec![against(&by_protocol), together(&by_protocol)]
+    judge(vec![against(&by_protocol), together(&by_protocol)])
 }
 
 /// Series of one protocol, each with those of the same network and settings.
@@ -36,48 +38,46 @@ fn matched<'a>(
 }
 
 fn lower(protocol: &Protocol, a: &Series, b: &Series) -> Option<Finding> {
-    let name = |s: &Series| format!("{} ({})", s.method, s.loss);
-    let names = [name(a), name(b)];
-    let distances = (a.best_fid()?, b.best_fid()?);
-    Some(below(&place(protocol, a), "FID", [&names[0], &names[1]], &distances.0, &distances.1))
+    let names = [a, b].map(|s| format!("{} ({})", s.method, s.loss));
+    distances(protocol, Hypothesis::Below(0.0), names.each_ref().map(String::as_str), [a, b])
 }
 
-fn against(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
+fn against(by_protocol: &[(&Protocol, Vec<Run>)]) -> Claim {
     let mut findings = Vec::new();
     for (protocol, pgn, others) in matched(by_protocol, |s| s.method == "pgn") {
         // R1 and R2 under their own loss are the baseline whatever the loss of the other.
         let is_fair = |s: &&Series| s.method == R1R2 && (s.loss == pgn.loss || s.loss == Loss::Relativistic.id());
         findings.extend(others.iter().filter(is_fair).filter_map(|r1r2| lower(protocol, &pgn, r1r2)));
     }
-    judge(
-        ["C7", "PGN beats R1+R2 on the same networks and budget", "one-sided Welch test over seeds on the lowest FID"],
+    Claim {
+        id: "C7",
+        claim: "PGN beats R1+R2 on the same networks and budget",
+        test: "one-sided t test on the logarithm of the lowest FID, paired over shared seeds, else Welch's; Holm over the table",
         findings,
-        "runs of pgn and r1r2 of the same architecture (experiments/r3.yaml), 3 seeds each",
-    )
+        takes: "runs of pgn and r1r2 of the same architecture (experiments/r3.yaml), 3 seeds each",
+    }
 }
 
-fn together(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
+fn together(by_protocol: &[(&Protocol, Vec<Run>)]) -> Claim {
     let mut findings = Vec::new();
     for (protocol, both, others) in matched(by_protocol, |s| ["gn+r1r2", "pgn+r1r2"].contains(&s.method.as_str())) {
         let alone = both.method.split('+').next().unwrap_or_default();
         for part in [alone, R1R2] {
             let found = others.iter().find(|s| s.loss == both.loss && s.method == part);
-            let missing = || Finding {
-                holds: None,
-                evidence: format!("{}: no such runs of {part} beside {}", place(protocol, &both), both.method),
+            let missing = || {
+                let evidence = format!("no such runs of {part} beside {}", both.method);
+                Finding { place: place(protocol, &both), found: Found::Plain(None, evidence.clone(), evidence) }
             };
             findings.push(found.and_then(|part| lower(protocol, &both, part)).unwrap_or_else(missing));
         }
     }
-    judge(
-        [
-            "C8",
-            "Normalisation and R1+R2 add up: with both the FID is below that with either",
-            "one-sided Welch tests over seeds on the lowest FID, against each alone",
-        ],
+    Claim {
+        id: "C8",
+        claim: "Normalisation and R1+R2 add up: with both the FID is below that with either",
+        test: "one-sided t tests on the logarithm of the lowest FID against each alone, paired over shared seeds, else Welch's; Holm over the table",
         findings,
-        "runs of gn+r1r2 or pgn+r1r2, of gn or pgn and of r1r2 of the same architecture (experiments/r3.yaml), 3 seeds each",
-    )
+        takes: "runs of gn+r1r2 or pgn+r1r2, of gn or pgn and of r1r2 of the same architecture (experiments/r3.yaml), 3 seeds each",
+    }
 }
 
 #[cfg(test)]

@@ -1,85 +1,22 @@
-//! The paper's claims, judged from rows: each by a stated test, for each scale on its own.
+//! The paper's claims, asked of rows, for each scale on its own.
 //!
-//! Comparisons of means are Welch's over seeds at 5 %. That two things are alike is judged by two one-sided tests (Schuirmann
-//! 1987) with a margin of [`MARGIN`]: failing to see a difference is not evidence that there is none.
+//! `comparison` says which test decides, `verdict` how many tests together are judged. That two things are alike is judged by two one-sided
+//! tests (Schuirmann 1987) with a margin of [`MARGIN`]: failing to see a difference is not evidence that there is none.
 
 use std::collections::BTreeMap;
 
-use super::runs::{Protocol, Run, Sample, Series, is_full, protocols, runs, series};
+use super::comparison::{Compared, Number, Question};
+use super::runs::{Protocol, Run, Series, is_full, protocols, runs, series};
+use super::verdict::{Claim, Finding, Found, judge};
+pub use super::verdict::{Judgement, Verdict};
 use crate::config::FULL;
 use crate::results::Row;
-use crate::statistics::Welch;
+use crate::statistics::Hypothesis;
 
-/// Level of every test.
-const LEVEL: f64 = 0.05;
-/// Two means within this share of the second are alike.
+/// Two numbers are alike whose ratio is within this share of 1, or the inverse of that.
 const MARGIN: f64 = 0.05;
-/// Seeds below which nothing is judged.
-const SEEDS: usize = 3;
 /// What a normalised gradient must not exceed (section III of the paper: "bounded by 1").
 const BOUND: f64 = 1.0;
-
-/// How a claim stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The test speaks for it, everywhere it was made.
-    Supported,
-    /// The test speaks against it somewhere.
-    Refuted,
-    /// The rows do not decide.
-    Undetermined,
-}
-
-impl Verdict {
-    /// In a word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Supported => "supported",
-            Self::Refuted => "refuted",
-            Self::Undetermined => "undetermined",
-        }
-    }
-}
-
-/// A claim and how it stands at one scale.
-#[derive(Clone, Debug)]
-pub struct Judgement {
-    /// Number, such as C2.
-    pub id: &'static str,
-    /// What the paper says.
-    pub claim: &'static str,
-    /// The test.
-    pub test: &'static str,
-    /// The verdict.
-    pub verdict: Verdict,
-    /// What the rows show, a sentence each.
-    pub evidence: Vec<String>,
-    /// What is missing for a decision.
-    pub missing: Option<String>,
-}
-
-/// The result of one test.
-pub(super) struct Finding {
-    pub(super) holds: Option<bool>,
-    pub(super) evidence: String,
-}
-
-pub(super) fn judge([id, claim, test]: [&'static str; 3], findings: Vec<Finding>, nothing: &str) -> Judgement {
-    let any = |of: Option<bool>| findings.iter().any(|f| f.holds == of);
-    let verdict = match (any(Some(false)), any(Some(true)), any(None)) {
-        (true, _, _) => Verdict::Refuted,
-        (false, true, false) => Verdict::Supported,
-        _ => Verdict::Undetermined,
-    };
-    let missing = (verdict == Verdict::Undetermined).then(|| {
-        if findings.is_empty() {
-            nothing.to_owned()
-        } else {
-            "finished runs of three seeds at least that differ by more than the noise".to_owned()
-        }
-    });
-    Judgement { id, claim, test, verdict, evidence: findings.into_iter().map(|f| f.evidence).collect(), missing }
-}
 
 /// The paper's claims at a scale.
 pub fn judgements(rows: &[Row], scale: &str) -> Vec<Judgement> {
@@ -87,18 +24,18 @@ pub fn judgements(rows: &[Row], scale: &str) -> Vec<Judgement> {
         rows.iter().filter(|r| r.scale == scale && (scale != FULL || is_full(&r.experiment, scale))).cloned().collect();
     let protocols = protocols(&rows);
     let by_protocol: Vec<(&Protocol, Vec<Run>)> = protocols.iter().map(|p| (p, runs(&rows, p))).collect();
-    vec![
+    judge(vec![
         bounded(&rows),
         better(&by_protocol),
         consistency(&by_protocol),
         cheap(&by_protocol),
         losses(&by_protocol),
         conditional(&by_protocol),
-    ]
+    ])
 }
 
 /// C1 from what `probe` measured.
-fn bounded(rows: &[Row]) -> Judgement {
+fn bounded(rows: &[Row]) -> Claim {
     let mut steepest: BTreeMap<(&str, &str, &str), (f64, &str, u64)> = BTreeMap::new();
     for row in rows.iter().filter(|r| r.metric.starts_with("gradient_max_")) {
         let entry = steepest.entry((&row.dataset, &row.arch, &row.method)).or_insert((f64::NEG_INFINITY, "", 0));
@@ -116,23 +53,19 @@ fn bounded(rows: &[Row]) -> Judgement {
                 .map(|((_, _, m), (v, ..))| format!("{m} {v:.3}"))
                 .collect();
             let beside = if others.is_empty() { String::new() } else { format!("; beside it {}", others.join(", ")) };
-            Finding {
-                holds: value.is_finite().then_some(*value <= BOUND),
-                evidence: format!(
-                    "{dataset}, {arch}: largest ‖∇f̂‖ of pgn {value:.3} (on {on} images, {n} of each set){beside}"
-                ),
-            }
+            let evidence = format!("largest ‖∇f̂‖ of pgn {value:.3} (on {on} images, {n} of each set){beside}");
+            let answer = format!("pgn's largest gradient norm is {value:.3}, and the bound {BOUND}");
+            let found = Found::Plain(value.is_finite().then_some(*value <= BOUND), evidence, answer);
+            Finding { place: format!("{dataset}, {arch}"), found }
         })
         .collect();
-    judge(
-        [
-            "C1",
-            "PGN's normalised gradient is bounded (by 1)",
-            "largest ‖∇f̂‖ that the probe measured on any set of images",
-        ],
+    Claim {
+        id: "C1",
+        claim: "PGN's normalised gradient is bounded (by 1)",
+        test: "largest ‖∇f̂‖ that the probe measured on any set of images",
         findings,
-        "probe rows, which pgn-bench probe RUN leaves beside the run's",
-    )
+        takes: "probe rows, which pgn-bench probe RUN leaves beside the run's",
+    }
 }
 
 /// Pairs of series of one protocol, architecture, width and loss that `pick` calls first and second, and whose runs had
@@ -161,105 +94,57 @@ pub(super) fn place(protocol: &Protocol, series: &Series) -> String {
     format!("{}, {} ({})", protocol.dataset, series.arch, protocol.weights)
 }
 
-/// Two samples in words and Welch's comparison of them, or why there is none.
-fn compared(
-    place: &str,
-    what: &str,
+/// A comparison of two series under a protocol, where both have the number.
+pub(super) fn compare(protocol: &Protocol, question: &Question, pair: [&Series; 2]) -> Option<Finding> {
+    let found = Found::Compared(Compared::new(question, pair)?);
+    Some(Finding { place: place(protocol, pair[0]), found })
+}
+
+/// Whether the Fréchet distance of the first is to that of the second as the hypothesis has it.
+pub(super) fn distances(
+    protocol: &Protocol,
+    hypothesis: Hypothesis,
     names: [&str; 2],
-    a: &Sample,
-    b: &Sample,
-) -> std::result::Result<(String, Welch), Finding> {
-    let one = |name: &str, s: &Sample| format!("{name} {} (n {})", s.show(2), s.0.len());
-    let shown = format!("{place}: {what} {}, {}", one(names[0], a), one(names[1], b));
-    if a.0.len() < SEEDS || b.0.len() < SEEDS {
-        return Err(Finding { holds: None, evidence: format!("{shown}; fewer than {SEEDS} seeds") });
-    }
-    Welch::new(&a.0, &b.0).map_or_else(
-        || Err(Finding { holds: None, evidence: format!("{shown}; no variance to compare by") }),
-        |welch| Ok((shown.clone(), welch)),
-    )
+    pair: [&Series; 2],
+) -> Option<Finding> {
+    compare(protocol, &Question { number: Number::Distance, what: protocol.distance(), hypothesis, names }, pair)
 }
 
-/// True where the test says so, false where it says the opposite.
-fn decide(p: f64) -> Option<bool> {
-    if p < LEVEL {
-        Some(true)
-    } else if 1.0 - p < LEVEL {
-        Some(false)
-    } else {
-        None
-    }
-}
-
-/// Whether the first is below the second.
-pub(super) fn below(place: &str, what: &str, names: [&str; 2], a: &Sample, b: &Sample) -> Finding {
-    match compared(place, what, names, a, b) {
-        Ok((shown, welch)) => {
-            let p = welch.p_below(0.0);
-            Finding { holds: decide(p), evidence: format!("{shown}; one-sided p = {p:.3}") }
-        }
-        Err(finding) => finding,
-    }
-}
-
-/// Whether two means are alike within the margin.
-fn equal(place: &str, names: [&str; 2], a: &Sample, b: &Sample) -> Finding {
-    let (shown, welch) = match compared(place, "FID", names, a, b) {
-        Ok(found) => found,
-        Err(finding) => return finding,
-    };
-    let margin = MARGIN * b.mean();
-    let p = (1.0 - welch.p_below(-margin)).max(welch.p_below(margin));
-    let differ = 2.0 * welch.p_below(0.0).min(1.0 - welch.p_below(0.0));
-    let holds = if p < LEVEL {
-        Some(true)
-    } else if differ < LEVEL && welch.difference.abs() > margin {
-        Some(false)
-    } else {
-        None
-    };
-    Finding { holds, evidence: format!("{shown}; alike within {margin:.2}: p = {p:.3}; different: p = {differ:.3}") }
-}
-
-fn better(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
+fn better(by_protocol: &[(&Protocol, Vec<Run>)]) -> Claim {
     let mut findings = Vec::new();
     for (protocol, pgn, gn) in pairs(by_protocol, |s| (s.method == "pgn", s.method == "gn")) {
-        let place = place(protocol, &pgn);
-        if let (Some(a), Some(b)) = (pgn.best_fid(), gn.best_fid()) {
-            findings.push(below(&place, "FID", [&pgn.label, &gn.label], &a, &b));
-        }
-        if let (Some(a), Some(b)) = (pgn.best_score(), gn.best_score()) {
-            findings.push(below(&place, "IS", [&gn.label, &pgn.label], &b, &a));
-        }
+        let (names, pair) = ([pgn.label.as_str(), gn.label.as_str()], [&pgn, &gn]);
+        findings.extend(distances(protocol, Hypothesis::Below(0.0), names, pair));
+        let higher = Question { number: Number::Score, what: "IS", hypothesis: Hypothesis::Above(0.0), names };
+        findings.extend(compare(protocol, &higher, pair));
     }
-    judge(
-        [
-            "C2",
-            "PGN beats GN on FID and IS with the same architecture",
-            "one-sided Welch test over seeds on the lowest FID and the IS beside it",
-        ],
+    Claim {
+        id: "C2",
+        claim: "PGN beats GN on FID and IS with the same architecture",
+        test: "one-sided t tests on the logarithms of the lowest FID and of the IS beside it, paired over shared seeds, else Welch's; Holm over the table",
         findings,
-        "runs of pgn and gn of the same architecture with 3 seeds each",
-    )
+        takes: "runs of pgn and gn of the same architecture with 3 seeds each",
+    }
 }
 
-fn consistency(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
+/// That two numbers are alike within the margin.
+fn alike() -> Hypothesis {
+    Hypothesis::Within(MARGIN.ln_1p())
+}
+
+fn consistency(by_protocol: &[(&Protocol, Vec<Run>)]) -> Claim {
     let pairs = pairs(by_protocol, |s| (s.method == "pgn+cr", s.method == "pgn"));
-    let findings = pairs.into_iter().filter_map(|(protocol, a, b)| {
-        Some(equal(&place(protocol, &a), [&a.label, &b.label], &a.best_fid()?, &b.best_fid()?))
-    });
-    judge(
-        [
-            "C3",
-            "PGN without CR is about as good as with CR",
-            "two one-sided Welch tests on the lowest FID over seeds, margin 5 %",
-        ],
-        findings.collect(),
-        "runs of pgn and pgn+cr of the same architecture with 3 seeds each",
-    )
+    let findings = pairs.iter().filter_map(|(p, a, b)| distances(p, alike(), [&a.label, &b.label], [a, b]));
+    Claim {
+        id: "C3",
+        claim: "PGN without CR is about as good as with CR",
+        test: "two one-sided t tests on the logarithm of the lowest FID, margin 5 %, paired over shared seeds, else Welch's; Holm over the table",
+        findings: findings.collect(),
+        takes: "runs of pgn and pgn+cr of the same architecture with 3 seeds each",
+    }
 }
 
-fn cheap(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
+fn cheap(by_protocol: &[(&Protocol, Vec<Run>)]) -> Claim {
     let mut findings = Vec::new();
     let mut seen = Vec::new();
     for (protocol, pgn, gn) in pairs(by_protocol, |s| (s.method == "pgn", s.method == "gn")) {
@@ -269,80 +154,57 @@ fn cheap(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
             continue;
         }
         seen.push(here);
-        let log = |s: &Series| Sample::of(&s.runs, |r| r.cost.map(f64::ln));
-        let (Some(a), Some(b)) = (log(&pgn), log(&gn)) else { continue };
-        let ratio = (a.mean() - b.mean()).exp();
-        let shown = format!(
-            "{}, {}: s/step of pgn over gn {ratio:.3} (n {} and {})",
-            protocol.dataset,
-            pgn.arch,
-            a.0.len(),
-            b.0.len()
-        );
-        let (holds, evidence) = match Welch::new(&a.0, &b.0) {
-            Some(welch) if a.0.len() >= SEEDS && b.0.len() >= SEEDS => {
-                let p = welch.p_below(MARGIN.ln_1p());
-                (decide(p), format!("{shown}; at most 5 % more: p = {p:.3}"))
-            }
-            _ => (None, format!("{shown}; fewer than {SEEDS} seeds, or no variance")),
+        let question = Question {
+            number: Number::Cost,
+            what: "time a step",
+            hypothesis: Hypothesis::Below(MARGIN.ln_1p()),
+            names: [&pgn.label, &gn.label],
         };
-        findings.push(Finding { holds, evidence });
+        let found = Compared::new(&question, [&pgn, &gn]).map(Found::Compared);
+        findings.extend(found.map(|found| Finding { place: format!("{}, {}", protocol.dataset, pgn.arch), found }));
     }
-    judge(
-        [
-            "C4",
-            "PGN costs no more than GN",
-            "one-sided Welch test over seeds on the logarithm of seconds a step, margin 5 %",
-        ],
+    Claim {
+        id: "C4",
+        claim: "PGN costs no more than GN",
+        test: "one-sided Welch test on the logarithm of seconds a step, margin 5 %; Holm over the table",
         findings,
-        "runs of pgn and gn of the same architecture with 3 seeds each",
-    )
+        takes: "runs of pgn and gn of the same architecture with 3 seeds each",
+    }
 }
 
-fn losses(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
+fn losses(by_protocol: &[(&Protocol, Vec<Run>)]) -> Claim {
     let mut findings = Vec::new();
     for (protocol, runs) in by_protocol {
         let all = series(runs);
         let of = |loss: &'static str| all.iter().filter(move |s| s.method == "pgn" && s.loss == loss);
         for hinge in of("hinge") {
-            for bce in
-                of("bce").filter(|s| s.comparable(hinge)).filter(|s| (&s.arch, &s.width) == (&hinge.arch, &hinge.width))
-            {
-                if let (Some(a), Some(b)) = (hinge.best_fid(), bce.best_fid()) {
-                    findings.push(equal(&place(protocol, hinge), ["hinge", "bce"], &a, &b));
-                }
-            }
+            let same = |s: &&Series| s.comparable(hinge) && (&s.arch, &s.width) == (&hinge.arch, &hinge.width);
+            let found = |bce| distances(protocol, alike(), ["hinge", "bce"], [hinge, bce]);
+            findings.extend(of("bce").filter(same).filter_map(found));
         }
     }
-    judge(
-        [
-            "C5",
-            "The choice of hinge or non-saturating loss hardly matters",
-            "two one-sided Welch tests on the lowest FID of pgn over seeds, margin 5 %",
-        ],
+    Claim {
+        id: "C5",
+        claim: "The choice of hinge or non-saturating loss hardly matters",
+        test: "two one-sided t tests on the logarithm of pgn's lowest FID, margin 5 %, paired over shared seeds, else Welch's; Holm over the table",
         findings,
-        "runs of pgn with loss hinge and with loss bce (--set train.loss=bce, and another -o below the same folder), 3 seeds each",
-    )
+        takes: "runs of pgn with loss hinge and with loss bce (--set train.loss=bce, and another -o below the same folder), 3 seeds each",
+    }
 }
 
-fn conditional(by_protocol: &[(&Protocol, Vec<Run>)]) -> Judgement {
-    let mut findings = Vec::new();
-    for (protocol, pgn, cr) in
-        pairs(by_protocol, |s| (s.arch == "biggan32" && s.method == "pgn", s.arch == "biggan32" && s.method == "sn+cr"))
-    {
-        if let (Some(a), Some(b)) = (pgn.best_fid(), cr.best_fid()) {
-            findings.push(below(&place(protocol, &pgn), "FID", [&pgn.label, &cr.label], &a, &b));
-        }
+fn conditional(by_protocol: &[(&Protocol, Vec<Run>)]) -> Claim {
+    let pairs = pairs(by_protocol, |s| {
+        (s.arch == "biggan32" && s.method == "pgn", s.arch == "biggan32" && s.method == "sn+cr")
+    });
+    let below = Hypothesis::Below(0.0);
+    let findings = pairs.iter().filter_map(|(p, pgn, cr)| distances(p, below, [&pgn.label, &cr.label], [pgn, cr]));
+    Claim {
+        id: "C6",
+        claim: "BigGAN with PGN beats BigGAN with CR",
+        test: "one-sided t test on the logarithm of the lowest FID of conditional CIFAR-10, paired over shared seeds, else Welch's; Holm over the table",
+        findings: findings.collect(),
+        takes: "runs of biggan32 with pgn and sn+cr (experiments/cifar10-conditional.yaml), 3 seeds each",
     }
-    judge(
-        [
-            "C6",
-            "BigGAN with PGN beats BigGAN with CR",
-            "one-sided Welch test over seeds on the lowest FID of conditional CIFAR-10",
-        ],
-        findings,
-        "runs of biggan32 with pgn and sn+cr (experiments/cifar10-conditional.yaml), 3 seeds each",
-    )
 }
 
 #[cfg(test)]
@@ -387,9 +249,78 @@ mod tests {
         assert_eq!(verdict(&with(|r| r.settings = "other".into()), "C4"), Verdict::Undetermined);
         assert_eq!(verdict(&with(|r| r.device = "cuda f32".into()), "C4"), Verdict::Undetermined);
 
+        // What is below 5 % of one test is not of two.
+        let narrow = fid([10.0, 11.0, 12.0], [10.5, 11.8, 13.6]);
+        assert_eq!(verdict(&narrow, "C2"), Verdict::Supported);
+        let scores = [seeds("pgn", [10.5, 11.8, 13.6], "is2k"), seeds("gn", [10.0, 11.0, 12.0], "is2k")].concat();
+        assert_eq!(verdict(&[narrow, scores].concat(), "C2"), Verdict::Undetermined);
+
         let probe =
             |max| vec![row("pgn", 0, 100, "gradient_max_real", 0.4), row("pgn", 0, 100, "gradient_max_mixed", max)];
         assert_eq!(verdict(&probe(0.9), "C1"), Verdict::Supported);
         assert_eq!(verdict(&probe(1.2), "C1"), Verdict::Refuted);
+    }
+
+    #[test]
+    fn words_have_the_numbers_of_scipy_and_statsmodels() {
+        // tests/peer/comparisons.py, claims.
+        let fid = |pgn, gn| [seeds("pgn", pgn, "fid2k_train"), seeds("gn", gn, "fid2k_train")].concat();
+        let of = |rows: &[Row]| judgements(rows, "smoke").into_iter().find(|j| j.id == "C2").unwrap();
+        let apart = of(&fid([10.0, 10.2, 10.1], [12.0, 12.1, 12.2]));
+        assert_eq!(apart.answer, "pgn's FID is 0.835× gn's (0.816–0.854, paired over 3 seeds)");
+        assert_eq!(
+            apart.evidence,
+            [
+                "shapes, cnn32 (raw): FID pgn 10.10 ± 0.10 (n 3), gn 12.10 ± 0.10 (n 3); ratio 0.835 (0.816 to 0.854, paired over 3 \
+              seeds), below 1.00: p < 0.001, Holm's p < 0.001, Welch's p < 0.001"
+            ]
+        );
+        let open = of(&fid([10.0, 14.0, 12.0], [10.1, 13.9, 12.2]));
+        assert_eq!(
+            open.answer,
+            "pgn's FID is 0.994× gn's (0.964–1.024, paired over 3 seeds): not decided; it would take about 24 seeds to decide, were \
+             this the true ratio"
+        );
+        assert_eq!(
+            open.evidence,
+            [
+                "shapes, cnn32 (raw): FID pgn 12.00 ± 2.00 (n 3), gn 12.07 ± 1.90 (n 3); ratio 0.994 (0.964 to 1.024, paired over 3 \
+              seeds), below 1.00: p = 0.229, Holm's p = 0.229, Welch's p = 0.482; with 80 % power these seeds could show a ratio of \
+              0.972 or less; it would take about 24 seeds to decide, were this the true ratio"
+            ]
+        );
+        assert_eq!(open.missing.unwrap(), "about 24 seeds of each method, if they go on as they do");
+        // Of several the weakest is told.
+        let scores = [seeds("pgn", [3.0, 3.1, 3.3], "is2k"), seeds("gn", [2.0, 2.1, 2.0], "is2k")].concat();
+        let two = of(&[fid([10.0, 10.2, 10.1], [12.0, 12.1, 12.2]), scores].concat());
+        let start = "For it: all 2 comparisons, the weakest in shapes, cnn32 (raw): pgn's IS is 1.5";
+        assert!(two.answer.starts_with(start), "{}", two.answer);
+        assert_eq!(
+            of(&[]).answer,
+            "No runs say anything of it: it takes runs of pgn and gn of the same architecture with 3 seeds each"
+        );
+        // Other seeds are no pairs.
+        let mut rows = fid([10.0, 11.0, 12.0], [10.5, 11.8, 13.6]);
+        rows.iter_mut().filter(|r| r.method == "gn").for_each(|r| r.seed += 1);
+        let unpaired = of(&rows);
+        assert!(
+            unpaired.evidence[0].contains("3 and 3 runs unpaired), below 1.00: p = 0.215, Holm's p = 0.215"),
+            "{unpaired:?}"
+        );
+    }
+
+    #[test]
+    fn the_last_step_is_judged_beside_the_lowest_distance() {
+        let mut rows =
+            [seeds("pgn", [10.0, 10.2, 10.1], "fid2k_train"), seeds("gn", [12.0, 12.1, 12.2], "fid2k_train")].concat();
+        rows.iter_mut().for_each(|r| r.step = 50);
+        rows.extend(
+            [seeds("pgn", [10.0, 14.0, 12.0], "fid2k_train"), seeds("gn", [10.1, 13.9, 12.2], "fid2k_train")].concat(),
+        );
+        rows.iter_mut().filter(|r| r.step == 100).for_each(|r| r.value += 20.0);
+        let judged = judgements(&rows, "smoke").into_iter().find(|j| j.id == "C2").unwrap();
+        assert_eq!((judged.verdict, judged.evidence.len()), (Verdict::Supported, 2));
+        assert!(judged.evidence[0].contains("; at the last step undecided: ratio 0.99"), "{judged:?}");
+        assert_eq!(judged.evidence[1], "At the last step the verdict is undetermined");
     }
 }

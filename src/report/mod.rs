@@ -3,6 +3,7 @@
 pub mod baselines;
 mod beyond;
 pub mod claims;
+mod comparison;
 pub mod content;
 pub mod csv;
 pub mod document;
@@ -14,3 +15,4 @@ pub mod markdown;
 pub mod plot;
 pub mod runs;
 pub mod table;
+mod verdict;

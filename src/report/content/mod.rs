@@ -1,5 +1,6 @@
 //! What a report says: the paper's tables beside ours, claims, costs, curves and pictures, as a function of rows.
 
+mod across;
 mod agreement;
 mod figures;
 mod listings;
@@ -119,6 +120,7 @@ pub fn build(sources: &Sources) -> Report {
     tables::full_scale(&mut report.document, &groups, &measured);
     tables::reduced(&mut report.document, &groups, &measured);
     claims(&mut report.document, sources.rows, &measured);
+    across::section(&mut report, &measured);
     agreement::tables(&mut report.document, sources.rows, &measured);
     images::section(&mut report.document, &of_images);
     figures::curves(&mut report, sources.rows, &measured);
