@@ -58,6 +58,8 @@ const SPAN: f64 = 8.0;
 /// Share of the updates after which a training has settled, and how much wider than the settled one a linear range must be to be cut.
 const SETTLED: f64 = 0.1;
 const CUT: f64 = 2.0;
+/// First over last place below which an axis of x begins at 0.
+const NEAR: f64 = 0.3;
 /// Methods in the order of colours and markers; what is added to one has its look, dashed.
 const METHODS: [(&str, RGBColor); 10] = [
     ("none", RGBColor(0, 0, 0)),
@@ -109,10 +111,12 @@ impl Chart {
         self.curves.iter().flat_map(|c| &c.points)
     }
 
-    /// The axis of x, from 0 where nothing is negative.
+    /// The axis of x, from 0 where that is not far from the first point.
     pub(super) fn x_axis(&self) -> Axis {
-        let [low, high] =
-            self.points().fold([0.0, f64::NEG_INFINITY], |[low, high], p| [f64::min(low, p[0]), f64::max(high, p[0])]);
+        let [low, high] = self
+            .points()
+            .fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], p| [f64::min(low, p[0]), f64::max(high, p[0])]);
+        let low = if low > 0.0 && low < NEAR * high { 0.0 } else { low };
         // Ticks are found by additions, which must move.
         Axis { low, high: high.max(low + 1e-9 * low.abs().max(1.0)), log: false }
     }
@@ -140,10 +144,8 @@ impl Chart {
     pub(super) fn y_axis(&self) -> Axis {
         let [mut low, mut high] = self.settled().unwrap_or_else(|| ends(self.points()));
         if self.is_log() {
-            for p in self.points().filter(|p| p[3] < 1.5 * high) {
-                high = high.max(p[3]);
-            }
-            return Axis { low: low / 1.1, high: high * 1.1, log: true };
+            let top = self.points().map(|p| p[3]).filter(|top| *top < 1.5 * high).fold(high, f64::max);
+            return Axis { low: low / 1.1, high: top * 1.1, log: true };
         }
         // Bands count where they do not flatten everything else.
         let [bottom, top, span] = [low, high, high - low];

@@ -34,20 +34,28 @@ struct Column {
 }
 
 impl Column {
-    /// 1 where a series is better than another by more than the noise, −1 where it is worse, 0 where they are not told apart; nothing
-    /// where the measure has no direction or one is not measured.
-    fn sign(&self, i: usize, j: usize) -> Option<f64> {
-        let (a, b) = (self.of_series[i].as_ref()?, self.of_series[j].as_ref()?);
-        let name = measure(&self.name);
-        let better = if is_distance(name) { -1.0 } else { 1.0 };
-        let difference = a.of_seeds.mean() - b.of_seeds.mean();
-        has_direction(name).then(|| if a.differs(b) { better * difference.signum() } else { 0.0 })
-    }
-
-    /// One more than the number of series that are better.
-    fn rank(&self, i: usize) -> Option<usize> {
-        self.sign(i, i)?;
-        Some(1 + (0..self.of_series.len()).filter(|&j| self.sign(j, i) == Some(1.0)).count())
+    /// Ranks from 1, of what has the measure, where that has a direction. In order of means a rank is shared until every value to come is
+    /// told apart from every one before, so that no two have different ranks whose difference the noise explains.
+    fn ranks(&self) -> Vec<Option<usize>> {
+        let mut ranks = vec![None; self.of_series.len()];
+        if !has_direction(measure(&self.name)) {
+            return ranks;
+        }
+        let mut order: Vec<(usize, &Value)> =
+            self.of_series.iter().enumerate().filter_map(|(i, v)| Some((i, v.as_ref()?))).collect();
+        order.sort_by(|a, b| a.1.of_seeds.mean().total_cmp(&b.1.of_seeds.mean()));
+        if !is_distance(measure(&self.name)) {
+            order.reverse();
+        }
+        let mut rank = 1;
+        for (n, (i, _)) in order.iter().enumerate() {
+            let (before, from) = order.split_at(n);
+            if from.iter().all(|(_, v)| before.iter().all(|(_, other)| v.differs(other))) {
+                rank = n + 1;
+            }
+            ranks[*i] = Some(rank);
+        }
+        ranks
     }
 }
 
@@ -75,10 +83,10 @@ pub(super) fn tables(document: &mut Document, rows: &[Row], measured: &[Measured
     document.heading(2, "Where measures disagree", "where-measures-disagree");
     document.text(
         "Methods in the order of the Fréchet distance at the last evaluation that all have, with each measure's mean over seeds and, in \
-         brackets, the method's rank by it: one more than the number of methods that are better by more than the noise. That is Welch's \
-         test over seeds at 5 %, or, of single seeds with intervals, that these do not overlap; of single seeds without, any difference \
-         counts. Methods that are not told apart so may share a rank, and the best all have 1. Below, Kendall's τ-b of each measure's \
-         order with the first one's, in which pairs that are not told apart are ties: 1 where they agree on every pair, −1 where on none.",
+         brackets, the method's rank by it. Differences that the noise explains give no different ranks: in order of means, a rank is shared \
+         until every method to come is told apart from every one before it, by Welch's test over seeds at 5 % or, of single seeds, by \
+         intervals that do not overlap (without intervals any difference counts). Below, Kendall's τ-b of each measure's ranks with the first \
+         one's: 1 where they agree on every pair of methods, −1 where on none, – where a measure tells none apart.",
     );
     found.into_iter().for_each(|table| document.table(table));
 }
@@ -93,24 +101,25 @@ fn table(m: &Measured, network: &Network, others: &[&Protocol], rows: &[Row]) ->
     if all.len() < 2 || columns.len() < 2 {
         return None;
     }
+    let ranks: Vec<Vec<Option<usize>>> = columns.iter().map(Column::ranks).collect();
     let mut order: Vec<usize> = (0..all.len()).collect();
     let first = |i: usize| columns[0].of_series[i].as_ref().map_or(f64::INFINITY, |v| v.of_seeds.mean());
     order.sort_by(|&a, &b| first(a).total_cmp(&first(b)));
     let mut lines = vec![Line::Section(format!("{}, step {step}", network.title()))];
     for i in order {
-        let cell = |column: &Column| match (&column.of_series[i], column.rank(i)) {
+        let cell = |(column, ranks): (&Column, &Vec<Option<usize>>)| match (&column.of_series[i], ranks[i]) {
             (Some(value), Some(rank)) => Cell { best: rank == 1, ..Cell::from(format!("{} ({rank})", value.show())) },
             (Some(value), None) => Cell::from(value.show()),
             (None, _) => Cell::from("–"),
         };
         let label = Cell::from(all[i].label.as_str());
-        lines.push(Line::Cells { id: None, cells: std::iter::once(label).chain(columns.iter().map(cell)).collect() });
+        let cells = std::iter::once(label).chain(columns.iter().zip(&ranks).map(cell)).collect();
+        lines.push(Line::Cells { id: None, cells });
     }
-    let agreement = |column: &Column| {
-        let tau = kendall(all.len(), |i, j| columns[0].sign(i, j), |i, j| column.sign(i, j));
-        Cell::from(tau.map_or_else(|| "–".to_owned(), |tau| format!("{tau:.2}")))
+    let agreement = |of: &Vec<Option<usize>>| {
+        Cell::from(kendall(&ranks[0], of).map_or_else(|| "–".to_owned(), |tau| format!("{tau:.2}")))
     };
-    let cells = std::iter::once(Cell::from("τ with the first")).chain(columns.iter().map(agreement)).collect();
+    let cells = std::iter::once(Cell::from("τ with the first")).chain(ranks.iter().map(agreement)).collect();
     lines.push(Line::Cells { id: None, cells });
     let named = |column: &Column| match measure(&column.name) {
         name if is_distance(name) => format!("{} ↓", column.name),
@@ -147,16 +156,15 @@ fn column(protocol: &Protocol, all: &[&Series], rows: &[Row], step: u64) -> Opti
     (there >= 2).then(|| Column { name: protocol.metric.clone(), of_series })
 }
 
-/// Kendall's τ-b (Kendall 1945) of two orders of `n` items, each given as the sign of any two of them, over the pairs that both order;
-/// none where one of them tells nothing apart.
-fn kendall(n: usize, a: impl Fn(usize, usize) -> Option<f64>, b: impl Fn(usize, usize) -> Option<f64>) -> Option<f64> {
+/// Kendall's τ-b (Kendall 1945) of two rankings over what both rank; none where one of them tells nothing apart.
+fn kendall(a: &[Option<usize>], b: &[Option<usize>]) -> Option<f64> {
+    let both: Vec<(usize, usize)> = a.iter().zip(b).filter_map(|(a, b)| Some(((*a)?, (*b)?))).collect();
     let (mut sum, mut apart) = (0.0, [0.0, 0.0]);
-    for i in 0..n {
-        for j in 0..i {
-            if let (Some(a), Some(b)) = (a(i, j), b(i, j)) {
-                sum += a * b;
-                apart = [apart[0] + a.abs(), apart[1] + b.abs()];
-            }
+    for (i, x) in both.iter().enumerate() {
+        for y in &both[..i] {
+            let signs = [x.0.cmp(&y.0), x.1.cmp(&y.1)].map(|order| f64::from(order as i8));
+            sum += signs[0] * signs[1];
+            apart = [apart[0] + signs[0].abs(), apart[1] + signs[1].abs()];
         }
     }
     let scale = f64::sqrt(apart[0] * apart[1]);
@@ -172,14 +180,11 @@ mod tests {
     #[test]
     fn kendall_is_scipys() {
         // scipy.stats.kendalltau([1, 2, 3, 4, 5], [1, 3, 2, 5, 4]) and with ties [1, 2, 2, 4], [1, 2, 3, 3].
-        let tau = |a: &[usize], b: &[usize]| {
-            let sign = |of: &[usize], i: usize, j: usize| Some(f64::from(of[i].cmp(&of[j]) as i8));
-            kendall(a.len(), |i, j| sign(a, i, j), |i, j| sign(b, i, j))
-        };
+        let of = |v: &[usize]| v.iter().map(|v| Some(*v)).collect::<Vec<_>>();
         let near = |a: Option<f64>, b: f64| assert!((a.unwrap() - b).abs() < 1e-12, "{a:?}");
-        near(tau(&[1, 2, 3, 4, 5], &[1, 3, 2, 5, 4]), 0.6);
-        near(tau(&[1, 2, 2, 4], &[1, 2, 3, 3]), 0.8);
-        assert_eq!(tau(&[1, 1], &[1, 2]), None);
+        near(kendall(&of(&[1, 2, 3, 4, 5]), &of(&[1, 3, 2, 5, 4])), 0.6);
+        near(kendall(&of(&[1, 2, 2, 4]), &of(&[1, 2, 3, 3])), 0.8);
+        assert_eq!(kendall(&of(&[1, 1]), &of(&[1, 2])), None);
     }
 
     #[test]

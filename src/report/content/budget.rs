@@ -49,7 +49,7 @@ fn every<T>(s: &Series, of: impl Fn(&Run) -> Option<T>) -> Option<Vec<T>> {
     s.runs.iter().map(|run| of(run)).collect()
 }
 
-/// The lowest round distances that all seeds of two methods reach, from the highest.
+/// The lowest round distances that all seeds of two methods reach, and some not at once, from the highest.
 fn limits(network: &Network) -> Vec<f64> {
     let lowest: Vec<f64> = network
         .series
@@ -68,7 +68,9 @@ fn limits(network: &Network) -> Vec<f64> {
     }
     let start = second.log10().floor() as i32;
     let round = (start..=start + 3).flat_map(|e| ROUND.iter().map(move |r| r * 10f64.powi(e)));
-    let mut limits: Vec<f64> = round.filter(|limit| (second..highest).contains(limit)).take(MOST).collect();
+    let tells = |limit: f64| network.runs().filter_map(|r| reached(&r.points, limit)).any(|r| !r.by_then);
+    let mut limits: Vec<f64> =
+        round.filter(|limit| (second..highest).contains(limit) && tells(*limit)).take(MOST).collect();
     limits.reverse();
     limits
 }
@@ -116,8 +118,8 @@ fn steps_table(m: &Measured, network: &Network) -> Option<Table> {
             (0, _) => "–".to_owned(),
             (n, of) if n < of => format!("{n} of {of} seeds"),
             _ => {
-                let bound = if all.iter().any(|r| r.by_then) { "≤ " } else { "" };
-                format!("{bound}{}", Sample(all.iter().map(|r| r.step).collect()).show(0))
+                let steps = Sample(all.iter().map(|r| r.step).collect());
+                if all.iter().any(|r| r.by_then) { format!("≤ {:.0}", steps.mean()) } else { steps.show(0) }
             }
         }
     };
@@ -133,7 +135,7 @@ fn steps_table(m: &Measured, network: &Network) -> Option<Table> {
         id: format!("steps-{}-{}-{}", m.name.to_lowercase(), slug(network.arch), slug(network.width)),
         caption: format!(
             "Generator updates until {distance} is first so low ({}; protocol {}): mean ± deviation over seeds, each seed’s on the straight \
-             line between evaluations; ≤ where it was so low at the first one. Distances are round ones that all seeds of two methods reach; – \
+             line between evaluations; ≤ where a seed was so low at its first one. Distances are round ones that all seeds of two methods reach; – \
              where no seed does, and where some do, how many.",
             m.place(network),
             m.name

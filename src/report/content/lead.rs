@@ -35,7 +35,7 @@ pub(super) fn lead(report: &mut Report, sources: &Sources, measured: &[Measured]
     compared.sort_by_key(|(_, n)| n.series.len() < 2);
     for (m, n) in compared.iter().take(MOST) {
         if let Some(standing) = standing(n) {
-            let label = Cell::linked(format!("{}:", m.place(n)), &m.table());
+            let label = Cell::linked(format!("{} ({}):", m.place(n), m.name), &m.table());
             points.push(Point { label, text: standing.sentence(m.protocol.distance()) });
         }
     }
