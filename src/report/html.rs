@@ -76,7 +76,9 @@ fn of_table(table: &Table) -> String {
     let is_long: Vec<bool> = (0..table.head.len()).map(|column| table.is_long(column)).collect();
     // What is to be read rather than compared becomes one column on a narrow screen, in which cells need their names.
     let prose = if table.has_long() { " class=\"prose\"" } else { "" };
-    let head: String = table.head.iter().map(|h| format!("<th>{}</th>", escape(h))).collect();
+    // An arrow stays with its measure.
+    let unbroken = |h: &String| escape(h).replace(" ↓", "\u{a0}↓").replace(" ↑", "\u{a0}↑");
+    let head: String = table.head.iter().map(|h| format!("<th>{}</th>", unbroken(h))).collect();
     let mut out = format!(
         "<figure class=\"table\" id=\"{}\"><figcaption>{}</figcaption>\n<div class=\"wide\" tabindex=\"0\"><table{prose}>\n\
          <thead><tr>{head}</tr></thead>\n<tbody>\n",

@@ -108,7 +108,10 @@ fn table(m: &Measured, network: &Network, others: &[&Protocol], rows: &[Row]) ->
     let mut lines = vec![Line::Section(format!("{}, step {step}", network.title()))];
     for i in order {
         let cell = |(column, ranks): (&Column, &Vec<Option<usize>>)| match (&column.of_series[i], ranks[i]) {
-            (Some(value), Some(rank)) => Cell { best: rank == 1, ..Cell::from(format!("{} ({rank})", value.show())) },
+            (Some(value), Some(rank)) => {
+                let best = rank == 1 && ranks.iter().flatten().any(|other| *other > 1);
+                Cell { best, ..Cell::from(format!("{} ({rank})", value.show())) }
+            }
             (Some(value), None) => Cell::from(value.show()),
             (None, _) => Cell::from("–"),
         };

@@ -146,6 +146,9 @@ fn as_published(group: &Group, title: &str) -> Table {
     }
 }
 
+/// Place of the other settings among the columns of runs.
+const OTHERS: usize = 4;
+
 /// Protocols and runs; `notable` says of configurations, by hash, what no column does.
 pub(super) fn provenance(document: &mut Document, measured: &[Measured], notable: &BTreeMap<String, String>) {
     document.heading(2, "Protocols and runs", "runs");
@@ -168,6 +171,7 @@ pub(super) fn provenance(document: &mut Document, measured: &[Measured], notable
         head: std::iter::once("protocol".to_owned()).chain(head).collect(),
         lines: lines.collect(),
     });
+    let is_notable = measured.iter().flat_map(|m| &m.runs).any(|r| notable.contains_key(&r.config_hash));
     let mut lines = Vec::new();
     for m in measured {
         let all = series(&m.runs);
@@ -194,10 +198,13 @@ pub(super) fn provenance(document: &mut Document, measured: &[Measured], notable
             ];
             let mut cells: Vec<Cell> = cells.into_iter().map(Cell::from).collect();
             cells[0].link = Some(m.name.to_lowercase());
+            if !is_notable {
+                cells.remove(OTHERS);
+            }
             lines.push(Line::Cells { id, cells });
         }
     }
-    let head = [
+    let mut head = vec![
         "protocol",
         "run",
         "width",
@@ -215,14 +222,19 @@ pub(super) fn provenance(document: &mut Document, measured: &[Measured], notable
         "config",
         "family",
     ];
+    let mut caption = "Every run. Its folder is EXPERIMENT-SCALE/RUN below the results; config is the hash of its config.json, family the same \
+                       without the seed."
+        .to_owned();
+    if is_notable {
+        caption
+            .push_str(" Other settings are γ, augmentation, what moves, and what differs between runs of one network.");
+    } else {
+        head.remove(OTHERS);
+    }
     document.table(Table {
         id: "run-table".to_owned(),
-        caption:
-            "Every run. Its folder is EXPERIMENT-SCALE/RUN below the results; config is the hash of its config.json, family the same without \
-             the seed. Other settings are γ, augmentation, what moves, and what differs between runs of one network, from config.json where it \
-             is there."
-                .to_owned(),
-        head: head.map(str::to_owned).to_vec(),
+        caption,
+        head: head.into_iter().map(str::to_owned).collect(),
         lines,
     });
 }
