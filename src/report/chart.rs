@@ -58,6 +58,8 @@ const SPAN: f64 = 8.0;
 /// Share of the updates after which a training has settled, and how much wider than the settled one a linear range must be to be cut.
 const SETTLED: f64 = 0.1;
 const CUT: f64 = 2.0;
+/// Points of a curve below which none of them is cut off.
+const DENSE: usize = 20;
 /// First over last place below which an axis of x begins at 0.
 const NEAR: f64 = 0.3;
 /// Methods in the order of colours and markers; what is added to one has its look, dashed.
@@ -129,10 +131,13 @@ impl Chart {
 
     /// Range of y once training has settled, where all of it would flatten that.
     fn settled(&self) -> Option<[f64; 2]> {
+        if self.is_log() || self.curves.iter().all(|c| c.points.len() < DENSE) {
+            return None;
+        }
         let x = self.x_axis();
         let [low, high] = ends(self.points());
         let settled = ends(self.points().filter(|p| p[0] >= x.low + SETTLED * (x.high - x.low)));
-        (!self.is_log() && settled[1] > settled[0] && high - low > CUT * (settled[1] - settled[0])).then_some(settled)
+        (settled[1] > settled[0] && high - low > CUT * (settled[1] - settled[0])).then_some(settled)
     }
 
     /// Whether curves begin outside the figure.
@@ -159,5 +164,31 @@ impl Chart {
         }
         let margin = 0.04 * (high - low).max(1e-9 * high.abs()).max(f64::MIN_POSITIVE);
         Axis { low: low - margin, high: high + margin, log: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart(values: &[f64]) -> Chart {
+        let points = (1..).zip(values).map(|(x, y)| [f64::from(x), *y, *y, *y]).collect();
+        let curves = vec![Curve { method: "gn".into(), name: "gn".into(), points }];
+        Chart { title: String::new(), x: String::new(), y: String::new(), log_y: true, curves }
+    }
+
+    #[test]
+    fn what_comes_before_training_has_settled_is_cut_off_and_few_points_are_not() {
+        let mut values = vec![-50.0, 1.0];
+        values.extend((0..40).map(|i| 1.0 + f64::from(i % 5)));
+        let cut = chart(&values);
+        assert!(cut.is_cut() && !cut.is_log());
+        assert!((0.5..1.0).contains(&cut.y_axis().low), "{:?}", cut.y_axis());
+        let few = chart(&[-50.0, 1.0, 2.0, 1.0]);
+        assert!(!few.is_cut() && few.y_axis().low < -50.0);
+        // A logarithmic axis has room for all.
+        values[0] = 400.0;
+        let log = chart(&values);
+        assert!(log.is_log() && !log.is_cut() && log.y_axis().high > 400.0);
     }
 }

@@ -1,6 +1,6 @@
 //! What methods reach for how much: updates to a distance, and distances at equal times of training.
 
-use super::{Measured, slug};
+use super::{Measured, is_first, slug};
 use crate::report::document::{Cell, Document, Line, Table};
 use crate::report::runs::{Network, Point, Run, Sample, Series, distinct, networks, series};
 
@@ -89,7 +89,7 @@ fn times(runs: &[&Run]) -> Vec<f64> {
 
 pub(super) fn tables(document: &mut Document, measured: &[Measured]) {
     let mut found = Vec::new();
-    for m in measured {
+    for m in measured.iter().filter(|m| is_first(m, measured)) {
         let all = series(&m.runs);
         for network in networks(&all) {
             found.extend(steps_table(m, &network));

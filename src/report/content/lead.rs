@@ -4,6 +4,7 @@ use super::figures::{draw_curve, draw_samples};
 use super::standing::standing;
 use super::verdicts::{self, Judged};
 use super::{Measured, Report, Sources, by_experiment, is_first};
+use crate::report::chart::order;
 use crate::report::document::{Block, Cell, Document, Point};
 use crate::report::runs::{Network, distinct, networks, series};
 
@@ -49,14 +50,10 @@ pub(super) fn lead(report: &mut Report, sources: &Sources, measured: &[Measured]
     draw_samples(report, sources.pictures, main, network);
 }
 
-/// Methods of all networks, each once, in the order of their looks.
+/// Methods of all networks, each once.
 fn methods<'a>(all: &'a [(&Measured, Network)]) -> Vec<&'a str> {
-    let mut methods = Vec::new();
-    for s in all.iter().flat_map(|(_, n)| &n.series) {
-        if !methods.contains(&s.method.as_str()) {
-            methods.push(&s.method);
-        }
-    }
+    let mut methods = distinct(all.iter().flat_map(|(_, n)| &n.series).map(|s| s.method.as_str()));
+    methods.sort_by_key(|method| order(method));
     methods
 }
 

@@ -31,25 +31,35 @@ fn answer(judgement: &Judgement) -> String {
     format!("{}{evidence}.", judgement.claim)
 }
 
-/// The decided ones, a point each, and one for the rest.
+/// The decided ones of the paper's scale, or of all where that is not there, a point each; then how the rest stands.
 pub(super) fn points(judged: &[Judged]) -> Vec<Point> {
-    let mut points = Vec::new();
-    let mut open = Vec::new();
-    for Judged { scale, claims, beyond } in judged {
+    let has_full = judged.iter().any(|of| of.scale == FULL);
+    let (mut points, mut hints, mut open) = (Vec::new(), Vec::new(), Vec::new());
+    for of in judged {
+        let scale = &of.scale;
         let all = || {
-            [(claims, "claims"), (beyond, "beyond")].into_iter().flat_map(|(of, id)| of.iter().map(move |j| (j, id)))
+            let parts = [(&of.claims, "claims"), (&of.beyond, "beyond")];
+            parts.into_iter().flat_map(|(of, id)| of.iter().map(move |j| (j, id)))
         };
-        for (j, id) in all().filter(|(j, _)| j.verdict != Verdict::Undetermined) {
-            let hint = if scale == FULL { "" } else { ", a hint" };
-            let label = format!("{} {} at scale {scale}{hint}:", j.id, j.verdict.word());
-            points.push(Point { label: Cell::linked(label, &format!("{id}-{}", slug(scale))), text: answer(j) });
+        let decided = || all().filter(|(j, _)| j.verdict != Verdict::Undetermined);
+        if has_full && scale != FULL {
+            let words: Vec<String> = decided().map(|(j, _)| format!("{} {}", j.id, j.verdict.word())).collect();
+            let label = Cell::linked(format!("Hints at scale {scale}:"), &format!("claims-{}", slug(scale)));
+            hints.extend((!words.is_empty()).then(|| Point { label, text: format!("{}.", words.join(", ")) }));
+        } else {
+            let hint = if has_full { "" } else { ", a hint" };
+            points.extend(decided().map(|(j, id)| {
+                let label = format!("{} {} at scale {scale}{hint}:", j.id, j.verdict.word());
+                Point { label: Cell::linked(label, &format!("{id}-{}", slug(scale))), text: answer(j) }
+            }));
         }
         let ids: Vec<&str> = all().filter(|(j, _)| j.verdict == Verdict::Undetermined).map(|(j, _)| j.id).collect();
         if !ids.is_empty() {
             open.push(format!("{} at scale {scale}", ids.join(", ")));
         }
     }
-    if !open.is_empty() && judged.iter().all(|of| of.scale != FULL) {
+    points.extend(hints);
+    if !open.is_empty() && !has_full {
         open.push(format!("any at scale {FULL}, which the paper’s claims are about"));
     }
     if !open.is_empty() {
