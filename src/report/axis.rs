@@ -25,7 +25,7 @@ impl Axis {
         share.clamp(0.0, 1.0)
     }
 
-    /// Round values inside the range, at most so many; at least two, where the range is no wider than what numbers resolve.
+    /// Round values inside the range, at most one more than so many; none where numbers do not resolve it.
     pub(super) fn ticks(&self, most: usize) -> Vec<f64> {
         if self.log { self.powers(most) } else { self.multiples(most) }
     }
