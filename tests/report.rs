@@ -118,6 +118,34 @@ fn a_run_is_reported_watched_and_shown_with_its_neighbours() {
     assert!(code == 2 && stderr.contains("nowhere"), "{stderr}");
 }
 
+#[test]
+fn the_reports_in_git_are_what_their_rows_give() {
+    let home = Folder::new("reports");
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports");
+    let names = |folder: &Path| {
+        let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let reports: Vec<_> = names(&kept).into_iter().filter(|name| kept.join(name).join("data").is_dir()).collect();
+    assert!(!reports.is_empty());
+    for name in reports {
+        let (kept, made) = (kept.join(&name), home.join(name.to_str().unwrap()));
+        let [data, note] = ["data", "note.txt"].map(|part| kept.join(part));
+        let args = ["report", data.to_str().unwrap(), "-o", made.to_str().unwrap(), "--note", note.to_str().unwrap()];
+        let (code, _, stderr) = run(&home.0, &args);
+        assert_eq!(code, 0, "{stderr}");
+        for part in ["tables", "figures"] {
+            assert_eq!(names(&made.join(part)), names(&kept.join(part)), "{}: `make reports`", made.display());
+        }
+        let tables = names(&made.join("tables")).into_iter().map(|table| Path::new("tables").join(table));
+        for file in tables.chain(["report.md", "report.tex"].map(Into::into)) {
+            let [made, kept] = [&made, &kept].map(|folder| std::fs::read_to_string(folder.join(&file)).unwrap());
+            assert!(made == kept, "{} of {} is old: `make reports`", file.display(), name.display());
+        }
+    }
+}
+
 /// Width and height in a PNG's head.
 fn image_size(path: &Path) -> (u32, u32) {
     let bytes = std::fs::read(path).unwrap();

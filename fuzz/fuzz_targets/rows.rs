@@ -15,6 +15,6 @@ fuzz_target!(|data: &[u8]| {
         && rows.len() < 1000
     {
         let _ = comparison(&rows);
-        let _ = build(&Sources { rows: &rows, baselines: &[], pictures: &[], note: "" });
+        let _ = build(&Sources { rows: &rows, baselines: &[], pictures: &[], cells: &[], note: "" });
     }
 });

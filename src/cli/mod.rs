@@ -28,7 +28,7 @@ use anyhow::Result;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use self::terminal::{say, show};
+use self::terminal::{say, show_tables};
 
 /// Trains GANs whose critic is normalised or penalised in different ways, and compares them.
 #[derive(Parser)]
@@ -211,7 +211,7 @@ impl Cli {
             Command::Collect(args) => collect::execute(&args)?,
             Command::Watch(args) => watch::execute(&args)?,
             Command::Table { results } => {
-                show(run::comparison(&results.iter().map(PathBuf::as_path).collect::<Vec<_>>())?)
+                show_tables(&run::comparison(&results.iter().map(PathBuf::as_path).collect::<Vec<_>>())?)
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -91,11 +91,11 @@ pub(super) fn last_grid(run: &Path) -> Option<PathBuf> {
     grids.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "png")).max()
 }
 
-fn pictures(folder: &Path) -> Result<Vec<Picture>> {
+fn pictures(runs: &[(PathBuf, Cell)]) -> Result<Vec<Picture>> {
     let mut pictures = Vec::new();
-    for (run, cell) in run_folders(folder)? {
+    for (run, cell) in runs {
         let neighbours = Some(run.join(NEIGHBOURS)).filter(|p| p.is_file());
-        for (kind, path) in [("samples", last_grid(&run)), ("neighbours", neighbours)] {
+        for (kind, path) in [("samples", last_grid(run)), ("neighbours", neighbours)] {
             let Some(path) = path else { continue };
             pictures.push(Picture {
                 experiment: cell.experiment.clone(),
@@ -117,11 +117,14 @@ pub(super) fn report(args: &ReportArgs) -> Result<()> {
     create_folder(&args.output)?;
     check_output(&args.output.join("report.md"), None)?;
     let baselines = baselines::embedded()?;
-    let pictures = if args.results.is_dir() { pictures(&args.results)? } else { Vec::new() };
+    let folders = if args.results.is_dir() { run_folders(&args.results)? } else { Vec::new() };
+    let pictures = pictures(&folders)?;
+    let cells: Vec<Cell> = folders.into_iter().map(|(_, cell)| cell).collect();
     let out = &args.output;
     let note = args.note.clone().or_else(|| Some(out.join("note.txt")).filter(|n| n.is_file()));
     let note = note.map(|path| std::fs::read_to_string(&path).at("read", &path)).transpose()?.unwrap_or_default();
-    let report = build(&Sources { rows: &rows, baselines: &baselines, pictures: &pictures, note: &note });
+    let report =
+        build(&Sources { rows: &rows, baselines: &baselines, pictures: &pictures, cells: &cells, note: &note });
     // What an earlier report left would be taken for this one's.
     for part in ["tables", "figures"] {
         let folder = out.join(part);

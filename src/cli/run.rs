@@ -11,7 +11,7 @@ use super::progress::{CellBar, bar};
 use super::report::{last_grid, rows};
 use super::setup::{Place, Transformers, Weights, bench, check};
 use super::slurm::quoted;
-use super::terminal::{say, show};
+use super::terminal::{say, show_tables};
 use crate::config::Cell;
 use crate::files::{create_folder, write_bytes};
 use crate::interrupt;
@@ -74,7 +74,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };
     check(first, &args.weights, &args.transformers, args.dry_run)?;
     if args.dry_run {
-        show(plan(&cells, &compute.device)?);
+        show_tables(&plan(&cells, &compute.device)?);
         return Ok(ExitCode::SUCCESS);
     }
     let existing = match (args.resume, args.overwrite) {
@@ -111,7 +111,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let group = args.output.join(first.group());
     let table = comparison(&[&group])?;
     write_bytes(&group.join("table.md"), table.as_bytes())?;
-    show(table);
+    show_tables(&table);
     say(format_args!("Rows, logs and sample grids are in {}; the table is also in table.md there.", group.display()));
     for cell in &cells {
         let run = folder(&args.output, cell);

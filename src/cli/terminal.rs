@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use anyhow::{Result, anyhow};
+use console::Term;
+
+use crate::report::markdown::fitted;
 
 /// Why standard output took no more; nothing is written to it after that.
 static REFUSED: OnceLock<Error> = OnceLock::new();
@@ -23,6 +26,14 @@ pub(super) fn show(text: impl Display) {
     if is_read() {
         let mut out = stdout().lock();
         noted(write!(out, "{text}").and_then(|()| out.flush()));
+    }
+}
+
+/// Writes a result with tables, which are made as narrow as a terminal that says how wide it is.
+pub(super) fn show_tables(text: &str) {
+    match Term::stdout().size_checked() {
+        Some((_, width)) => show(fitted(text, width.into())),
+        None => show(text),
     }
 }
 

@@ -20,13 +20,26 @@ pub enum Block {
         text: String,
         /// Name of the place.
         id: String,
+        /// Whether the section is shown only to who asks for it, where the format can do that.
+        folded: bool,
     },
     /// A paragraph.
     Text(String),
+    /// Short statements.
+    Points(Vec<Point>),
     /// A table.
     Table(Table),
     /// A figure.
     Figure(Figure),
+}
+
+/// A statement.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// What it is about, in a word or two.
+    pub label: Cell,
+    /// The statement.
+    pub text: String,
 }
 
 /// A table.
@@ -71,6 +84,11 @@ pub struct Cell {
 const LONG: usize = 40;
 
 impl Table {
+    /// Whether any column has text that needs several lines.
+    pub fn has_long(&self) -> bool {
+        (0..self.head.len()).any(|column| self.is_long(column))
+    }
+
     /// Whether a column has text that needs several lines.
     pub fn is_long(&self, column: usize) -> bool {
         self.lines.iter().any(|line| match line {
@@ -105,7 +123,12 @@ pub struct Figure {
 impl Document {
     /// Adds a heading.
     pub fn heading(&mut self, level: u8, text: impl Into<String>, id: impl Into<String>) {
-        self.blocks.push(Block::Heading { level, text: text.into(), id: id.into() });
+        self.blocks.push(Block::Heading { level, text: text.into(), id: id.into(), folded: false });
+    }
+
+    /// Adds the heading of a section, of level 2, that is folded away.
+    pub fn folded(&mut self, text: impl Into<String>, id: impl Into<String>) {
+        self.blocks.push(Block::Heading { level: 2, text: text.into(), id: id.into(), folded: true });
     }
 
     /// Adds a paragraph.

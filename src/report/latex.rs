@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::document::{Block, Cell, Document, Line, Table};
+use super::document::{Block, Cell, Document, Line, Point, Table};
 
 /// What the tables need of a document's head.
 const PREAMBLE: &str = r"\documentclass[10pt]{article}
@@ -21,11 +21,16 @@ pub fn render(document: &Document) -> String {
         format!("{PREAMBLE}\\title{{{}}}\n\\date{{}}\n\\begin{{document}}\n\\maketitle\n", escape(&document.title));
     for block in &document.blocks {
         let _ = match block {
-            Block::Heading { level, text, id } => {
+            Block::Heading { level, text, id, .. } => {
                 let command = if *level == 2 { "section*" } else { "subsection*" };
                 writeln!(out, "\n\\{command}{{{}}}\\hypertarget{{{id}}}{{}}", escape(text))
             }
             Block::Text(text) => writeln!(out, "\n{}", escape(text)),
+            Block::Points(points) => {
+                let line = |p: &Point| format!("\\item \\textbf{{{}}} {}\n", cell(&p.label), escape(&p.text));
+                let lines: String = points.iter().map(line).collect();
+                writeln!(out, "\n\\begin{{itemize}}\n{lines}\\end{{itemize}}")
+            }
             Block::Table(table) => writeln!(out, "\n\\input{{tables/{}.tex}}", table.id),
             Block::Figure(figure) => {
                 // LaTeX reads no SVG: the same picture lies beside it as PNG.
@@ -106,6 +111,11 @@ fn escape(text: &str) -> String {
             '‖' => out.push_str("$\\|$"),
             'λ' => out.push_str("$\\lambda$"),
             'α' => out.push_str("$\\alpha$"),
+            'β' => out.push_str("$\\beta$"),
+            'γ' => out.push_str("$\\gamma$"),
+            'τ' => out.push_str("$\\tau$"),
+            '∞' => out.push_str("$\\infty$"),
+            '−' => out.push_str("$-$"),
             '✓' => out.push_str("yes"),
             '–' => out.push_str("--"),
             '…' => out.push_str("\\ldots{}"),

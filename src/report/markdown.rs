@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::document::{Block, Cell, Document, Line};
+use super::document::{Block, Cell, Document, Line, Point};
 
 /// The report; figures are files beside it.
 pub fn render(document: &Document) -> String {
@@ -10,10 +10,14 @@ pub fn render(document: &Document) -> String {
     for block in &document.blocks {
         out.push('\n');
         let _ = match block {
-            Block::Heading { level, text, id } => {
+            Block::Heading { level, text, id, .. } => {
                 writeln!(out, "<a id=\"{id}\"></a>\n\n{} {}", "#".repeat((*level).into()), escape(text))
             }
             Block::Text(text) => writeln!(out, "{}", escape(text)),
+            Block::Points(points) => {
+                let line = |p: &Point| format!("- **{}** {}\n", cell(&p.label), escape(&p.text));
+                write!(out, "{}", points.iter().map(line).collect::<String>())
+            }
             Block::Figure(figure) => {
                 let caption = escape(&figure.caption);
                 writeln!(out, "![{caption}](figures/{})\n\n{caption}", figure.file)
@@ -98,4 +102,75 @@ pub fn aligned(head: &[String], rows: Vec<Vec<String>>) -> String {
     let rule: Vec<String> = widths.iter().map(|&w| "-".repeat(w)).collect();
     let body: String = rows.iter().map(|r| line(r)).collect();
     format!("{}{}{body}", line(head), line(&rule))
+}
+
+/// Text in which tables wider than a terminal are cut into several, each with the first column of the whole, as pandas does it.
+pub fn fitted(text: &str, width: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_table = |line: &&str| line.starts_with("| ");
+    let parts = lines.chunk_by(|a, b| is_table(a) == is_table(b)).map(|part| {
+        let whole = || part.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let is_wide = is_table(&part[0]) && part.iter().any(|line| line.chars().count() > width);
+        if is_wide { cut(part, width).unwrap_or_else(whole) } else { whole() }
+    });
+    parts.collect()
+}
+
+/// The parts of a table, a line between them; none where its lines have not all the same columns.
+fn cut(table: &[&str], width: usize) -> Option<String> {
+    let cells = |line: &str| -> Option<Vec<String>> {
+        Some(line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").map(str::to_owned).collect())
+    };
+    let mut lines: Vec<Vec<String>> = table.iter().map(|line| cells(line)).collect::<Option<_>>()?;
+    let columns = lines[0].len();
+    if lines.len() < 2 || lines.iter().any(|line| line.len() != columns) {
+        return None;
+    }
+    lines.remove(1);
+    let wide = |column: usize| lines[0][column].chars().count() + 3;
+    let mut parts: Vec<Vec<usize>> = Vec::new();
+    let mut used = width;
+    for column in 1..columns {
+        if used + wide(column) > width || parts.is_empty() {
+            parts.push(vec![0]);
+            used = wide(0) + 1;
+        }
+        used += wide(column);
+        parts.last_mut()?.push(column);
+    }
+    let table = |part: &Vec<usize>| {
+        let of = |line: &Vec<String>| part.iter().map(|c| line[*c].trim_end().to_owned()).collect::<Vec<_>>();
+        aligned(&of(&lines[0]), lines[1..].iter().map(of).collect())
+    };
+    Some(parts.iter().map(table).collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_tables_are_cut_into_columns_that_fit() {
+        let head = ["method", "seeds", "best ↓", "status"].map(str::to_owned);
+        let rows = vec![["pgn", "3", "1.50 ± 0.71", "finished"].map(str::to_owned).to_vec()];
+        let text = format!("### title\n\n{}\nmore\n", aligned(&head, rows));
+        assert_eq!(fitted(&text, 80), text);
+        let narrow = "### title
+
+| method | seeds |
+| ------ | ----- |
+| pgn    | 3     |
+
+| method | best ↓      |
+| ------ | ----------- |
+| pgn    | 1.50 ± 0.71 |
+
+| method | status   |
+| ------ | -------- |
+| pgn    | finished |
+
+more
+";
+        assert_eq!(fitted(&text, 24), narrow);
+    }
 }

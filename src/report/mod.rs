@@ -1,7 +1,9 @@
 //! Reports, claims and comparisons: pure functions of rows.
 
+mod axis;
 pub mod baselines;
 mod beyond;
+pub mod chart;
 pub mod claims;
 mod comparison;
 pub mod content;

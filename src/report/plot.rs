@@ -1,111 +1,55 @@
-//! Figures: SVG for pages and print, PNG for everything else. Colours are Okabe and Ito's, which colour-blind readers tell apart;
-//! markers and dashes do it without colour.
+//! Draws figures: SVG for pages and print, PNG for everything else. They are drawn to be shown at half their size.
 
 use std::io::Cursor;
 use std::sync::Once;
 
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::{Ranged, ValueFormatter};
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 
+use super::axis::Axis;
+use super::chart::{Bar, Chart, Look, Plot, look};
 use super::html::is_legal;
 use crate::data::source::{Picture, Room, decode};
 use crate::error::{Error, Result};
 
-/// What a figure shows.
-#[derive(Clone, Debug)]
-pub enum Plot {
-    /// Curves.
-    Lines(Chart),
-    /// Bars.
-    #[allow(missing_docs)]
-    Bars { title: String, y: String, bars: Vec<Bar> },
-    /// Pictures side by side, each with its name.
-    Pictures(Vec<(String, Vec<u8>)>),
-}
-
-/// Curves over common axes.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Chart {
-    pub title: String,
-    pub x: String,
-    pub y: String,
-    /// Whether the y axis is logarithmic where the highest value is more than [`SPAN`] times the lowest.
-    pub log_y: bool,
-    pub curves: Vec<Curve>,
-}
-
-/// A curve with its band.
-#[derive(Clone, Debug)]
-pub struct Curve {
-    /// Method, which gives it its look.
-    pub method: String,
-    /// Name in the legend.
-    pub name: String,
-    /// x, y, and the ends of the band there.
-    pub points: Vec<[f64; 4]>,
-}
-
-/// A bar.
-#[derive(Clone, Debug)]
-pub struct Bar {
-    /// Method, which gives it its look.
-    pub method: String,
-    /// Name below it.
-    pub name: String,
-    /// Height.
-    pub value: f64,
-}
-
-/// Width and height of a figure in pixels.
-const SIZE: (u32, u32) = (960, 480);
-/// Width of the legend.
-const LEGEND: u32 = 190;
+/// Width of a figure, and height of one with curves, in pixels.
+const WIDTH: u32 = 1280;
+const HEIGHT: u32 = 800;
+/// Room for ticks to the left, for titles above, for ticks and a name below.
+const LEFT: i32 = 150;
+const TOP: i32 = 120;
+const BELOW: i32 = 120;
+/// Most room for the names beside the ends of curves, and of it for each letter.
+const NAMES: i32 = 520;
+const LETTER: i32 = 23;
+/// Sizes of letters.
+const LARGE: u32 = 38;
+const SMALL: u32 = 32;
+/// Height of a line of text.
+const ROW: i32 = 46;
+/// Height of a bar with what is between it and the next.
+const BAR: i32 = 64;
+/// Most ticks of an axis.
+const TICKS: usize = 6;
 /// Height of a picture's name.
 const LABEL: u32 = 28;
 /// Most pixels of a picture's width and height.
 const WIDEST: [u32; 2] = [280, 4096];
 /// Most pixels of pictures together.
 const CANVAS: usize = 1 << 28;
-/// Largest coordinate: beyond, differences are no numbers any more.
-const FARTHEST: f64 = 1e30;
 /// Pictures in a row.
 const COLUMNS: usize = 4;
-/// Highest over lowest value from which an axis may be logarithmic.
-const SPAN: f64 = 30.0;
 /// Markers on a curve.
 const MARKERS: usize = 8;
-/// Methods in the order of colours and markers; `+cr` has its method's, dashed.
-const METHODS: [(&str, RGBColor); 8] = [
-    ("none", RGBColor(0, 0, 0)),
-    ("wgan", RGBColor(136, 136, 136)),
-    ("sn", RGBColor(86, 180, 233)),
-    ("gn", RGBColor(230, 159, 0)),
-    ("pgn", RGBColor(0, 114, 178)),
-    ("pgn-theory", RGBColor(204, 121, 167)),
-    ("gp1", RGBColor(0, 158, 115)),
-    ("gp0", RGBColor(213, 94, 0)),
-];
+/// How strong lines behind curves, words beside them and bands are.
+const FAINT: f64 = 0.15;
+const QUIET: f64 = 0.65;
+const BAND: f64 = 0.15;
 
-/// Whether a figure can show a number.
-pub fn drawable(x: f64) -> bool {
-    x.abs() <= FARTHEST
-}
-
-/// The place of a method among all: that of its colour, with `+cr` after it.
-pub fn order(method: &str) -> (usize, bool) {
-    let (_, index, consistency) = look(method);
-    (index, consistency)
-}
-
-/// How a method is drawn: colour, marker, dashed.
-fn look(method: &str) -> (RGBColor, usize, bool) {
-    let base = method.trim_end_matches("+cr");
-    let index = METHODS.iter().position(|m| m.0 == base).unwrap_or(0);
-    (METHODS[index].1, index, base != method)
-}
+type At = (i32, i32);
 
 fn failed(e: impl std::fmt::Display) -> Error {
     Error::invalid(format!("cannot draw a figure: {e}"))
@@ -120,6 +64,13 @@ fn prepare() {
     });
 }
 
+fn size(plot: &Plot) -> (u32, u32) {
+    match plot {
+        Plot::Bars { bars, .. } => (WIDTH, (TOP + BAR * bars.len() as i32 + ROW / 2) as u32),
+        _ => (WIDTH, HEIGHT),
+    }
+}
+
 /// The figure as SVG; pictures have none.
 ///
 /// # Errors
@@ -130,7 +81,7 @@ pub fn svg(plot: &Plot) -> Result<Option<String>> {
     }
     prepare();
     let mut out = String::new();
-    draw(&SVGBackend::with_string(&mut out, SIZE).into_drawing_area(), plot)?;
+    draw(&SVGBackend::with_string(&mut out, size(plot)).into_drawing_area(), plot)?;
     out.retain(is_legal);
     Ok(Some(out))
 }
@@ -144,9 +95,10 @@ pub fn png(plot: &Plot) -> Result<Vec<u8>> {
     if let Plot::Pictures(pictures) = plot {
         return side_by_side(pictures);
     }
-    let mut buffer = vec![0; (SIZE.0 * SIZE.1 * 3) as usize];
-    draw(&BitMapBackend::with_buffer(&mut buffer, SIZE).into_drawing_area(), plot)?;
-    encode(buffer, SIZE)
+    let size = size(plot);
+    let mut buffer = vec![0; (size.0 * size.1 * 3) as usize];
+    draw(&BitMapBackend::with_buffer(&mut buffer, size).into_drawing_area(), plot)?;
+    encode(buffer, size)
 }
 
 fn encode(buffer: Vec<u8>, (width, height): (u32, u32)) -> Result<Vec<u8>> {
@@ -159,153 +111,164 @@ fn encode(buffer: Vec<u8>, (width, height): (u32, u32)) -> Result<Vec<u8>> {
 fn draw<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, plot: &Plot) -> Result<()> {
     root.fill(&WHITE).map_err(failed)?;
     match plot {
-        Plot::Lines(chart) => lines(root, chart)?,
-        Plot::Bars { title, y, bars } => draw_bars(root, title, y, bars)?,
+        Plot::Lines(chart) => draw_lines(root, chart)?,
+        Plot::Bars { title, what, bars } => draw_bars(root, title, what, bars)?,
         Plot::Pictures(_) => {}
     }
     root.present().map_err(failed)
 }
 
-fn lines<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart) -> Result<()> {
-    let points = || chart.curves.iter().flat_map(|c| &c.points);
-    let (mut left, mut right) = (f64::INFINITY, f64::NEG_INFINITY);
-    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
-    for [x, y, ..] in points() {
-        (left, right) = (left.min(*x), right.max(*x));
-        (low, high) = (low.min(*y), high.max(*y));
-    }
-    let log = chart.log_y && low >= 1.0 / FARTHEST && high > SPAN * low;
-    // Bands count where they do not flatten everything else.
-    for [.., bottom, top] in points() {
-        if *top < 1.5 * high.abs() {
-            high = high.max(*top);
-        }
-        if !log && *bottom > low - 0.5 * (high - low) {
-            low = low.min(*bottom);
-        }
-    }
-    // Ticks are found by additions, which must move.
-    right = right.max(left + 1e-9 * left.abs().max(1.0));
-    let margin = 0.04 * (high - low).max(1e-9 * high.abs()).max(f64::MIN_POSITIVE);
-    let mut builder = ChartBuilder::on(root);
-    builder
-        .caption(&chart.title, ("sans-serif", 18))
-        .margin(12)
-        .margin_right(LEGEND)
-        .x_label_area_size(44)
-        .y_label_area_size(72);
-    if log {
-        let range = (low / 1.1..high * 1.1).log_scale();
-        curves(root, builder.build_cartesian_2d(left..right, range).map_err(failed)?, chart)
-    } else {
-        let range = low - margin..high + margin;
-        curves(root, builder.build_cartesian_2d(left..right, range).map_err(failed)?, chart)
+/// Words at a place.
+fn write<DB: DrawingBackend>(
+    root: &DrawingArea<DB, Shift>,
+    words: &str,
+    at: At,
+    size: u32,
+    anchor: (HPos, VPos),
+    strength: f64,
+) -> Result<()> {
+    let style = ("sans-serif", size).into_font().color(&BLACK.mix(strength)).pos(Pos::new(anchor.0, anchor.1));
+    root.draw(&Text::new(words.to_owned(), at, style)).map_err(failed)
+}
+
+/// What is shown, and below it of what.
+fn write_titles<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, what: &str, title: &str) -> Result<()> {
+    let anchor = (HPos::Left, VPos::Top);
+    write(root, what, (8, 6), LARGE, anchor, 1.0)?;
+    write(root, title, (8, 6 + ROW), SMALL, anchor, QUIET)
+}
+
+fn rule<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, from: At, to: At, strength: f64) -> Result<()> {
+    root.draw(&PathElement::new(vec![from, to], BLACK.mix(strength).stroke_width(2))).map_err(failed)
+}
+
+/// Axes in pixels.
+struct Frame {
+    x: Axis,
+    y: Axis,
+    right: i32,
+    bottom: i32,
+}
+
+impl Frame {
+    fn at(&self, x: f64, y: f64) -> At {
+        let [x, y] = [self.x.place(x), self.y.place(y)];
+        let [wide, high] = [self.right - LEFT, self.bottom - TOP].map(f64::from);
+        (LEFT + (x * wide).round() as i32, self.bottom - (y * high).round() as i32)
     }
 }
 
-fn curves<DB: DrawingBackend, Y>(
+fn draw_lines<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart) -> Result<()> {
+    let longest = chart.curves.iter().map(|c| c.name.chars().count()).max().unwrap_or(0);
+    let names = (LETTER * longest.min(100) as i32 + 90).min(NAMES);
+    let frame =
+        Frame { x: chart.x_axis(), y: chart.y_axis(), right: WIDTH as i32 - names, bottom: HEIGHT as i32 - BELOW };
+    write_titles(root, &chart.y, &chart.title)?;
+    for tick in frame.y.ticks(TICKS) {
+        let (_, y) = frame.at(0.0, tick);
+        rule(root, (LEFT, y), (frame.right, y), FAINT)?;
+        write(root, &number(tick), (LEFT - 14, y), SMALL, (HPos::Right, VPos::Center), QUIET)?;
+    }
+    rule(root, (LEFT, frame.bottom), (frame.right, frame.bottom), QUIET)?;
+    for tick in frame.x.ticks(TICKS) {
+        let (x, _) = frame.at(tick, 0.0);
+        rule(root, (x, frame.bottom), (x, frame.bottom + 8), QUIET)?;
+        write(root, &number(tick), (x, frame.bottom + 16), SMALL, (HPos::Center, VPos::Top), QUIET)?;
+    }
+    let middle = (LEFT + frame.right) / 2;
+    write(root, &chart.x, (middle, frame.bottom + 16 + ROW), SMALL, (HPos::Center, VPos::Top), QUIET)?;
+    for curve in chart.curves.iter().filter(|c| c.points.iter().any(|p| p[3] > p[2])) {
+        let above = curve.points.iter().map(|p| frame.at(p[0], p[3]));
+        let below = curve.points.iter().rev().map(|p| frame.at(p[0], p[2]));
+        let band: Vec<At> = above.chain(below).collect();
+        root.draw(&Polygon::new(band, look(&curve.method).colour.mix(BAND).filled())).map_err(failed)?;
+    }
+    for curve in &chart.curves {
+        let line: Vec<At> = curve.points.iter().map(|p| frame.at(p[0], p[1])).collect();
+        draw_curve(root, &line, &look(&curve.method), if curve.is_second { 2 } else { 4 })?;
+    }
+    name_ends(root, chart, &frame)
+}
+
+fn draw_curve<DB: DrawingBackend>(
     root: &DrawingArea<DB, Shift>,
-    mut context: ChartContext<DB, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>,
-    chart: &Chart,
-) -> Result<()>
-where
-    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
-{
-    context
-        .configure_mesh()
-        .x_desc(&chart.x)
-        .y_desc(&chart.y)
-        .max_light_lines(2)
-        .axis_desc_style(("sans-serif", 15))
-        .label_style(("sans-serif", 13))
-        .x_label_formatter(&|x| number(*x))
-        .y_label_formatter(&|y| number(*y))
-        .draw()
-        .map_err(failed)?;
-    let range = context.y_range();
+    line: &[At],
+    look: &Look,
+    width: u32,
+) -> Result<()> {
+    let style = look.colour.stroke_width(width);
+    if look.dashed {
+        root.draw(&DashedPathElement::new(line.to_vec(), 12, 8, style)).map_err(failed)?;
+    } else {
+        root.draw(&PathElement::new(line.to_vec(), style)).map_err(failed)?;
+    }
+    let every = line.len().div_ceil(MARKERS).max(1);
+    line.iter().rev().step_by(every).try_for_each(|&at| root.draw(&marker(at, look)).map_err(failed))
+}
+
+/// Names in order of the ends of their curves, as near to these as they fit.
+fn name_ends<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart, frame: &Frame) -> Result<()> {
+    let mut ends: Vec<(At, &str, &str)> = Vec::new();
     for curve in &chart.curves {
-        let (colour, ..) = look(&curve.method);
-        let inside = |y: f64| y.clamp(range.start, range.end);
-        let above = curve.points.iter().map(|p| (p[0], inside(p[3])));
-        let below = curve.points.iter().rev().map(|p| (p[0], inside(p[2])));
-        if curve.points.iter().any(|p| p[3] > p[2]) {
-            let band = Polygon::new(above.chain(below).collect::<Vec<_>>(), colour.mix(0.13).filled());
-            context.draw_series([band]).map_err(failed)?;
+        if let Some(p) = curve.points.last() {
+            ends.push((frame.at(p[0], p[1]), &curve.method, &curve.name));
         }
     }
-    for curve in &chart.curves {
-        let (colour, mark, dashed) = look(&curve.method);
-        let line: Vec<(f64, f64)> = curve.points.iter().map(|p| (p[0], p[1])).collect();
-        let style = colour.stroke_width(2);
-        if dashed {
-            context.draw_series(DashedLineSeries::new(line.iter().copied(), 6, 4, style)).map_err(failed)?;
-        } else {
-            context.draw_series(LineSeries::new(line.iter().copied(), style)).map_err(failed)?;
-        }
-        let every = line.len().div_ceil(MARKERS);
-        for &at in line.iter().rev().step_by(every) {
-            context.draw_series([marker(at, mark, colour)]).map_err(failed)?;
-        }
-    }
-    for (n, curve) in chart.curves.iter().enumerate() {
-        let (colour, mark, dashed) = look(&curve.method);
-        let (x, y) = (SIZE.0 as i32 - LEGEND as i32 + 12, 50 + 24 * n as i32);
-        let style = colour.stroke_width(2);
-        let ends: &[(i32, i32)] = if dashed { &[(0, 7), (11, 21), (25, 32)] } else { &[(0, 32)] };
-        for (from, to) in ends {
-            root.draw(&PathElement::new([(x + from, y), (x + to, y)], style)).map_err(failed)?;
-        }
-        root.draw(&marker((x + 16, y), mark, colour)).map_err(failed)?;
-        root.draw(&Text::new(curve.name.clone(), (x + 40, y - 7), ("sans-serif", 14))).map_err(failed)?;
+    ends.sort_by_key(|(at, ..)| at.1);
+    let wanted: Vec<i32> = ends.iter().map(|(at, ..)| at.1).collect();
+    for ((end, method, name), y) in ends.iter().zip(spread(&wanted, [TOP, frame.bottom])) {
+        let look = look(method);
+        let x = frame.right + 44;
+        let leader = PathElement::new(vec![*end, (x - 14, y)], look.colour.mix(0.5).stroke_width(2));
+        root.draw(&leader).map_err(failed)?;
+        root.draw(&marker((x, y), &look)).map_err(failed)?;
+        write(root, name, (x + 20, y), SMALL, (HPos::Left, VPos::Center), 1.0)?;
     }
     Ok(())
 }
 
-/// The marker of a method's index, around a point of any coordinate system.
-fn marker<C: 'static + Clone, DB: DrawingBackend>(
-    at: C,
-    index: usize,
-    colour: RGBColor,
-) -> plotters::element::DynElement<'static, DB, C> {
-    use plotters::element::IntoDynElement;
-    let filled = colour.filled();
-    match index % 4 {
-        0 => Circle::new(at, 4, filled).into_dyn(),
-        1 => TriangleMarker::new(at, 6, filled).into_dyn(),
-        2 => Cross::new(at, 4, colour.stroke_width(2)).into_dyn(),
-        _ => Circle::new(at, 4, colour.stroke_width(2)).into_dyn(),
+/// Ascending places, moved apart to a row's height where the range has room for all, and to equal parts of it otherwise.
+fn spread(wanted: &[i32], [low, high]: [i32; 2]) -> Vec<i32> {
+    let gap = ROW.min((high - low) / wanted.len().max(1) as i32);
+    let mut places = Vec::with_capacity(wanted.len());
+    for &y in wanted {
+        places.push(places.last().map_or(y.max(low), |last: &i32| y.max(last + gap)));
+    }
+    let mut limit = high;
+    for y in places.iter_mut().rev() {
+        *y = (*y).min(limit);
+        limit = *y - gap;
+    }
+    places
+}
+
+fn marker<DB: DrawingBackend>(at: At, look: &Look) -> DynElement<'static, DB, At> {
+    let filled = look.colour.filled();
+    let size = 8;
+    match look.index % 4 {
+        0 => Circle::new(at, size, filled).into_dyn(),
+        1 => TriangleMarker::new(at, size + 2, filled).into_dyn(),
+        2 => Cross::new(at, size, look.colour.stroke_width(4)).into_dyn(),
+        _ => Circle::new(at, size, look.colour.stroke_width(4)).into_dyn(),
     }
 }
 
-fn draw_bars<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, title: &str, y: &str, bars: &[Bar]) -> Result<()> {
-    let highest = bars.iter().map(|b| b.value).fold(0.0, f64::max);
-    let mut context = ChartBuilder::on(root)
-        .caption(title, ("sans-serif", 18))
-        .margin(12)
-        .x_label_area_size(44)
-        .y_label_area_size(72)
-        .build_cartesian_2d(0.0..bars.len() as f64, 0.0..1.1 * highest)
-        .map_err(failed)?;
-    context
-        .configure_mesh()
-        .disable_x_mesh()
-        .disable_x_axis()
-        .y_desc(y)
-        .max_light_lines(2)
-        .axis_desc_style(("sans-serif", 15))
-        .label_style(("sans-serif", 13))
-        .y_label_formatter(&|y| number(*y))
-        .draw()
-        .map_err(failed)?;
+/// Bars from left to right, each with its name before and its value after it.
+fn draw_bars<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, title: &str, what: &str, bars: &[Bar]) -> Result<()> {
+    write_titles(root, what, title)?;
+    let longest = bars.iter().map(|b| b.name.chars().count()).max().unwrap_or(0);
+    let left = (LETTER * longest.min(100) as i32 + 30).min(NAMES);
+    let highest = bars.iter().map(|b| b.value).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     for (n, bar) in bars.iter().enumerate() {
-        let (colour, _, dashed) = look(&bar.method);
-        let at = n as f64;
+        let Look { colour, dashed, .. } = look(&bar.method);
+        let top = TOP + BAR * n as i32;
+        let [middle, bottom] = [top + BAR / 2 - 4, top + BAR - 10];
+        let length = (bar.value / highest).clamp(0.0, 1.0) * f64::from(WIDTH as i32 - left - 200);
+        let right = left + length.round() as i32;
         let style = if dashed { colour.mix(0.55).filled() } else { colour.filled() };
-        context.draw_series([Rectangle::new([(at + 0.15, 0.0), (at + 0.85, bar.value)], style)]).map_err(failed)?;
-        let (x, bottom) = context.backend_coord(&(at + 0.2, 0.0));
-        root.draw(&Text::new(bar.name.clone(), (x, bottom + 8), ("sans-serif", 14))).map_err(failed)?;
-        let (x, top) = context.backend_coord(&(at + 0.2, bar.value));
-        root.draw(&Text::new(number(bar.value), (x, top - 18), ("sans-serif", 13))).map_err(failed)?;
+        root.draw(&Rectangle::new([(left, top), (right, bottom)], style)).map_err(failed)?;
+        write(root, &bar.name, (left - 16, middle), SMALL, (HPos::Right, VPos::Center), 1.0)?;
+        write(root, &number(bar.value), (right + 14, middle), SMALL, (HPos::Left, VPos::Center), 1.0)?;
     }
     Ok(())
 }
@@ -332,14 +295,16 @@ fn side_by_side(pictures: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
         })
         .collect::<Result<_>>()?;
     let (width, height) = decoded.iter().fold((0, 0), |(w, h), (_, i)| (w.max(i.width()), h.max(i.height())));
-    let (columns, rows) = (COLUMNS.min(decoded.len()), decoded.len().div_ceil(COLUMNS));
+    let rows = decoded.len().div_ceil(COLUMNS);
+    // Rows of equal length, as far as that goes.
+    let columns = decoded.len().div_ceil(rows.max(1));
     let pitch = (width + 8, height + LABEL);
     let pixels = columns * pitch.0 as usize * rows * pitch.1 as usize;
     if pixels > CANVAS {
         return Err(failed(format!("{} pictures have {pixels} pixels together", decoded.len())));
     }
     let size = (columns as u32 * pitch.0, rows as u32 * pitch.1);
-    let corner = |n: usize| ((n % COLUMNS) as u32 * pitch.0, (n / COLUMNS) as u32 * pitch.1);
+    let corner = |n: usize| ((n % columns) as u32 * pitch.0, (n / columns) as u32 * pitch.1);
     let mut buffer = vec![0; 3 * pixels];
     {
         let root = BitMapBackend::with_buffer(&mut buffer, size).into_drawing_area();
@@ -358,4 +323,19 @@ fn side_by_side(pictures: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
         image::imageops::replace(&mut canvas, picture, x.into(), (y + LABEL).into());
     }
     encode(canvas.into_raw(), size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_move_apart_and_stay_inside() {
+        assert_eq!(spread(&[100, 300], [0, 500]), [100, 300]);
+        assert_eq!(spread(&[100, 110, 480, 490], [0, 500]), [100, 146, 454, 500]);
+        // More than there is room for.
+        let many = spread(&[50; 20], [0, 400]);
+        assert!(many.windows(2).all(|pair| pair[0] + 20 <= pair[1]) && many[0] >= 0 && many[19] <= 400, "{many:?}");
+        assert!(spread(&[], [0, 10]).is_empty());
+    }
 }

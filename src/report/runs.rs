@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::plot::order;
+use super::chart::order;
 use crate::config::FULL;
 pub use crate::files::short;
 use crate::machine::precision::Precision;

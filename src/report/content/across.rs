@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Measured, Report};
 use crate::report::document::{Cell, Line, Table};
-use crate::report::plot::{Chart, Curve, order};
+use crate::report::chart::{Chart, Curve, order};
 use crate::report::runs::{Network, Point, Protocol, Run, Series, networks, series};
 use crate::statistics::across::{bootstrap, improvement, interquartile_mean, profile};
 
@@ -194,7 +194,7 @@ fn add(report: &mut Report, stem: &str, protocol: &Protocol, matrix: &Matrix) {
         let ends = bootstrap(&of[0], "report/across/profile", |drawn| profile(drawn, &thresholds));
         let shares = profile(&of[0], &thresholds);
         let points = thresholds.iter().zip(shares).zip(ends).map(|((t, share), [low, high])| [*t, share, low, high]);
-        Curve { method: method.0.clone(), name: name.clone(), points: points.collect() }
+        Curve { method: method.0.clone(), name: name.clone(), is_second: false, points: points.collect() }
     });
     let chart = Chart {
         title: what.clone(),

@@ -1,9 +1,11 @@
 //! Cost, what is published, and where our numbers come from.
 
+use std::collections::BTreeMap;
+
 use super::{Measured, Report, Sources, by_experiment, heading, listed, slug};
 use crate::report::baselines::Group;
+use crate::report::chart::{Bar, Plot, drawable};
 use crate::report::document::{Cell, Document, Line, Table};
-use crate::report::plot::{Bar, Plot, drawable};
 use crate::report::runs::{Point, Sample, Series, networks, series, short};
 
 pub(super) fn cost(report: &mut Report, measured: &[Measured]) {
@@ -39,7 +41,7 @@ pub(super) fn cost(report: &mut Report, measured: &[Measured]) {
             }
             if bars.len() > 1 {
                 let title = format!("{}, {}", m.protocol.experiment, network.title());
-                let plot = Plot::Bars { title, y: "seconds a step".to_owned(), bars };
+                let plot = Plot::Bars { title, what: "seconds a step".to_owned(), bars };
                 report.plots.insert(format!("{}-cost", m.stem(&network)), plot);
             }
         }
@@ -70,7 +72,7 @@ fn decimals(x: f64, least: usize) -> usize {
 
 /// What is published, as published: groups without runs of ours, methods, augmentations, and other harnesses.
 pub(super) fn published(document: &mut Document, groups: &[&Group], sources: &Sources) {
-    document.heading(2, "Published numbers", "published");
+    document.folded("Published numbers", "published");
     if let Some(paper) = sources.baselines.first() {
         document.text(format!("{}, {} ({}).", paper.source, paper.reference, paper.url));
         for group in groups {
@@ -144,7 +146,11 @@ fn as_published(group: &Group, title: &str) -> Table {
     }
 }
 
-pub(super) fn provenance(document: &mut Document, measured: &[Measured]) {
+/// Place of the other settings among the columns of runs.
+const OTHERS: usize = 4;
+
+/// Protocols and runs; `notable` says of configurations, by hash, what no column does.
+pub(super) fn provenance(document: &mut Document, measured: &[Measured], notable: &BTreeMap<String, String>) {
     document.heading(2, "Protocols and runs", "runs");
     let lines = measured.iter().map(|m| {
         let fields = m
@@ -165,6 +171,7 @@ pub(super) fn provenance(document: &mut Document, measured: &[Measured]) {
         head: std::iter::once("protocol".to_owned()).chain(head).collect(),
         lines: lines.collect(),
     });
+    let is_notable = measured.iter().flat_map(|m| &m.runs).any(|r| notable.contains_key(&r.config_hash));
     let mut lines = Vec::new();
     for m in measured {
         let all = series(&m.runs);
@@ -176,6 +183,7 @@ pub(super) fn provenance(document: &mut Document, measured: &[Measured]) {
                 format!("{}-{}-s{}", r.arch, r.method, r.seed),
                 r.width.to_string(),
                 r.loss.clone(),
+                notable.get(&r.config_hash).cloned().unwrap_or_default(),
                 format!("{:.3}", r.first().fid),
                 format!("{:.3}", r.best().fid),
                 r.best().step.to_string(),
@@ -190,14 +198,18 @@ pub(super) fn provenance(document: &mut Document, measured: &[Measured]) {
             ];
             let mut cells: Vec<Cell> = cells.into_iter().map(Cell::from).collect();
             cells[0].link = Some(m.name.to_lowercase());
+            if !is_notable {
+                cells.remove(OTHERS);
+            }
             lines.push(Line::Cells { id, cells });
         }
     }
-    let head = [
+    let mut head = vec![
         "protocol",
         "run",
         "width",
         "loss",
+        "other settings",
         "first FID",
         "lowest FID",
         "at step",
@@ -210,12 +222,19 @@ pub(super) fn provenance(document: &mut Document, measured: &[Measured]) {
         "config",
         "family",
     ];
+    let mut caption = "Every run. Its folder is EXPERIMENT-SCALE/RUN below the results; config is the hash of its config.json, family the same \
+                       without the seed."
+        .to_owned();
+    if is_notable {
+        caption
+            .push_str(" Other settings are γ, augmentation, what moves, and what differs between runs of one network.");
+    } else {
+        head.remove(OTHERS);
+    }
     document.table(Table {
         id: "run-table".to_owned(),
-        caption:
-            "Every run. Its folder is EXPERIMENT-SCALE/RUN below the results; config is the hash of its config.json, family the same without the seed."
-                .to_owned(),
-        head: head.map(str::to_owned).to_vec(),
+        caption,
+        head: head.into_iter().map(str::to_owned).collect(),
         lines,
     });
 }

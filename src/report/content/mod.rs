@@ -2,20 +2,24 @@
 
 mod across;
 mod agreement;
+mod budget;
 mod figures;
+mod lead;
 mod listings;
+mod settings;
+mod standing;
 mod tables;
+mod verdicts;
+mod why;
 
 use std::collections::BTreeMap;
 
 use super::baselines::{Baselines, Group};
-use super::beyond::questions;
-use super::claims::{Judgement, judgements};
-use super::document::{Block, Cell, Document, Figure, Line, Table};
+use super::chart::{Chart, Plot, drawable};
+use super::document::{Block, Document, Figure};
 use super::images;
-use super::plot::{Chart, Plot, drawable};
-use super::runs::{Network, Protocol, Run, Series, distinct, protocols, runs};
-use crate::config::FULL;
+use super::runs::{Network, Protocol, Run, Series, protocols, runs};
+use crate::config::Cell;
 use crate::critic::is_conditional;
 use crate::results::Row;
 
@@ -43,6 +47,8 @@ pub struct Sources<'a> {
     pub baselines: &'a [Baselines],
     /// Pictures of runs.
     pub pictures: &'a [Picture],
+    /// Configurations of runs, as far as they are there.
+    pub cells: &'a [Cell],
     /// What its maker has to say of the runs, in paragraphs; may be empty.
     pub note: &'a str,
 }
@@ -60,15 +66,36 @@ impl Report {
         self.document.blocks.push(Block::Figure(Figure { file, caption }));
     }
 
-    /// Adds a chart of the curves that have more than one point that can be drawn, if there are any.
-    fn lines(&mut self, file: String, caption: String, mut chart: Chart) {
+    /// Adds a chart of the curves that have more than one point that can be drawn, if there are any and it is not there yet.
+    fn lines(&mut self, file: String, mut caption: String, mut chart: Chart) {
         for curve in &mut chart.curves {
             curve.points.retain(|point| point.iter().copied().all(drawable));
         }
         chart.curves.retain(|c| c.points.len() > 1);
-        if !chart.curves.is_empty() {
-            self.figure(format!("{file}.svg"), caption);
-            self.plots.insert(file, Plot::Lines(chart));
+        if chart.curves.is_empty() || self.plots.contains_key(&file) {
+            return;
+        }
+        if chart.is_log() {
+            caption.push_str(" The axis is logarithmic.");
+        }
+        if chart.is_cut() {
+            caption.push_str(" What the first tenth has beyond the range of the rest is cut off.");
+        }
+        self.figure(format!("{file}.svg"), caption);
+        self.plots.insert(file, Plot::Lines(chart));
+    }
+
+    /// A section of level 2, unless nothing is put into it.
+    fn section(&mut self, title: &str, id: &str, folded: bool, fill: impl FnOnce(&mut Self)) {
+        let before = self.document.blocks.len();
+        if folded {
+            self.document.folded(title, id)
+        } else {
+            self.document.heading(2, title, id)
+        }
+        fill(self);
+        if self.document.blocks.len() == before + 1 {
+            self.document.blocks.pop();
         }
     }
 }
@@ -84,6 +111,11 @@ impl Measured {
     /// Where the report lists the runs of a series.
     fn link(&self, s: &Series) -> String {
         format!("{}-{}-{}-{}", self.name.to_lowercase(), slug(&s.arch), slug(&s.width), slug(&s.label))
+    }
+
+    /// Where its table is.
+    fn table(&self) -> String {
+        format!("{}-table", self.name.to_lowercase())
     }
 
     /// Experiment, scale and network.
@@ -115,40 +147,44 @@ pub fn build(sources: &Sources) -> Report {
         .enumerate()
         .map(|(n, protocol)| Measured { name: format!("P{}", n + 1), runs: runs(sources.rows, &protocol), protocol })
         .collect();
-    introduction(&mut report.document, &measured, sources.note);
+    let judged = verdicts::judged(sources.rows, &measured);
+    lead::lead(&mut report, sources, &measured, &judged);
+    lead::about(&mut report.document, &measured, sources.note);
     let groups: Vec<&Group> = sources.baselines.first().map(|b| b.groups.iter().collect()).unwrap_or_default();
     tables::full_scale(&mut report.document, &groups, &measured);
     tables::reduced(&mut report.document, &groups, &measured);
-    claims(&mut report.document, sources.rows, &measured);
+    budget::tables(&mut report.document, &measured);
+    verdicts::tables(&mut report.document, &judged);
     across::section(&mut report, &measured);
     agreement::tables(&mut report.document, sources.rows, &measured);
     images::section(&mut report.document, &of_images);
-    figures::curves(&mut report, sources.rows, &measured);
+    figures::curves(&mut report, &measured);
     figures::pictures(&mut report, sources.pictures);
+    why::section(&mut report, sources.rows, &measured);
+    figures::traces(&mut report, sources.rows, &measured);
     listings::cost(&mut report, &measured);
     listings::published(&mut report.document, &groups, sources);
-    listings::provenance(&mut report.document, &measured);
+    listings::provenance(&mut report.document, &measured, &settings::notable(sources.cells));
     report
 }
 
-fn introduction(document: &mut Document, measured: &[Measured], note: &str) {
-    let mut experiments: Vec<&str> = measured.iter().map(|m| m.protocol.experiment.as_str()).collect();
-    experiments.dedup();
-    if experiments.is_empty() {
-        experiments.push("no runs");
-    }
-    document.title = format!("Results: {}", experiments.join(", "));
-    for paragraph in note.split("\n\n").filter(|p| !p.trim().is_empty()) {
-        document.text(paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
-    }
-    let runs: usize = by_experiment(measured).iter().map(|m| m.runs.len()).sum();
-    document.text(format!(
-        "{runs} runs under {} protocol{}. Scores and distances link to the runs they are the means of, and these to their protocol. A mean is \
-         shown with the standard deviation over seeds and the 95 % interval (Student's t). Numbers of one protocol and one \
-         architecture are compared with each other and with nothing else; the best is in bold.",
-        measured.len(),
-        if measured.len() == 1 { "" } else { "s" }
-    ));
+/// Whether two protocols differ in nothing but what is measured and with which extractor.
+fn beside(a: &Protocol, b: &Protocol) -> bool {
+    let same = Protocol {
+        metric: a.metric.clone(),
+        extractor: a.extractor.clone(),
+        extractor_sha256: a.extractor_sha256.clone(),
+        resize: a.resize.clone(),
+        ..b.clone()
+    };
+    same == *a
+}
+
+/// Whether a protocol's is the first of the distances that stand beside each other, FID before others.
+fn is_first(m: &Measured, measured: &[Measured]) -> bool {
+    let before = |(i, other): (usize, &Measured)| (other.protocol.distance() != "FID", i);
+    let least = measured.iter().enumerate().filter(|(_, other)| beside(&other.protocol, &m.protocol)).map(before).min();
+    least.is_some_and(|(_, i)| measured[i].name == m.name)
 }
 
 /// The runs of each experiment and scale, under the first protocol of each: where protocols do not matter.
@@ -193,50 +229,10 @@ fn slug(text: &str) -> String {
     dashed.split('-').filter(|p| !p.is_empty()).collect::<Vec<_>>().join("-")
 }
 
-fn claims(document: &mut Document, rows: &[Row], measured: &[Measured]) {
-    // The paper's scale is judged even where no run has it, so that what is missing is said.
-    let scales = distinct(measured.iter().map(|m| m.protocol.scale.as_str()).chain([FULL]));
-    document.heading(2, "The paper's claims", "claims");
-    document.text(
-        "A verdict holds for the scale it was judged at. The claims are about the paper's scale (full): what a reduced scale shows is a \
-         hint. Two means are alike where two one-sided tests say so; not to see a difference is not evidence.",
-    );
-    for scale in &scales {
-        let caption = format!("The paper's claims at scale {scale}.");
-        let head = ["claim", "what the paper says"];
-        document.table(judged(format!("claims-{}", slug(scale)), caption, head, judgements(rows, scale)));
-    }
-    let beyond: Vec<(&str, Vec<Judgement>)> = scales.into_iter().map(|scale| (scale, questions(rows, scale))).collect();
-    if beyond.iter().any(|(_, of)| !of.is_empty()) {
-        document.heading(2, "Beyond the paper", "beyond");
-        document.text(
-            "What a reader of today asks beside: the same networks under R1 and R2, zero-centred gradient penalties on real and on generated \
-             images, which with the relativistic loss of pairs are the baseline of Huang et al. (2024). Judged as the paper's claims are.",
-        );
-    }
-    for (scale, of) in beyond.into_iter().filter(|(_, of)| !of.is_empty()) {
-        let caption = format!("Beyond the paper, at scale {scale}.");
-        document.table(judged(format!("beyond-{}", slug(scale)), caption, ["question", "what it would say"], of));
-    }
-}
-
-fn judged(id: String, caption: String, head: [&str; 2], judgements: Vec<Judgement>) -> Table {
-    let line = |j: Judgement| {
-        let mut evidence = j.evidence.join(". ");
-        if let Some(missing) = j.missing {
-            let stop = if evidence.is_empty() { "" } else { ". " };
-            evidence.push_str(&format!("{stop}Missing: {missing}"));
-        }
-        let cells = [j.id.to_owned(), j.claim.to_owned(), j.verdict.word().to_owned(), evidence, j.test.to_owned()];
-        Line::Cells { id: None, cells: cells.into_iter().map(Cell::from).collect() }
-    };
-    let head = head.into_iter().chain(["verdict", "evidence", "test"]).map(str::to_owned).collect();
-    Table { id, caption, head, lines: judgements.into_iter().map(line).collect() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::document::Line;
     use crate::report::{baselines, csv, html, latex, markdown, plot};
     use crate::results::tests::row;
     use crate::results::{COST, PEAK};
@@ -286,13 +282,15 @@ mod tests {
             ..row(method, 0, 0, "fid2k_train", 9.0)
         };
         let rows = [of_images("mine"), of_images("theirs"), row("gn", 0, 10, "fid2k_train", 3.0)];
-        let text = markdown::render(&build(&Sources { rows: &rows, baselines: &[], pictures: &[], note: "" }).document);
+        let text = markdown::render(
+            &build(&Sources { rows: &rows, baselines: &[], pictures: &[], cells: &[], note: "" }).document,
+        );
         assert!(text.contains("## Measured images") && text.contains("*mine against train. "), "{text}");
         assert!(text.contains("1 runs under 1 protocol.") && !text.contains("| mine"), "{text}");
     }
 
     fn report() -> Report {
-        let png = plot::png(&Plot::Bars { title: String::new(), y: String::new(), bars: Vec::new() }).unwrap();
+        let png = plot::png(&Plot::Bars { title: String::new(), what: String::new(), bars: Vec::new() }).unwrap();
         let picture = |method: &str| Picture {
             experiment: "demo".into(),
             scale: "smoke".into(),
@@ -308,6 +306,7 @@ mod tests {
             rows: &store(),
             baselines: &baselines,
             pictures: &[picture("none"), picture("sn")],
+            cells: &[],
             note: "What this is.\n\nWhat it\nis not.",
         })
     }
@@ -350,7 +349,7 @@ mod tests {
         };
         let rows = [of(1, 2.0), of(2, 1.0), Row { metric: COST.into(), ..of(2, 1.0) }];
         let baselines = baselines::embedded().unwrap();
-        let report = build(&Sources { rows: &rows, baselines: &baselines, pictures: &[], note: "" });
+        let report = build(&Sources { rows: &rows, baselines: &baselines, pictures: &[], cells: &[], note: "" });
         let is_plain =
             |id: &str| id.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) && !id.contains("..");
         assert!(!report.plots.is_empty() && report.plots.keys().all(|file| is_plain(file)));
@@ -370,6 +369,9 @@ mod tests {
                     assert!(csv::render(table).split(['\n', ',', '"']).all(|cell| !cell.starts_with(['=', '@'])));
                     let tex = latex::table(table);
                     assert!(!tex.replace('\n', "").contains("\\\\[") && !tex.contains('\x1b'), "{tex}");
+                }
+                Block::Points(points) => {
+                    points.iter().filter_map(|p| p.label.link.as_ref()).for_each(|id| assert!(is_plain(id), "{id}"));
                 }
                 Block::Text(_) => {}
             }
@@ -396,7 +398,7 @@ mod tests {
                 let of =
                     |step: u64, wall_s: f64, value: f64| Row { wall_s, ..row("gn", 0, step, "fid2k_train", value) };
                 let rows = [of(u64::MAX - 1, b, a), of(u64::MAX, a, b), of(2, 1.0, 1.0), of(1, 0.0, 2.0)];
-                let report = build(&Sources { rows: &rows, baselines: &[], pictures: &[], note: "" });
+                let report = build(&Sources { rows: &rows, baselines: &[], pictures: &[], cells: &[], note: "" });
                 for (name, of) in report.plots {
                     assert!(!plot::svg(&of).unwrap().unwrap().contains("NaN"), "{name} of {a} and {b}");
                     plot::png(&of).unwrap();

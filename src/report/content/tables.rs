@@ -18,6 +18,7 @@ pub(super) fn full_scale(document: &mut Document, groups: &[&Group], measured: &
         document.heading(2, heading(group), slug(&heading(group)));
         for m in ours {
             let caption = format!("{}. Protocol {}: {}.", heading(group), m.name, m.protocol.describe());
+            document.heading(3, format!("Protocol {}, {} weights", m.name, m.protocol.weights), m.table());
             document.table(match m.protocol.distance() {
                 "FID" => beside(group, m, caption),
                 _ => ours_alone(m, caption),
@@ -44,13 +45,15 @@ pub(super) fn reduced(document: &mut Document, groups: &[&Group], measured: &[Me
         let title = group.map_or_else(|| m.protocol.experiment.clone(), |g| heading(g));
         let title = format!("{title} – at scale {}", m.protocol.scale);
         let caption = format!("{title}. Protocol {}: {}.", m.name, m.protocol.describe());
-        document.heading(
-            3,
-            format!("{title}, {} weights", m.protocol.weights),
-            format!("{}-table", m.name.to_lowercase()),
-        );
+        document.heading(3, format!("{title}, {} weights", m.protocol.weights), m.table());
         document.table(match group.filter(|_| m.protocol.distance() == "FID") {
-            Some(group) => beside(group, m, format!("{caption} The paper's columns are at full scale.")),
+            Some(group) => beside(
+                group,
+                m,
+                format!(
+                    "{caption} The paper's columns are at full scale; what it has beside is under published numbers."
+                ),
+            ),
             None => ours_alone(m, caption),
         });
         warn(document, m);
@@ -105,7 +108,7 @@ fn bests(all: &[&Series]) -> [Option<f64>; 2] {
     [scores.max_by(f64::total_cmp), distances.min_by(f64::total_cmp)]
 }
 
-/// A table of the paper's numbers and ours, block by block in the paper's order.
+/// A table of the paper's numbers and ours, block by block in the paper's order; of another scale than the paper's, only what we have.
 fn beside(group: &Group, m: &Measured, caption: String) -> Table {
     let all = series(&m.runs);
     let mut lines = Vec::new();
@@ -138,7 +141,7 @@ fn beside(group: &Group, m: &Measured, caption: String) -> Table {
         let entries: Vec<&Entry> = group.rows.iter().filter(|r| r.architecture == block).collect();
         let arch = entries.iter().find_map(|e| e.arch.as_deref());
         let here: Vec<&Network> = all_networks.iter().filter(|n| Some(n.arch) == arch).collect();
-        if here.is_empty() {
+        if here.is_empty() && m.protocol.is_full() {
             lines.push(Line::Section(arch.map_or_else(|| block.to_owned(), |arch| format!("{block} ({arch})"))));
             lines.extend(entries.iter().map(|e| line(&e.label, Some(e), None, [None, None])));
         }
@@ -152,7 +155,7 @@ fn beside(group: &Group, m: &Measured, caption: String) -> Table {
                     let label = s.label.replacen(s.method.as_str(), &entry.label, 1);
                     line(&label, Some(entry), Some(s), bests)
                 }));
-                if lines.len() == before {
+                if lines.len() == before && m.protocol.is_full() {
                     lines.push(line(&entry.label, Some(entry), None, bests));
                 }
             }
