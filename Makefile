@@ -6,9 +6,10 @@ RESULTS ?= results
 REPORT ?= reports/latest
 SCALE ?= full
 PYTHON ?= python3
+BOOK ?= target/docs
 INCEPTION = $(if $(WEIGHTS),--weights $(WEIGHTS))
 
-.PHONY: demo test check check-aarch64 fmt clippy golden bench bench-peer table report reports gate reproduce-cifar10 reproduce-stl10 reproduce-celebahq
+.PHONY: demo test check check-aarch64 fmt clippy golden bench bench-peer docs table report reports gate reproduce-cifar10 reproduce-stl10 reproduce-celebahq
 
 ## The main job in small: four critics on the embedded data set. A second call goes on where the first was stopped.
 demo:
@@ -57,6 +58,19 @@ bench-peer:
 	$(CARGO) build --release --locked --examples
 	target/peer/bin/python benches/peer/compare.py --binaries target/release/examples $(INCEPTION)
 	target/peer/bin/python benches/peer/compare.py --binaries target/release/examples --kernels
+
+## The pages of reference that are made of the program (a test holds them to it), then, where there is mdBook (`cargo install --locked
+## mdbook@0.5.4`), all pages as a site in BOOK/book. They are laid out there as they lie here, so that links between them hold.
+docs:
+	$(RUN) reference .
+	@command -v mdbook || { echo "no site: mdBook is not installed"; exit 1; }
+	rm -rf $(BOOK)
+	mkdir -p $(BOOK)/src
+	git ls-files -z --cached --others --exclude-standard -- '*.md' '*.svg' '*.png' '*.csv' '*.yaml' '*.json' | \
+	  xargs -0 cp --parents -t $(BOOK)/src
+	sed 's|(|(docs/|; s|(docs/\.\./|(|' docs/SUMMARY.md > $(BOOK)/src/SUMMARY.md
+	cp docs/book.toml $(BOOK)
+	mdbook build $(BOOK)
 
 ## The report on everything in RESULTS: tables, claims, curves and pictures, as HTML, Markdown, LaTeX and CSV.
 report:

@@ -1,15 +1,18 @@
 //! Which cells of an experiment a command is about.
 
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
+use super::embedded;
 use crate::config::{Cell, Experiment, only};
+use crate::yaml;
 
 /// An experiment file and what narrows it.
 #[derive(clap::Args)]
 pub(super) struct Cells {
-    /// The experiment's YAML file
+    /// The experiment's YAML file; where there is none of this name, an experiment of the program: demo, cifar10, stl10, …
     experiment: PathBuf,
     /// Which of the file's scales
     #[arg(long, default_value = "full")]
@@ -23,8 +26,19 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    pub(super) fn file(&self) -> &Path {
-        &self.experiment
+    /// The experiment's text: of the file or, where there is none, of the experiment of that name.
+    pub(super) fn text(&self) -> Result<Cow<'static, str>> {
+        let name = &self.experiment;
+        match (name.is_file(), name.to_str().and_then(embedded::experiment)) {
+            (false, Some(text)) => Ok(text.into()),
+            (true, _) => Ok(yaml::read(name)?.into()),
+            (false, None) => yaml::read(name).map(Cow::from).map_err(|e| {
+                anyhow!(
+                    "{e}; `pgn-bench init NAME` writes one to start from, and these are in the program: {}",
+                    embedded::names()
+                )
+            }),
+        }
     }
 
     /// The arguments after the file.
@@ -36,7 +50,7 @@ impl Cells {
     }
 
     pub(super) fn resolve(&self) -> Result<Vec<Cell>> {
-        let experiment = Experiment::read(&self.experiment, &self.set)?;
+        let experiment = Experiment::parse(&self.experiment.display().to_string(), &self.text()?, &self.set)?;
         Ok(only(experiment.resolve(&self.scale)?, &self.only)?)
     }
 }

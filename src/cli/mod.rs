@@ -5,15 +5,19 @@ mod cells;
 mod checkpoint;
 mod collect;
 mod collection;
+mod embedded;
 mod import;
+mod manual;
 mod measure;
 mod measures;
 mod pool;
 mod progress;
+mod reference;
 mod report;
 mod run;
 mod setup;
 mod slurm;
+mod start;
 mod status;
 mod submission;
 mod submit;
@@ -28,11 +32,12 @@ use anyhow::Result;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
-use self::terminal::{say, show_tables};
+use self::terminal::{say, show, show_tables};
+use crate::config::schema;
 
 /// Trains GANs whose critic is normalised or penalised in different ways, and compares them.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version, about, max_term_width = 80)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -42,6 +47,10 @@ pub struct Cli {
 enum Command {
     /// Train and evaluate every cell of an experiment, then print the comparison
     Run(run::Args),
+    /// Train four critics on the embedded data set and compare them, in minutes: `run demo --scale smoke --resume`
+    Demo(start::DemoArgs),
+    /// Write a commented experiment to start from
+    Init(start::InitArgs),
     /// Download a data set or an extractor's weights into the Hugging Face cache, checking their SHA-256
     Fetch {
         /// cifar10, stl10 or celebahq; inception, dinov2 (that is dinov2-large; also dinov2-base and dinov2-small) or clip
@@ -133,6 +142,26 @@ enum Command {
         #[arg(default_value = "results")]
         results: Vec<PathBuf>,
     },
+    /// Print the JSON schema of experiments, with which editors complete and check them
+    Schema,
+    /// Print a shell's completions of these commands
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages of these commands
+    Man {
+        /// Folder for them, such as ~/.local/share/man/man1
+        #[arg(short, long)]
+        output: PathBuf,
+    },
+    /// Write the pages that are made of the program into a clone
+    #[command(hide = true)]
+    Reference {
+        /// The clone
+        #[arg(default_value = ".")]
+        clone: PathBuf,
+    },
 }
 
 /// Passes an argument on without the spaces around it, as after the commas of a quoted list.
@@ -179,6 +208,8 @@ impl Cli {
     pub fn execute(self) -> Result<ExitCode> {
         match self.command {
             Command::Run(args) => return run::execute(&args),
+            Command::Demo(args) => return Self::parse_from(args.words()).execute(),
+            Command::Init(args) => start::init(&args)?,
             Command::Measure(args) => measures::execute(&args)?,
             Command::Fid { real, generated, bootstrap, options } => {
                 measure::fid(&options, [&real, &generated], bootstrap)?
@@ -213,6 +244,10 @@ impl Cli {
             Command::Table { results } => {
                 show_tables(&run::comparison(&results.iter().map(PathBuf::as_path).collect::<Vec<_>>())?)
             }
+            Command::Schema => show(schema::text()),
+            Command::Completions { shell } => show(manual::completions(shell)?),
+            Command::Man { output } => manual::man(&output)?,
+            Command::Reference { clone } => reference::write(&clone)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -11,8 +11,8 @@ use super::progress::{CellBar, bar};
 use super::report::{last_grid, rows};
 use super::setup::{Place, Transformers, Weights, bench, check};
 use super::slurm::quoted;
-use super::terminal::{say, show_tables};
-use crate::config::Cell;
+use super::terminal::{remark, say, show_tables};
+use crate::config::{Cell, FULL, MODIFIED};
 use crate::files::{create_folder, write_bytes};
 use crate::interrupt;
 use crate::report::images;
@@ -20,7 +20,7 @@ use crate::report::markdown::aligned;
 use crate::report::table::comparison as compare;
 use crate::results::Row;
 use crate::train::cost::{Cost, measure};
-use crate::train::existing::{Existing, folder, refuse_partial, settle};
+use crate::train::existing::{CONFIG, Existing, folder, refuse_partial, settle};
 use crate::train::rows::loss;
 use crate::train::run::{Outcome, classes, run};
 
@@ -73,7 +73,11 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     }
     let Some(first) = cells.first() else { bail!("the experiment has no cell") };
     check(first, &args.weights, &args.transformers, args.dry_run)?;
+    remark_unmodified(&args.output, first);
     if args.dry_run {
+        if args.resume {
+            remark(found(&args.output, &cells));
+        }
         show_tables(&plan(&cells, &compute.device)?);
         return Ok(ExitCode::SUCCESS);
     }
@@ -123,8 +127,27 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
 /// The command that goes on with what this one began.
 fn resume_command() -> String {
     let words = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
-    let words = words.filter(|a| a != "--overwrite" && a != "--resume");
-    quoted(&words.chain(["--resume".to_owned()]).collect::<Vec<_>>())
+    let mut words: Vec<String> = words.filter(|a| a != "--overwrite" && a != "--resume").collect();
+    // The demo goes on without being asked to.
+    if words.get(1).is_none_or(|command| command != "demo") {
+        words.push("--resume".to_owned());
+    }
+    quoted(&words)
+}
+
+/// What --resume has to go on with.
+fn found(output: &Path, cells: &[Cell]) -> String {
+    let there = cells.iter().filter(|cell| folder(output, cell).join(CONFIG).is_file()).count();
+    format!("--resume goes on with {there} of {} runs; the others would be new", cells.len())
+}
+
+/// Says that runs of the file's own settings are not those that --set makes.
+fn remark_unmodified(output: &Path, cell: &Cell) {
+    let [group, unmodified] = [cell.group(), format!("{}-{FULL}", cell.experiment)].map(|name| output.join(name));
+    if cell.scale == MODIFIED && unmodified.is_dir() {
+        let [group, unmodified] = [group.display(), unmodified.display()];
+        remark(format_args!("--set makes runs of their own, in {group}; those in {unmodified} are left as they are"));
+    }
 }
 
 /// The cells with what they cost.

@@ -96,8 +96,7 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     }
     let _lock = Lock::acquire(&submitted)?;
     refuse_second(&output.join(first.group()), args.slurm)?;
-    let text = std::fs::read(args.cells.file()).at("read", args.cells.file())?;
-    write_bytes(&experiment, &text)?;
+    write_bytes(&experiment, args.cells.text()?.as_bytes())?;
     if let Some(script) = script {
         let path = submitted.join("job.sh");
         write_bytes(&path, script.as_bytes())?;

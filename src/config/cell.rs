@@ -4,15 +4,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::schedule::{Average, Schedule};
-use super::{ExtractorKind, LrDecay, Weights, read};
+use super::keys::{Eval, LrDecay, Train};
+use super::read;
+use super::schedule::Schedule;
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::files::sha256;
-use crate::generators::Mode;
 use crate::losses::Loss;
-use crate::metrics::inception::resize::Resize;
-use crate::metrics::scores::Metric;
 use crate::optim::{Pace, linear_decay};
 
 /// Everything a training run depends on (besides the program): its canonical JSON is hashed into every row.
@@ -62,43 +60,6 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// Settings of training.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Train {
-    /// Generator updates.
-    pub steps: u64,
-    /// Critic updates before each (n_dis).
-    pub critic_steps: u64,
-    /// Real images of a critic update; as many generated ones are added.
-    pub critic_batch: usize,
-    /// Images of a generator update.
-    pub generator_batch: usize,
-    /// Learning rate of the critic.
-    pub critic_lr: Schedule,
-    /// Learning rate of the generator.
-    pub generator_lr: Schedule,
-    /// Adam's β₁.
-    pub beta1: f64,
-    /// Adam's β₂.
-    pub beta2: Schedule,
-    /// How both learning rates move.
-    pub lr_decay: LrDecay,
-    /// Decay of the moving average.
-    pub ema_decay: Average,
-    /// Step from which the average moves; before, it is a copy.
-    pub ema_start: u64,
-    /// Multiplier of all channels; 1 is the paper's.
-    pub width: f64,
-    /// Loss, unless the method's source defines its own.
-    pub loss: Loss,
-    /// γ of zero-centred penalties, which only methods with one have a use for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gamma: Option<Schedule>,
-    /// Probability of each operation of [`crate::nn::augment`] on what the critic sees.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub augment: Option<Schedule>,
-}
-
 impl Train {
     /// Real images that the critic has seen after so many steps.
     pub fn images_seen(&self, steps: u64) -> u64 {
@@ -139,29 +100,6 @@ impl Train {
     pub fn average_decay(&self, step: u64) -> f64 {
         if step + 1 >= self.ema_start { self.ema_decay.decay(self.images_seen(step), self.images_seen(1)) } else { 0.0 }
     }
-}
-
-/// Settings of evaluation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Eval {
-    /// Steps between evaluations.
-    pub every: u64,
-    /// Generated images.
-    pub images: usize,
-    /// Split that the Fréchet distance refers to.
-    pub reference: Split,
-    /// Statistics batch normalisation uses.
-    pub batch_norm: Mode,
-    /// Which generators are evaluated; the first one ranks.
-    pub weights: Vec<Weights>,
-    /// Images generated at a time, which matters where batch statistics are used.
-    pub batch: usize,
-    /// Network that gives the features.
-    pub extractor: ExtractorKind,
-    /// How images come to Inception's input size.
-    pub resize: Resize,
-    /// What is measured.
-    pub metrics: Vec<Metric>,
 }
 
 fn json(of: &impl Serialize) -> Result<String> {

@@ -4,82 +4,33 @@
 //! same rules and reports all faults at once; [`Experiment::resolve`] merges them.
 
 mod cell;
+mod keys;
+mod kind;
 mod read;
 mod reader;
 mod schedule;
+pub mod schema;
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use yaml_serde::{Mapping, Value};
 
+use self::keys::{EVAL, Selection};
+use self::reader::{Faults, NOWHERE, Otherwise, Section, UNSAID};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::generators::Mode;
-use crate::losses::Loss;
-use crate::metrics::inception::resize::Resize;
-use crate::metrics::scores::Metric;
 use crate::{methods, yaml};
 
-pub use cell::{Cell, Change, Eval, Train};
+pub use cell::{Cell, Change};
+pub use keys::{EXTRACTORS, Eval, ExtractorKind, LrDecay, MODES, Train, WEIGHTS, Weights};
 pub use schedule::{Average, Schedule};
 
 /// The scale at which the experiments of this repository have the paper's settings.
 pub const FULL: &str = "full";
 /// What that scale is called once `--set` has changed its settings.
-const MODIFIED: &str = "full-modified";
+pub const MODIFIED: &str = "full-modified";
 /// Most cells of an experiment.
 const MOST_CELLS: usize = 100_000;
-/// Extractors by name.
-pub const EXTRACTORS: [(&str, ExtractorKind); 2] =
-    [("classifier", ExtractorKind::Classifier), ("inception", ExtractorKind::Inception)];
-/// Generators by name.
-pub const WEIGHTS: [(&str, Weights); 2] = [("raw", Weights::Raw), ("ema", Weights::Ema)];
-/// Statistics of batch normalisation while evaluating, by name.
-pub const MODES: [(&str, Mode); 2] = [("batch", Mode::Batch), ("running", Mode::Running)];
-
-/// Settings of training, each absent where a layer does not mention it.
-#[derive(Clone, Debug, Default)]
-pub struct TrainLayer {
-    steps: Option<u64>,
-    critic_steps: Option<u64>,
-    critic_batch: Option<usize>,
-    generator_batch: Option<usize>,
-    critic_lr: Option<Schedule>,
-    generator_lr: Option<Schedule>,
-    beta1: Option<f64>,
-    beta2: Option<Schedule>,
-    lr_decay: Option<LrDecay>,
-    ema_decay: Option<Average>,
-    ema_start: Option<u64>,
-    width: Option<f64>,
-    loss: Option<Loss>,
-    gamma: Option<Schedule>,
-    augment: Option<Schedule>,
-}
-
-/// Settings of evaluation, likewise.
-#[derive(Clone, Debug, Default)]
-pub struct EvalLayer {
-    every: Option<u64>,
-    images: Option<usize>,
-    reference: Option<Split>,
-    batch_norm: Option<Mode>,
-    weights: Option<Vec<Weights>>,
-    batch: Option<usize>,
-    extractor: Option<ExtractorKind>,
-    resize: Option<Resize>,
-    metrics: Option<Vec<Metric>>,
-}
-
-/// One layer of an experiment.
-#[derive(Clone, Debug, Default)]
-pub struct Layer {
-    methods: Option<Vec<String>>,
-    seeds: Option<Vec<u64>>,
-    train: TrainLayer,
-    architectures: Vec<(String, TrainLayer)>,
-    eval: EvalLayer,
-}
 
 /// A checked experiment file.
 #[derive(Clone, Debug)]
@@ -91,69 +42,26 @@ pub struct Experiment {
     dataset: Dataset,
     split: Split,
     image_size: usize,
-    base: Layer,
-    scales: Vec<(String, Layer)>,
-    set: Layer,
+    architectures: Vec<String>,
+    scales: Vec<String>,
+    /// The file.
+    value: Value,
+    /// What `--set` lays over it.
+    set: Value,
     /// Whether `set` changes how networks are trained or evaluated, not only which cells there are.
     modified: bool,
 }
 
-/// How learning rates move.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LrDecay {
-    /// Not at all.
-    None,
-    /// Linearly to zero over the run.
-    Linear,
+/// Puts a setting in the place of what was there.
+fn replace(all: &mut Mapping, key: &Value, value: &Value) {
+    all.insert(key.clone(), value.clone());
 }
 
-/// Which generator is evaluated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Weights {
-    /// The trained one.
-    Raw,
-    /// The moving average.
-    Ema,
-}
-
-impl Weights {
-    /// The name in result rows.
-    pub fn id(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Ema => "ema",
-        }
-    }
-}
-
-/// Which network gives the features.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ExtractorKind {
-    /// The small one trained on the data set's own labels: needs no file, compares with nothing published.
-    Classifier,
-    /// Inception-v3, from the weights that `run` is given or that `fetch inception` left.
-    Inception,
-}
-
-impl TrainLayer {
-    fn overlay(&mut self, over: &Self) {
-        macro_rules! take {
-            ($($field:ident),*) => { $(if over.$field.is_some() { self.$field = over.$field.clone(); })* };
-        }
-        take!(steps, critic_steps, critic_batch, generator_batch, critic_lr, generator_lr, beta1, beta2);
-        take!(lr_decay, ema_decay, ema_start, width, loss, gamma, augment);
-    }
-}
-
-impl EvalLayer {
-    fn overlay(&mut self, over: &Self) {
-        macro_rules! take {
-            ($($field:ident),*) => { $(if over.$field.is_some() { self.$field = over.$field.clone(); })* };
-        }
-        take!(every, images, reference, batch_norm, weights, batch, extractor, resize, metrics);
+/// Changes what was there: of a mapping the keys that are given.
+fn change(all: &mut Mapping, key: &Value, value: &Value) {
+    match (all.get_mut(key), value) {
+        (Some(Value::Mapping(all)), Value::Mapping(of)) => of.iter().for_each(|(k, v)| change(all, k, v)),
+        _ => replace(all, key, value),
     }
 }
 
@@ -176,7 +84,7 @@ impl Experiment {
 
     /// Names of the scales.
     pub fn scales(&self) -> Vec<&str> {
-        self.scales.iter().map(|(name, _)| name.as_str()).collect()
+        self.scales.iter().map(String::as_str).collect()
     }
 
     /// The cells at a scale, seeds outermost and methods innermost: a whole comparison stands before the next seed begins.
@@ -184,68 +92,66 @@ impl Experiment {
     /// # Errors
     /// When the scale is unknown or a setting is given nowhere.
     pub fn resolve(&self, scale: &str) -> Result<Vec<Cell>> {
-        let Some((_, at_scale)) = self.scales.iter().find(|(name, _)| name == scale) else {
+        if !self.scales.iter().any(|name| name == scale) {
             return Err(Error::invalid(format!(
                 "unknown scale `{scale}`; {} has: {}",
                 self.name,
                 self.scales().join(", ")
             )));
-        };
-        let layers = [&self.base, at_scale, &self.set];
-        let last = |pick: fn(&Layer) -> bool| layers.iter().rev().copied().find(|l| pick(l));
-        let mut faults = Vec::new();
-        let mut missing = |what: &str| faults.push(format!("  {what}: not given in the file, the scale or --set"));
-
-        let ids = last(|l| l.methods.is_some()).and_then(|l| l.methods.clone());
-        let seeds = last(|l| l.seeds.is_some()).and_then(|l| l.seeds.clone());
-        for (what, absent) in [("methods", ids.is_none()), ("seeds", seeds.is_none())] {
-            if absent {
-                missing(what);
-            }
         }
-        let mut eval = EvalLayer::default();
-        layers.iter().for_each(|l| eval.overlay(&l.eval));
+        let faults = Faults::default();
+        let selection = self.merged(scale, &[&[]]);
+        let selection = Selection::read(&Section::new("", &selection, &faults), NOWHERE);
         let mut settings = Vec::new();
-        for (arch, _) in &self.base.architectures {
-            let mut train = TrainLayer::default();
-            for layer in layers {
-                train.overlay(&layer.train);
-                for (name, over) in &layer.architectures {
-                    if name == arch {
-                        train.overlay(over);
+        for arch in &self.architectures {
+            let train = self.merged(scale, &[&["train"], &["architectures", arch]]);
+            let mut eval = self.merged(scale, &[&["eval"]]);
+            if let Value::Mapping(eval) = &mut eval {
+                for key in EVAL {
+                    if let Otherwise::Train(of) = key.otherwise
+                        && let Some(value) = train.get(of)
+                    {
+                        eval.entry(key.name.into()).or_insert_with(|| value.clone());
                     }
                 }
             }
-            let train = train.complete(&format!("architectures.{arch}"), &mut missing);
-            let eval = eval.clone().complete(train.as_ref(), &mut missing);
+            let train = Train::read(&Section::new(&format!("architectures.{arch}"), &train, &faults), NOWHERE);
+            let eval = Eval::read(&Section::new("eval", &eval, &faults), NOWHERE);
             if let (Some(train), Some(eval)) = (train, eval) {
                 settings.push((arch, train, eval));
             }
         }
-        let [n_seeds, n_methods] = [seeds.as_ref().map_or(0, Vec::len), ids.as_ref().map_or(0, Vec::len)];
-        let n = n_seeds.saturating_mul(n_methods).saturating_mul(settings.len());
+        let (methods, seeds) = selection.map_or_else(Default::default, |of| (of.methods, of.seeds));
+        let n = seeds.len().saturating_mul(methods.len()).saturating_mul(settings.len());
         if n > MOST_CELLS {
             return Err(Error::invalid(format!(
                 "{} at scale {scale} has {n} cells, more than {MOST_CELLS}",
                 self.name
             )));
         }
-        let (mut cells, mut clashes) = (Vec::new(), Vec::new());
-        for &seed in seeds.iter().flatten() {
+        let mut cells = Vec::new();
+        for &seed in &seeds {
             for (arch, train, eval) in &settings {
-                for method in ids.iter().flatten() {
+                for method in &methods {
                     let choice = methods::require(method)?;
                     let augment = train.augment.filter(|of| of.ends() != [0.0; 2]);
                     if augment.is_some() && (choice.consistency || choice.method.penalty().is_some()) {
-                        clashes.push(format!(
-                            "  architectures.{arch}.augment: {method} takes no augmentation; leave it out, or set augment to 0"
-                        ));
+                        faults.say(
+                            &format!("architectures.{arch}.augment"),
+                            &format!("{method} takes no augmentation; leave it out, or set augment to 0"),
+                        );
                     }
-                    let penalised = choice.zero_centred.is_some();
-                    if penalised && train.gamma.is_none() {
-                        missing(&format!("architectures.{arch}.gamma, which {method} needs"));
+                    let gamma = train.gamma.filter(|_| choice.zero_centred.is_some());
+                    let gamma_path = format!("architectures.{arch}.gamma");
+                    if choice.zero_centred.is_some() && gamma.is_none() {
+                        faults.say(&format!("{gamma_path}, which {method} needs"), UNSAID);
                     }
-                    let gamma = train.gamma.filter(|_| penalised);
+                    if gamma.is_some_and(|of| of.ends() == [0.0; 2]) {
+                        let message = format!(
+                            "the penalty of {method} has the weight 0, and is none: raise gamma, or leave {method} out"
+                        );
+                        faults.say(&gamma_path, &message);
+                    }
                     cells.push(Cell {
                         experiment: self.name.clone(),
                         // What is called full has the file's settings.
@@ -263,7 +169,7 @@ impl Experiment {
                 }
             }
         }
-        faults.extend(clashes);
+        let mut faults = faults.into_inner();
         if !faults.is_empty() {
             faults.sort();
             faults.dedup();
@@ -271,49 +177,23 @@ impl Experiment {
         }
         Ok(cells)
     }
-}
 
-impl TrainLayer {
-    fn complete(self, path: &str, missing: &mut dyn FnMut(&str)) -> Option<Train> {
-        macro_rules! need {
-            ($($field:ident),*) => {{
-                $(if self.$field.is_none() { missing(&format!("{path}.{}", stringify!($field))); })*
-                Some(Train { $($field: self.$field?,)* gamma: self.gamma, augment: self.augment })
-            }};
+    /// The settings at paths of every layer, later ones over earlier ones: of the file, of the scale, of `--set`, which also changes
+    /// parts of a setting.
+    fn merged(&self, scale: &str, paths: &[&[&str]]) -> Value {
+        let mut all = Mapping::new();
+        let at_scale = self.value.get("scales").and_then(|scales| scales.get(scale));
+        let layers: [(_, fn(&mut _, &_, &_)); 3] =
+            [(Some(&self.value), replace), (at_scale, replace), (Some(&self.set), change)];
+        for (layer, lay) in layers {
+            for path in paths {
+                let of = layer.and_then(|layer| path.iter().try_fold(layer, |value, key| value.get(*key)));
+                if let Some(Value::Mapping(of)) = of {
+                    of.iter().for_each(|(key, value)| lay(&mut all, key, value));
+                }
+            }
         }
-        need!(
-            steps,
-            critic_steps,
-            critic_batch,
-            generator_batch,
-            critic_lr,
-            generator_lr,
-            beta1,
-            beta2,
-            lr_decay,
-            ema_decay,
-            ema_start,
-            width,
-            loss
-        )
-    }
-}
-
-impl EvalLayer {
-    fn complete(self, train: Option<&Train>, missing: &mut dyn FnMut(&str)) -> Option<Eval> {
-        macro_rules! need {
-            ($($field:ident),*; $($defaulted:ident: $value:expr),*) => {{
-                $(if self.$field.is_none() { missing(concat!("eval.", stringify!($field))); })*
-                Some(Eval { $($field: self.$field?,)* $($defaulted: $value),* })
-            }};
-        }
-        need!(
-            every, images, reference, batch_norm, weights, extractor;
-            // The released code evaluates in batches of the generator's training size.
-            batch: self.batch.or(train.map(|t| t.generator_batch))?,
-            resize: self.resize.unwrap_or(Resize::Tf),
-            metrics: self.metrics.unwrap_or_else(|| vec![Metric::FID, Metric::IS])
-        )
+        Value::Mapping(all)
     }
 }
 

@@ -1,73 +1,50 @@
 //! The vocabulary of an experiment file.
 
-use std::ops::RangeInclusive;
-
 use yaml_serde::{Mapping, Value};
 
-use super::reader::{Faults, Section, one_of, pick};
-use super::{Cell, EXTRACTORS, EvalLayer, Experiment, Layer, LrDecay, MODES, TrainLayer, WEIGHTS};
-use crate::data::{Dataset, Split};
+use super::keys::{Eval, Head, SIDES, Selection, Train};
+use super::kind::{Name, Named};
+use super::reader::{Absent, Faults, MISSING, Otherwise, Section};
+use super::{Cell, Experiment};
+use crate::data::{self, Dataset, Split};
 use crate::error::{Error, Result};
-use crate::losses::Loss;
-use crate::metrics::inception::resize::Resize;
-use crate::metrics::scores::{METRICS, Metric};
-use crate::{critic, data, methods, yaml};
-
-const LOSSES: [(&str, Loss); 4] = [
-    ("hinge", Loss::Hinge),
-    ("bce", Loss::Bce),
-    ("wasserstein", Loss::Wasserstein),
-    ("relativistic", Loss::Relativistic),
-];
-
-const NAME: &str = "a name of letters, digits, - and _";
-const SIDES: RangeInclusive<u64> = 8..=1024;
+use crate::{critic, methods, yaml};
 
 pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Experiment> {
     let value =
         yaml::value(text).map_err(|e| Error::Config { file: file.to_owned(), faults: vec![format!("  {e}")] })?;
     let faults = Faults::default();
     let root = Section::new("", &value, &faults);
-    let name = root.value("name", NAME, |v| v.as_str().filter(|s| is_name(s)).map(str::to_owned));
-    let title = root.text("title").unwrap_or_default();
-    let known = data::IDS.join(", ");
-    let allowed = format!("one of: {known}; or {{path: PATH}} of images (a folder, Parquet, zip, npz, LMDB)");
-    let dataset = root.value("dataset", &allowed, dataset);
-    let split = root.choice("split", &Split::ALL).unwrap_or(Split::Train);
+    let Head { name, title, dataset, split, image_size } = Head::read(&root, MISSING).unwrap_or_default();
+    let split = split.unwrap_or(Split::Train);
     if let Some(known) = dataset.as_ref().map(Dataset::splits).filter(|known| !known.contains(&split)) {
         let known: Vec<String> = known.iter().map(Split::to_string).collect();
         faults.say("split", &format!("the data set has no {split}, only {}", known.join(", ")));
     }
-    let image_size = root.size("image_size", SIDES);
-    let base = layer(&root, &faults);
+    let architectures = layer(&root, Absent::Fine, &faults);
     let mut scales = Vec::new();
     if let Some(section) = root.section("scales") {
         for key in section.keys().map(str::to_owned).collect::<Vec<_>>() {
-            if !is_name(&key) {
+            if !Name::is_one(&key) {
                 faults.say(&section.path(&key), "a scale's name has letters, digits, - and _ only");
             }
             if let Some(scale) = section.section(&key) {
-                scales.push((key, layer(&scale, &faults)));
+                layer(&scale, Absent::Fine, &faults);
                 scale.close();
             }
+            scales.push(key);
         }
     }
     root.close();
-    for (name, _) in base.architectures.iter().filter(|(name, _)| critic::ARCHITECTURES.contains(&name.as_str())) {
+    for name in architectures.iter().filter(|name| critic::ARCHITECTURES.contains(&name.as_str())) {
         if let Some(side) = image_size.filter(|&side| side != critic::side(name)) {
             let [path, makes] =
                 [format!("architectures.{name}"), format!("makes images of {0}×{0}", critic::side(name))];
             faults.say(&path, &format!("{makes} pixels, but image_size is {side}"));
         }
     }
-    for (key, absent) in [
-        ("name", name.is_none() && !has(&value, "name")),
-        ("dataset", dataset.is_none() && !has(&value, "dataset")),
-        ("image_size", image_size.is_none() && !has(&value, "image_size")),
-        ("architectures", base.architectures.is_empty() && !has(&value, "architectures")),
-        ("scales", scales.is_empty() && !has(&value, "scales")),
-    ] {
-        if absent {
+    for (key, is_empty) in [("architectures", architectures.is_empty()), ("scales", scales.is_empty())] {
+        if is_empty && value.get(key).is_none() {
             faults.say(key, "is missing");
         }
     }
@@ -75,14 +52,23 @@ pub(super) fn experiment(file: &str, text: &str, set: &[String]) -> Result<Exper
     let modified = set.iter().any(|s| s.split(['.', '=']).next().is_some_and(|first| settings.contains(&first)));
     let set_value = overlay_value(set, &faults);
     let set_root = Section::new("--set ", &set_value, &faults);
-    let set = layer(&set_root, &faults);
+    layer(&set_root, Absent::FineWithin, &faults);
     set_root.close();
 
     let faults = faults.into_inner();
     match (name, dataset, image_size, faults.is_empty()) {
-        (Some(name), Some(dataset), Some(image_size), true) => {
-            Ok(Experiment { name, title, dataset, split, image_size, base, scales, set, modified })
-        }
+        (Some(name), Some(dataset), Some(image_size), true) => Ok(Experiment {
+            name,
+            title: title.unwrap_or_default(),
+            dataset,
+            split,
+            image_size,
+            architectures,
+            scales,
+            value,
+            set: set_value,
+            modified,
+        }),
         _ => Err(Error::Config { file: file.to_owned(), faults }),
     }
 }
@@ -93,42 +79,27 @@ pub(super) fn faults(cell: &Cell) -> yaml_serde::Result<Vec<String>> {
     let faults = Faults::default();
     let root = Section::new("", &value, &faults);
     for key in ["experiment", "scale"] {
-        root.value(key, NAME, |v| v.as_str().filter(|s| is_name(s)).map(drop));
+        let _: Option<String> = root.setting(key, &Name, Otherwise::Needed, MISSING);
     }
-    root.size("image_size", SIDES);
-    let known = critic::ARCHITECTURES.join(", ");
-    root.value("arch", &known, |v| v.as_str().filter(|s| critic::ARCHITECTURES.contains(s)).map(drop));
+    let _: Option<usize> = root.setting("image_size", &SIDES, Otherwise::Needed, MISSING);
+    for (key, known) in [("arch", Named(architectures)), ("method", Named(methods::ids))] {
+        root.setting(key, &known, Otherwise::Needed, MISSING);
+    }
     if critic::side(&cell.arch) != cell.image_size {
         faults.say("image_size", &format!("{} makes images of {1}×{1} pixels", cell.arch, critic::side(&cell.arch)));
     }
-    root.value("method", &methods::ids().join(", "), |v| v.as_str().and_then(|s| methods::require(s).ok()).map(drop));
     if let Dataset::Known(id) = &cell.dataset
         && !data::IDS.contains(&id.as_str())
     {
         faults.say("dataset", &format!("{id} is not one of: {}", data::IDS.join(", ")));
     }
-    root.section("train").map(|s| train(&s));
-    root.section("eval").map(|s| eval(&s));
+    root.section("train").map(|s| Train::read(&s, MISSING));
+    root.section("eval").map(|s| Eval::read(&s, MISSING));
     Ok(faults.into_inner())
 }
 
-/// A known data set, or where one is.
-fn dataset(value: &Value) -> Option<Dataset> {
-    if let Some(id) = value.as_str() {
-        return data::IDS.contains(&id).then(|| Dataset::Known(id.to_owned()));
-    }
-    let (kind, path) = value.as_mapping().filter(|m| m.len() == 1)?.iter().next()?;
-    let kind = kind.as_str().filter(|kind| ["path", "folder", "parquet", "lmdb"].contains(kind));
-    kind.and(path.as_str()).map(|path| Dataset::Elsewhere { path: path.into() })
-}
-
-fn has(value: &Value, key: &str) -> bool {
-    value.get(key).is_some()
-}
-
-/// Names end up in paths.
-fn is_name(s: &str) -> bool {
-    !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+fn architectures() -> Vec<String> {
+    critic::ARCHITECTURES.map(str::to_owned).to_vec()
 }
 
 /// `a.b=1` as the mapping `{a: {b: 1}}`.
@@ -166,11 +137,9 @@ fn insert(map: &mut Mapping, path: &[&str], value: Value) -> bool {
     }
 }
 
-fn layer(section: &Section, faults: &Faults) -> Layer {
-    let ids = methods::ids();
-    let known = format!("one of: {}", ids.join(", "));
-    let method = |v: &Value| v.as_str().filter(|s| ids.iter().any(|id| id == s)).map(str::to_owned);
-    let mut architectures = Vec::new();
+/// Checks a layer; the architectures that it names.
+fn layer(section: &Section, absent: Absent, faults: &Faults) -> Vec<String> {
+    let mut named = Vec::new();
     if let Some(section) = section.section("architectures") {
         for key in section.keys().map(str::to_owned).collect::<Vec<_>>() {
             if !critic::ARCHITECTURES.contains(&key.as_str()) {
@@ -178,71 +147,27 @@ fn layer(section: &Section, faults: &Faults) -> Layer {
                 faults.say(&section.path(&key), &format!("unknown architecture; known: {known}"));
             }
             if let Some(s) = section.section(&key) {
-                architectures.push((key, train(&s)));
+                Train::read(&s, absent);
                 s.close();
             }
+            named.push(key);
         }
     }
-    Layer {
-        methods: section.list("methods", &known, method),
-        seeds: section.list("seeds", "a whole number", Value::as_u64),
-        train: section.section("train").map(closed(train)).unwrap_or_default(),
-        architectures,
-        eval: section.section("eval").map(closed(eval)).unwrap_or_default(),
+    Selection::read(section, absent);
+    if let Some(s) = section.section("train") {
+        Train::read(&s, absent);
+        s.close();
     }
-}
-
-fn closed<T>(read: fn(&Section) -> T) -> impl Fn(Section) -> T {
-    move |section| {
-        let out = read(&section);
-        section.close();
-        out
+    if let Some(s) = section.section("eval") {
+        Eval::read(&s, absent);
+        s.close();
     }
-}
-
-fn train(s: &Section) -> TrainLayer {
-    TrainLayer {
-        steps: s.integer("steps", 1..=u64::MAX),
-        critic_steps: s.integer("critic_steps", 1..=100),
-        critic_batch: s.size("critic_batch", 1..=65_536),
-        generator_batch: s.size("generator_batch", 2..=65_536),
-        critic_lr: s.schedule("critic_lr", 1e-9..=1.0),
-        generator_lr: s.schedule("generator_lr", 1e-9..=1.0),
-        beta1: s.number("beta1", 0.0..=0.999_999),
-        beta2: s.schedule("beta2", 0.0..=0.999_999),
-        lr_decay: s.choice("lr_decay", &[("none", LrDecay::None), ("linear", LrDecay::Linear)]),
-        ema_decay: s.average("ema_decay"),
-        ema_start: s.integer("ema_start", 0..=u64::MAX),
-        width: s.number("width", 1e-3..=8.0),
-        loss: s.choice("loss", &LOSSES),
-        gamma: s.schedule("gamma", 0.0..=1e6),
-        augment: s.schedule("augment", 0.0..=1.0),
-    }
-}
-
-fn eval(s: &Section) -> EvalLayer {
-    EvalLayer {
-        every: s.integer("every", 1..=u64::MAX),
-        images: s.size("images", 100..=10_000_000),
-        reference: s.choice("reference", &Split::ALL),
-        batch_norm: s.choice("batch_norm", &MODES),
-        weights: s.list("weights", &one_of(&WEIGHTS), |v| pick(v, &WEIGHTS)),
-        batch: s.size("batch", 2..=65_536),
-        extractor: s.choice("extractor", &EXTRACTORS),
-        resize: s.choice("resize", &Resize::ALL),
-        metrics: s
-            .list("metrics", "a metric by its name, as `pgn-bench measure --help` has them (`all` is none here)", |v| {
-                pick(v, &METRICS)
-            })
-            .and_then(|all: Vec<Metric>| {
-                s.value("metrics", "a list with fid", |_| Some(all.clone()).filter(|m| m.contains(&Metric::FID)))
-            }),
-    }
+    named
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::only;
+    use super::super::{Average, Schedule, only};
     use super::*;
 
     const GOOD: &str = "
@@ -320,13 +245,13 @@ scales:
             Experiment::parse("t.yaml", &bad, &["train.beta1=2".into(), "oops".into()]).unwrap_err().to_string();
         for part in [
             "t.yaml: 8 faults",
-            "eval.metrics: - is is not allowed; expected a list with fid",
+            "eval.metrics: [is] is not allowed; expected a list with fid",
             "methods[1]: pgm is not allowed; expected one of: none, wgan",
             "train.critic_lr: fast is not allowed; expected a number from",
             "seeds[2]: 0 is there twice",
             "train.stepz: unknown key; known here: steps, critic_steps",
             "dataset: mnist is not allowed; expected one of: shapes, cifar10",
-            "--set .train.beta1: 2 is not allowed",
+            "--set train.beta1: 2 is not allowed; expected a number from 0 to 0.999999",
             "--set oops: expected PATH=VALUE",
         ] {
             assert!(error.contains(part), "`{part}` is not in:\n{error}");
@@ -347,6 +272,68 @@ scales:
     }
 
     #[test]
+    fn faults_of_a_schedule_name_its_wrong_part() {
+        for (bad, expected) in [
+            ("gamma=-1", "train.gamma: -1 is not allowed; expected a number from 0 to 1000000, or {from: NUMBER, to"),
+            ("gamma=[1, {a: b}]", "train.gamma: [1, {a: b}] is not allowed"),
+            (
+                "critic_lr={from: 1, to: 9, images: 5}",
+                "train.critic_lr.to: 9 is not allowed; expected a number from 1e-9 to 1",
+            ),
+            (
+                "critic_lr={from: 1, to: 1, images: 0}",
+                "train.critic_lr.images: 0 is not allowed; expected a number from 1 to",
+            ),
+            ("gamma.steps=5", "train.gamma.steps: unknown key; known here: from, to, images"),
+            (
+                "ema_decay={half_life: no}",
+                "train.ema_decay.half_life: no is not allowed; expected a number from 0 to 1e12",
+            ),
+            ("ema_decay={halflife: 5}", "train.ema_decay.halflife: unknown key; known here: half_life"),
+        ] {
+            let error = Experiment::parse("t.yaml", GOOD, &[format!("train.{bad}")]).unwrap_err().to_string();
+            assert!(error.contains(&format!("--set {expected}")), "`{expected}` is not in:\n{error}");
+        }
+        let bad = GOOD.replace("beta1: 0,", "beta1: 0, gamma: {from: 1, to: 0.1},");
+        let error = Experiment::parse("t.yaml", &bad, &[]).unwrap_err().to_string();
+        assert!(error.contains("  train.gamma.images: is missing"), "{error}");
+    }
+
+    #[test]
+    fn set_changes_a_part_of_a_schedule() {
+        let moving = "beta2: {from: 0.9, to: 0.99, images: 100}, ema_decay: {half_life: {from: 0, to: 5, images: 9}},";
+        let text = GOOD.replace("beta2: 0.9,", moving).replace("ema_decay: 0.99,", "");
+        let of = |set: &[&str]| {
+            let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
+            let cells = Experiment::parse("t.yaml", &text, &set).unwrap().resolve("full")?;
+            Ok::<_, Error>((cells[0].train.beta2, cells[0].train.ema_decay))
+        };
+        let half_life = |to| Average::HalfLife { half_life: Schedule::Cosine { from: 0.0, to, images: 9.0 } };
+        let beta2 = |to, images| Schedule::Cosine { from: 0.9, to, images };
+        assert_eq!(of(&[]).unwrap(), (beta2(0.99, 100.0), half_life(5.0)));
+        let set = ["train.beta2.to=0.5", "train.ema_decay.half_life.to=7", "architectures.cnn32.beta2.images=2"];
+        assert_eq!(of(&set).unwrap(), (beta2(0.5, 2.0), half_life(7.0)));
+        let whole = ["train.beta2=0.5", "train.ema_decay={half_life: 7}"];
+        assert_eq!(of(&whole).unwrap(), (0.5.into(), Average::HalfLife { half_life: 7.0.into() }));
+        // There is no schedule to change a part of.
+        let error = of(&["train.critic_lr.to=0.1"]).unwrap_err().to_string();
+        for part in ["from", "images"] {
+            assert!(error.contains(&format!("architectures.cnn32.critic_lr.{part}: not given")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_penalty_of_weight_zero_is_none() {
+        let with = |gamma: &str, method: &str| {
+            let set = [format!("methods=[none, {method}]"), format!("train.gamma={gamma}")];
+            Experiment::parse("t.yaml", GOOD, &set).unwrap().resolve("full").map(drop).map_err(|e| e.to_string())
+        };
+        let error = with("0", "pgn+r1r2").unwrap_err();
+        assert!(error.contains("architectures.cnn32.gamma: the penalty of pgn+r1r2 has the weight 0"), "{error}");
+        assert_eq!([with("0", "gn"), with("{from: 0, to: 1, images: 9}", "r1")], [Ok(()), Ok(())]);
+    }
+
+    #[test]
     fn missing_settings_are_named() {
         let bad = GOOD.replace("beta1: 0,", "").replace("every: 5, ", "");
         let e = Experiment::parse("t.yaml", &bad, &[]).unwrap();
@@ -355,15 +342,6 @@ scales:
         let e = Experiment::parse("t.yaml", GOOD, &["methods=[gn+r1r2]".into()]).unwrap();
         let error = e.resolve("full").unwrap_err().to_string();
         assert!(error.contains("architectures.cnn32.gamma, which gn+r1r2 needs: not given"), "{error}");
-        for bad in [
-            "gamma=-1",
-            "gamma={from: 1, to: 0.1}",
-            "critic_lr={from: 1, to: 9, images: 5}",
-            "ema_decay={half_life: no}",
-        ] {
-            let error = Experiment::parse("t.yaml", GOOD, &[format!("train.{bad}")]).unwrap_err().to_string();
-            assert!(error.contains("is not allowed; expected a number from"), "{error}");
-        }
         assert!(Experiment::parse("t.yaml", "name: [", &[]).unwrap_err().to_string().contains("not YAML"));
         let error = Experiment::parse("t.yaml", "{}", &[]).unwrap_err().to_string();
         assert!(error.contains("dataset: is missing") && error.contains("5 faults"), "{error}");

@@ -1,11 +1,8 @@
 //! Walks a YAML value, collecting every fault with its path, its value and what is allowed.
 
 use std::cell::RefCell;
-use std::ops::RangeInclusive;
 
 use yaml_serde::Value;
-
-use super::schedule::{Average, Schedule};
 
 /// Faults of one file.
 #[derive(Default)]
@@ -13,7 +10,7 @@ pub(super) struct Faults(RefCell<Vec<String>>);
 
 impl Faults {
     pub(super) fn add(&self, path: &str, value: &Value, allowed: &str) {
-        self.0.borrow_mut().push(format!("  {path}: {} is not allowed; expected {allowed}", show(value)));
+        self.say(path, &format!("{} is not allowed; expected {allowed}", show(value)));
     }
 
     pub(super) fn say(&self, path: &str, message: &str) {
@@ -25,10 +22,105 @@ impl Faults {
     }
 }
 
-fn show(value: &Value) -> String {
-    let text = yaml_serde::to_string(value).unwrap_or_default();
-    let text = text.trim().replace('\n', " ");
+/// A value on one line, as it may be written.
+pub(super) fn show(value: &Value) -> String {
+    fn flow(value: &Value) -> String {
+        let all = |items: Vec<String>| items.join(", ");
+        match value {
+            Value::Sequence(items) => format!("[{}]", all(items.iter().map(flow).collect())),
+            Value::Mapping(map) => {
+                format!("{{{}}}", all(map.iter().map(|(k, v)| format!("{}: {}", flow(k), flow(v))).collect()))
+            }
+            other => yaml_serde::to_string(other).unwrap_or_default().trim().replace('\n', " "),
+        }
+    }
+    let text = flow(value);
     if text.chars().count() > 60 { format!("{}…", text.chars().take(60).collect::<String>()) } else { text }
+}
+
+/// What a person and an editor are told of a kind of values.
+pub(super) trait Described: Sync {
+    /// What is allowed, after "expected".
+    fn allowed(&self) -> String;
+    /// The same as a JSON schema.
+    fn schema(&self) -> serde_json::Value;
+}
+
+/// A kind of values that are read as `T`.
+pub(super) trait Kind<T>: Described {
+    /// The value, or a fault.
+    fn read(&self, at: &At) -> Option<T>;
+    /// What an absent value means, where it means something.
+    fn absent(&self) -> Option<T> {
+        None
+    }
+}
+
+/// A key of the vocabulary.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) doc: &'static str,
+    pub(super) kind: &'static dyn Described,
+    pub(super) otherwise: Otherwise,
+}
+
+/// What is made of a setting that is not given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// Nothing: another layer may give it.
+    Fine,
+    /// Nothing, not even of a part of a setting, such as an end of a schedule.
+    FineWithin,
+    /// A fault that says this.
+    Fault(&'static str),
+}
+
+/// What is said of a setting of which no layer says anything.
+pub(super) const UNSAID: &str = "not given in the file, the scale or --set";
+/// Such a setting.
+pub(super) const NOWHERE: Absent = Absent::Fault(UNSAID);
+/// A key that a file must have.
+pub(super) const MISSING: Absent = Absent::Fault("is missing");
+
+/// What holds where a setting is not given.
+#[derive(Clone, Copy)]
+pub(super) enum Otherwise {
+    /// Nothing can: some layer must give it.
+    Needed,
+    /// Nothing has to.
+    Nothing,
+    /// This, in YAML.
+    Yaml(&'static str),
+    /// What `train` has under this key.
+    Train(&'static str),
+}
+
+/// A value at a path.
+pub(super) struct At<'a> {
+    pub(super) value: &'a Value,
+    pub(super) path: String,
+    pub(super) absent: Absent,
+    pub(super) faults: &'a Faults,
+}
+
+impl<'a> At<'a> {
+    /// What a value was taken for; a fault where it was taken for nothing.
+    pub(super) fn expect<T>(&self, allowed: &str, parsed: Option<T>) -> Option<T> {
+        if parsed.is_none() {
+            self.faults.add(&self.path, self.value, allowed);
+        }
+        parsed
+    }
+
+    /// The value as a mapping.
+    pub(super) fn section(&self) -> Section<'a> {
+        Section::new(&self.path, self.value, self.faults)
+    }
+
+    /// Of an item of its list.
+    pub(super) fn item(&self, i: usize, value: &'a Value) -> Self {
+        Self { value, path: format!("{}[{i}]", self.path), ..*self }
+    }
 }
 
 /// A mapping at a path. Keys that nobody asked for are faults when it is closed.
@@ -58,7 +150,9 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn path(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        // `--set ` is before a path, and no part of it.
+        let dot = if self.path.is_empty() || self.path.ends_with(' ') { "" } else { "." };
+        format!("{}{dot}{key}", self.path)
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
@@ -70,88 +164,20 @@ impl<'a> Section<'a> {
         self.entries.iter().find(|(k, _)| k == key).map(|(_, v)| *v)
     }
 
-    /// A value that `parse` accepts, or a fault naming what is allowed.
-    pub(super) fn value<T>(&self, key: &str, allowed: &str, parse: impl Fn(&Value) -> Option<T>) -> Option<T> {
-        let value = self.get(key)?;
-        let parsed = parse(value);
-        if parsed.is_none() {
-            self.faults.add(&self.path(key), value, allowed);
-        }
-        parsed
-    }
-
-    pub(super) fn number(&self, key: &str, range: RangeInclusive<f64>) -> Option<f64> {
-        let allowed = format!("a number from {} to {}", range.start(), range.end());
-        self.value(key, &allowed, |v| v.as_f64().filter(|x| range.contains(x)))
-    }
-
-    /// A number, or half a cosine from one to another.
-    pub(super) fn schedule(&self, key: &str, range: RangeInclusive<f64>) -> Option<Schedule> {
-        let numbers = format!("from {} to {}", range.start(), range.end());
-        let allowed = format!("a number {numbers}, or {{from: NUMBER, to: NUMBER, images: NUMBER}} with such numbers");
-        self.value(key, &allowed, |v| schedule(v, &range))
-    }
-
-    /// How a moving average forgets.
-    pub(super) fn average(&self, key: &str) -> Option<Average> {
-        let allowed =
-            "a number from 0 to 0.999999, or {half_life: IMAGES} that the critic sees, a number or a schedule of them";
-        self.value(key, allowed, |v| match v.as_mapping() {
-            None => v.as_f64().filter(|x| (0.0..=0.999_999).contains(x)).map(Average::Decay),
-            Some(map) if map.len() == 1 => {
-                let half_life = schedule(map.get("half_life")?, &(0.0..=1e12))?;
-                Some(Average::HalfLife { half_life })
-            }
-            Some(_) => None,
-        })
-    }
-
-    pub(super) fn integer(&self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
-        let allowed = if *range.end() == u64::MAX {
-            format!("a whole number of at least {}", range.start())
-        } else {
-            format!("a whole number from {} to {}", range.start(), range.end())
-        };
-        self.value(key, &allowed, |v| v.as_u64().filter(|x| range.contains(x)))
-    }
-
-    pub(super) fn size(&self, key: &str, range: RangeInclusive<u64>) -> Option<usize> {
-        self.integer(key, range).and_then(|n| usize::try_from(n).ok())
-    }
-
-    pub(super) fn text(&self, key: &str) -> Option<String> {
-        self.value(key, "text", |v| v.as_str().map(str::to_owned))
-    }
-
-    /// One of the named choices.
-    pub(super) fn choice<T: Clone>(&self, key: &str, choices: &[(&str, T)]) -> Option<T> {
-        self.value(key, &one_of(choices), |v| pick(v, choices))
-    }
-
-    /// A non-empty list of different items, which `parse` accepts.
-    pub(super) fn list<T: PartialEq>(
-        &self,
-        key: &str,
-        allowed: &str,
-        parse: impl Fn(&Value) -> Option<T>,
-    ) -> Option<Vec<T>> {
-        let value = self.get(key)?;
-        let Some(items) = value.as_sequence().filter(|s| !s.is_empty()) else {
-            self.faults.add(&self.path(key), value, &format!("a list, each of {allowed}"));
-            return None;
-        };
-        let mut out = Vec::new();
-        for (i, item) in items.iter().enumerate() {
-            match parse(item) {
-                Some(parsed) if out.contains(&parsed) => {
-                    self.faults.say(&format!("{}[{i}]", self.path(key)), &format!("{} is there twice", show(item)));
-                    return None;
+    /// The value of a key that this kind takes, or what holds without it.
+    pub(super) fn setting<T>(&self, key: &str, kind: &impl Kind<T>, otherwise: Otherwise, absent: Absent) -> Option<T> {
+        let read = |value: &Value| kind.read(&At { value, path: self.path(key), absent, faults: self.faults });
+        match (self.get(key), otherwise) {
+            (Some(value), _) => read(value),
+            (None, Otherwise::Yaml(text)) => read(&yaml_serde::from_str(text).ok()?),
+            (None, Otherwise::Nothing) => kind.absent(),
+            (None, Otherwise::Needed | Otherwise::Train(_)) => {
+                if let Absent::Fault(message) = absent {
+                    self.faults.say(&self.path(key), message);
                 }
-                Some(parsed) => out.push(parsed),
-                None => self.faults.add(&format!("{}[{i}]", self.path(key)), item, allowed),
+                kind.absent()
             }
         }
-        Some(out)
     }
 
     pub(super) fn section(&self, key: &str) -> Option<Section<'a>> {
@@ -165,26 +191,4 @@ impl<'a> Section<'a> {
             self.faults.say(&self.path(key), &format!("unknown key; known here: {}", asked.join(", ")));
         }
     }
-}
-
-fn schedule(value: &Value, range: &RangeInclusive<f64>) -> Option<Schedule> {
-    let of: Schedule = yaml_serde::from_value(value.clone()).ok()?;
-    let is_one = match of {
-        Schedule::Constant(_) => true,
-        Schedule::Cosine { images, .. } => images >= 1.0 && value.as_mapping().is_some_and(|map| map.len() == 3),
-    };
-    (is_one && of.ends().iter().all(|end| range.contains(end))).then_some(of)
-}
-
-pub(super) fn pick<T: Clone>(value: &Value, choices: &[(&str, T)]) -> Option<T> {
-    let name = match value {
-        Value::Null => "none",
-        other => other.as_str()?,
-    };
-    choices.iter().find(|(n, _)| *n == name).map(|(_, t)| t.clone())
-}
-
-pub(super) fn one_of<T>(choices: &[(&str, T)]) -> String {
-    let names: Vec<&str> = choices.iter().map(|(n, _)| *n).collect();
-    format!("one of: {}", names.join(", "))
 }

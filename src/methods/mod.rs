@@ -125,6 +125,11 @@ pub fn require(id: &str) -> error::Result<Choice> {
     find(id).ok_or_else(|| Error::invalid(format!("unknown method `{id}`; known: {}", ids().join(", "))))
 }
 
+/// The method of docs/howto/own-method.md, where it would stand.
+#[cfg(test)]
+#[path = "../../docs/howto/method.rs"]
+mod guide;
+
 #[cfg(test)]
 mod tests {
     use candle_core::{Result, Tensor};
@@ -135,6 +140,21 @@ mod tests {
 
     fn sum(t: &Tensor) -> Result<f64> {
         t.sum_all()?.to_scalar()
+    }
+
+    #[test]
+    fn the_method_of_the_guide_is_one() {
+        let page = include_str!("../../docs/howto/own-method.md");
+        assert!(
+            page.contains(include_str!("../../docs/howto/method.rs")),
+            "docs/howto/own-method.md shows another code"
+        );
+        let registered: fn() -> Box<dyn Method> = || Box::new(guide::SpectralGradientNorm);
+        let method = registered();
+        assert!(find(method.id()).is_none() && page.contains(&format!("methods: [sn, gn, {}]", method.id())));
+        let (f, n) = (random("f", &[5]), (random("n", &[5]).abs().unwrap() + 0.5).unwrap());
+        let f_hat = method.normalisation().unwrap().apply(&f, &n.sqr().unwrap()).unwrap().f_hat;
+        tensors_close(&f_hat, &(&f / (&n + f.abs().unwrap()).unwrap()).unwrap(), 1e-14);
     }
 
     #[test]

@@ -134,7 +134,27 @@ impl TryFrom<String> for Metric {
     }
 }
 
+/// Numbers of [`Measure::Manifold`].
+pub const MANIFOLD: [&str; 4] = ["precision", "recall", "density", "coverage"];
+
 impl Measure {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fd => "Fréchet distance",
+            Self::FdInfinity => "FD∞",
+            Self::Is => "Inception Score",
+            Self::IsInfinity => "IS∞",
+            Self::Kd => "KD",
+            Self::Manifold => "precision, recall, density, coverage",
+            Self::Sfid => "Fréchet distance of spatial features",
+            Self::Cmmd => "CMMD",
+            Self::AuthPct => "AuthPct",
+            Self::MiFid => "MiFID",
+            Self::Mind => "MIND",
+        }
+    }
+
     /// Whether it is of the generated images alone.
     pub fn is_of_one(self) -> bool {
         matches!(self, Self::Is | Self::IsInfinity)

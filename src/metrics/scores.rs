@@ -11,6 +11,7 @@ use super::inception_score::{SPLITS, Split};
 use super::infinity::{Intercept, POINTS, Points};
 use super::manifold::manifold;
 use super::memorisation::{memorisation_distance, mifid};
+use super::metric::MANIFOLD;
 pub use super::metric::{Family, METRICS, Measure, Metric};
 use super::mind::{DIRECTIONS, directions, mind};
 use super::{Extractor, authenticity, cmmd, kid};
@@ -187,17 +188,12 @@ impl<'a> Comparison<'a> {
                 let [real, generated] = self.features()?;
                 let [real, generated] = [thinned(&real, KEPT)?, thinned(&generated, KEPT)?];
                 let of = manifold(&real, &generated, neighbours)?;
-                let named = [
-                    ("precision", of.precision),
-                    ("recall", of.recall),
-                    ("density", of.density),
-                    ("coverage", of.coverage),
-                ];
+                let named = MANIFOLD.into_iter().zip([of.precision, of.recall, of.density, of.coverage]);
                 let score = |(name, value): (&str, f64)| {
                     let settings = format!("k = {neighbours}");
                     Ok(Score { settings, ..self.between(&real, &generated, name, value)? })
                 };
-                named.into_iter().map(score).collect()
+                named.map(score).collect()
             }
             Measure::Sfid => {
                 let spatial = |of: Option<&'a Collected>| of.and_then(|c| c.spatial.as_ref());

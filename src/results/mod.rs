@@ -108,8 +108,8 @@ macro_rules! rows {
             $($(#[doc = $doc])+ pub $field: $type,)*
         }
 
-        /// Column names with their descriptions, in order.
-        pub const COLUMNS: &[(&str, &str)] = &[$((stringify!($field), concat!($($doc),+)),)*];
+        /// Column names with their types and descriptions, in order.
+        pub const COLUMNS: &[[&str; 3]] = &[$([stringify!($field), stringify!($type), concat!($($doc),+)],)*];
 
         fn frame(rows: &[Row]) -> PolarsResult<DataFrame> {
             DataFrame::new(rows.len(), vec![$(
@@ -407,6 +407,6 @@ pub(crate) mod tests {
             }
         }
         assert_eq!(metric("is", 2500, None), "is2500");
-        assert!(COLUMNS.iter().all(|(_, doc)| doc.ends_with('.')));
+        assert!(COLUMNS.iter().all(|[.., doc]| doc.ends_with('.')));
     }
 }
