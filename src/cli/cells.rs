@@ -11,6 +11,13 @@ use crate::config::{Cell, Experiment, only};
 pub(super) struct Cells {
     /// The experiment's YAML file
     experiment: PathBuf,
+    #[command(flatten)]
+    narrowing: Narrowing,
+}
+
+/// What narrows an experiment.
+#[derive(clap::Args)]
+pub(super) struct Narrowing {
     /// Which of the file's scales
     #[arg(long, default_value = "full")]
     scale: String,
@@ -29,14 +36,27 @@ impl Cells {
 
     /// The arguments after the file.
     pub(super) fn narrowing(&self) -> Vec<String> {
-        let mut words = vec!["--scale".to_owned(), self.scale.clone()];
-        words.extend(self.only.iter().flat_map(|o| ["--only".to_owned(), o.clone()]));
-        words.extend(self.set.iter().flat_map(|s| ["--set".to_owned(), s.clone()]));
+        let Narrowing { scale, only, set } = &self.narrowing;
+        let mut words = vec!["--scale".to_owned(), scale.clone()];
+        words.extend(only.iter().flat_map(|o| ["--only".to_owned(), o.clone()]));
+        words.extend(set.iter().flat_map(|s| ["--set".to_owned(), s.clone()]));
         words
     }
 
     pub(super) fn resolve(&self) -> Result<Vec<Cell>> {
-        let experiment = Experiment::read(&self.experiment, &self.set)?;
+        self.narrowing.resolve(&self.experiment)
+    }
+}
+
+impl Narrowing {
+    /// The cells that are left of an experiment's file.
+    pub(super) fn resolve(&self, file: &Path) -> Result<Vec<Cell>> {
+        let experiment = Experiment::read(file, &self.set)?;
         Ok(only(experiment.resolve(&self.scale)?, &self.only)?)
+    }
+
+    /// Whether cells or settings are named.
+    pub(super) fn names_some(&self) -> bool {
+        !self.only.is_empty() || !self.set.is_empty()
     }
 }

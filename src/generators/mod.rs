@@ -3,6 +3,7 @@
 mod biggan;
 mod cnn;
 pub mod layer;
+pub mod onnx;
 mod passes;
 mod r3gan;
 mod resnet;
