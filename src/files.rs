@@ -185,6 +185,37 @@ pub fn create_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).at("create folder", path)
 }
 
+/// Checks a name for a new folder before the work that fills it starts: nothing is there, or an empty folder.
+///
+/// # Errors
+/// When [`write_folder`] would not write there.
+pub fn check_folder(path: &Path) -> Result<()> {
+    if path.file_name().is_none() {
+        return Err(Error::content(path, "the output is a new folder: give it a name"));
+    }
+    let is_empty = || std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    if path.symlink_metadata().is_ok() && !is_empty() {
+        return Err(Error::content(path, "is there already: name a new folder"));
+    }
+    Ok(())
+}
+
+/// Fills a folder through `write` under another name, then gives it its own: nobody sees half of it.
+///
+/// # Errors
+/// When something but an empty folder has its name, it cannot be written, or `write` fails.
+pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    check_folder(path)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let part = path.with_file_name(format!("{name}.part"));
+    if part.exists() {
+        std::fs::remove_dir_all(&part).at("empty", &part)?;
+    }
+    create_folder(&part)?;
+    write(&part)?;
+    std::fs::rename(&part, path).at("rename into place", path)
+}
+
 /// The files of these names below a folder, in order of path.
 ///
 /// # Errors

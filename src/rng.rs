@@ -45,6 +45,17 @@ impl Stream {
         (0..n).map(|_| self.normal() as f32).collect()
     }
 
+    /// The same, each drawn anew until its absolute value is at most `bound`, which is above 0.
+    pub fn normals_within(&mut self, n: usize, bound: f32) -> Vec<f32> {
+        let mut one = || loop {
+            let z = self.normal() as f32;
+            if z.abs() <= bound {
+                break z;
+            }
+        };
+        (0..n).map(|_| one()).collect()
+    }
+
     /// A permutation of `0..n` (Fisher–Yates).
     pub fn permutation(&mut self, n: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..n as u32).collect();
@@ -83,6 +94,11 @@ mod tests {
         let mut s = Stream::new(7, "portable", 0);
         let mean: f64 = (0..20_000).map(|_| s.normal()).sum::<f64>() / 20_000.0;
         assert!(mean.abs() < 0.03, "{mean}");
+        assert_eq!(Stream::new(7, "z", 0).normals_within(50, f32::INFINITY), Stream::new(7, "z", 0).normals(50));
+        let within = Stream::new(7, "z", 0).normals_within(20_000, 0.5);
+        // Of a normal cut at ±0.5 the variance is 1 − 2·0.5·φ(0.5)/(2Φ(0.5) − 1) = 0.08059.
+        let variance = within.iter().map(|&z| f64::from(z).powi(2)).sum::<f64>() / 20_000.0;
+        assert!(within.iter().all(|z| z.abs() <= 0.5) && (variance - 0.08059).abs() < 0.003, "{variance}");
         let mut sorted = s.permutation(100);
         sorted.sort_unstable();
         assert_eq!(sorted, (0..100).collect::<Vec<u32>>());

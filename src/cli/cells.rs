@@ -1,7 +1,7 @@
 //! Which cells of an experiment a command is about.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
@@ -14,6 +14,13 @@ use crate::yaml;
 pub(super) struct Cells {
     /// The experiment's YAML file; where there is none of this name, an experiment of the program: demo, cifar10, stl10, …
     experiment: PathBuf,
+    #[command(flatten)]
+    narrowing: Narrowing,
+}
+
+/// What narrows an experiment.
+#[derive(clap::Args)]
+pub(super) struct Narrowing {
     /// Which of the file's scales
     #[arg(long, default_value = "full")]
     scale: String,
@@ -43,14 +50,34 @@ impl Cells {
 
     /// The arguments after the file.
     pub(super) fn narrowing(&self) -> Vec<String> {
-        let mut words = vec!["--scale".to_owned(), self.scale.clone()];
-        words.extend(self.only.iter().flat_map(|o| ["--only".to_owned(), o.clone()]));
-        words.extend(self.set.iter().flat_map(|s| ["--set".to_owned(), s.clone()]));
+        let Narrowing { scale, only, set } = &self.narrowing;
+        let mut words = vec!["--scale".to_owned(), scale.clone()];
+        words.extend(only.iter().flat_map(|o| ["--only".to_owned(), o.clone()]));
+        words.extend(set.iter().flat_map(|s| ["--set".to_owned(), s.clone()]));
         words
     }
 
     pub(super) fn resolve(&self) -> Result<Vec<Cell>> {
-        let experiment = Experiment::parse(&self.experiment.display().to_string(), &self.text()?, &self.set)?;
+        self.narrowing.of(&Experiment::parse(
+            &self.experiment.display().to_string(),
+            &self.text()?,
+            &self.narrowing.set,
+        )?)
+    }
+}
+
+impl Narrowing {
+    /// The cells that are left of an experiment's file.
+    pub(super) fn resolve(&self, file: &Path) -> Result<Vec<Cell>> {
+        self.of(&Experiment::read(file, &self.set)?)
+    }
+
+    fn of(&self, experiment: &Experiment) -> Result<Vec<Cell>> {
         Ok(only(experiment.resolve(&self.scale)?, &self.only)?)
+    }
+
+    /// Whether cells or settings are named.
+    pub(super) fn names_some(&self) -> bool {
+        !self.only.is_empty() || !self.set.is_empty()
     }
 }

@@ -13,8 +13,8 @@ use super::{choice, replicates};
 use crate::config::{self, Cell, EXTRACTORS, Eval, ExtractorKind, MODES};
 use crate::data::{Split, nearest, to_bytes};
 use crate::error::AtPath;
-use crate::files::{check_output, create_folder, has_extension, names_folder, short_weights, write_bytes};
-use crate::generators::Mode;
+use crate::files::{check_folder, check_output, has_extension, names_folder, short_weights, write_bytes, write_folder};
+use crate::generators::{Mode, Restriction};
 use crate::methods;
 use crate::metrics::inception::resize::Resize;
 use crate::metrics::scores::{METRICS, Metric};
@@ -91,6 +91,12 @@ pub(super) struct SampleArgs {
     /// Seed of the latents; the run's own if not given
     #[arg(long)]
     seed: Option<u64>,
+    /// Images of this class only, counted from 0 (of a conditional generator)
+    #[arg(long, value_name = "K")]
+    class: Option<u16>,
+    /// Draw numbers of the latents anew whose absolute value is above PSI: fewer and more typical images
+    #[arg(long, value_name = "PSI", value_parser = truncation)]
+    truncation: Option<f32>,
     /// Statistics that batch normalisation uses; the run's own if not given
     #[arg(long, value_parser = choice(&MODES))]
     batch_norm: Option<Mode>,
@@ -135,11 +141,11 @@ pub(super) struct NeighboursArgs {
     place: Place,
 }
 
-fn open(path: &Path) -> Result<Stored> {
+pub(super) fn open(path: &Path) -> Result<Stored> {
     Ok(Stored::open(&if path.is_dir() { path.join(checkpoint::FILE) } else { path.to_path_buf() })?)
 }
 
-fn restore(stored: Stored, device: &Device) -> Result<(State, Progress)> {
+pub(super) fn restore(stored: Stored, device: &Device) -> Result<(State, Progress)> {
     let (_, mut state) = networks(&stored.progress.cell, stored.progress.classes, device)?;
     let progress = stored.restore(&mut state)?;
     Ok((state, progress))
@@ -324,6 +330,15 @@ pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
     Ok(())
 }
 
+/// Least bound of a latent's numbers: of a hundred normal ones, one or so is within it.
+const TIGHTEST: f32 = 0.01;
+
+/// A bound of a latent's numbers.
+fn truncation(text: &str) -> Result<f32, String> {
+    let bound = text.parse().ok().filter(|&bound: &f32| bound >= TIGHTEST);
+    bound.ok_or_else(|| format!("expected a number from {TIGHTEST}: latents are standard normal"))
+}
+
 /// What `sample` draws.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Drawing {
@@ -347,8 +362,7 @@ impl Drawing {
             _ => Self::Folder,
         };
         match drawing {
-            Self::Folder if output.exists() => bail!("{} is there already: name a new folder", output.display()),
-            Self::Folder => {}
+            Self::Folder => check_folder(output)?,
             Self::Grid | Self::Tensors => check_output(output, None)?,
         }
         Ok(drawing)
@@ -368,36 +382,38 @@ pub(super) fn sample(args: &SampleArgs) -> Result<()> {
     if args.n < 2 || args.columns == 0 {
         bail!("-n {} --columns {}: at least two images and one column", args.n, args.columns);
     }
+    match (args.class, generator.classes) {
+        (Some(_), None) => bail!("--class: {} is unconditional, it knows no classes", own.arch),
+        (Some(class), Some(classes)) if usize::from(class) >= classes => {
+            bail!("--class {class}: {} knows the classes 0 to {}", own.name(), classes - 1)
+        }
+        _ => {}
+    }
+    let within = Restriction { class: args.class, truncation: args.truncation };
     if drawing == Drawing::Grid {
-        let grid = grid::draw(generator, seed, [args.n.div_ceil(args.columns), args.columns], mode)?;
+        let grid = grid::draw(generator, seed, [args.n.div_ceil(args.columns), args.columns], mode, within)?;
         return Ok(write_bytes(&args.output, &grid)?);
     }
     if drawing == Drawing::Tensors {
-        let latents = generator.latents(seed, "samples/latents", 0, args.n)?;
+        let latents = generator.latents_within(seed, "samples/latents", (0, args.n), within)?;
         let images = channels_first(&generator.images(&latents, mode)?)?;
         let labels = latents.labels.map(|l| ("labels", l));
         let tensors = [("z", latents.z), ("images", images)].into_iter().chain(labels);
         return Ok(write_bytes(&args.output, &safetensors::serialize(tensors, None)?)?);
     }
-    // The folder gets its name when it is whole.
-    let name = args.output.file_name().unwrap_or_default().to_string_lossy();
-    let part = args.output.with_file_name(format!("{name}.part"));
-    if part.exists() {
-        std::fs::remove_dir_all(&part).at("empty", &part)?;
-    }
-    create_folder(&part)?;
     let cell = Cell { seed, eval: Eval { images: args.n, batch_norm: mode, ..own.eval.clone() }, ..own };
     let progress = bar("images", args.n as u64, "images");
     let stride = generator.side * generator.side * 3;
-    generate(generator, &cell, |pixels| {
-        for image in pixels.chunks_exact(stride) {
-            let path = part.join(format!("{:06}.png", progress.position()));
-            std::fs::write(&path, grid::encode(image, generator.side)?).at("write", &path)?;
-            progress.inc(1);
-        }
-        Ok(())
+    write_folder(&args.output, |part| {
+        generate(generator, &cell, within, |pixels| {
+            for image in pixels.chunks_exact(stride) {
+                let path = part.join(format!("{:06}.png", progress.position()));
+                std::fs::write(&path, grid::encode(image, generator.side)?).at("write", &path)?;
+                progress.inc(1);
+            }
+            Ok(())
+        })
     })?;
-    std::fs::rename(&part, &args.output).at("rename into place", &args.output)?;
     progress.finish_and_clear();
     say(format_args!("{} images of the {} generator in {}", args.n, weights.id(), args.output.display()));
     Ok(())

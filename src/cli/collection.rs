@@ -3,6 +3,7 @@
 
 use std::cell::OnceCell;
 use std::ffi::OsStr;
+use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -37,6 +38,10 @@ pub(super) struct Options {
     /// How images are brought to Inception's 299×299 pixels [default: tf]
     #[arg(long, value_parser = choice(&Resize::ALL))]
     resize: Option<Resize>,
+    /// Height and width of images that come as raw bytes over standard input (the collection `-`): 32 or 32x48, which makes 3·32·48 bytes an
+    /// image, red, green, blue. A tar archive of image files needs none
+    #[arg(long, value_name = "HEIGHTxWIDTH", value_parser = extents)]
+    image_size: Option<[usize; 2]>,
     /// Only N images of each collection, the first of the order; statistics stay those of all
     #[arg(short, long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(super) n: Option<usize>,
@@ -71,8 +76,21 @@ impl Collection {
 /// An extractor, and what is wanted of it.
 pub(super) type Wanted<'a> = (&'a dyn Extractor, Needs);
 
+/// The name of what comes over standard input.
+const STREAM: &str = "-";
+
+/// A collection's name in messages and rows.
 pub(super) fn shown(name: &OsStr) -> String {
-    name.to_string_lossy().into_owned()
+    if name == STREAM { "stdin".to_owned() } else { name.to_string_lossy().into_owned() }
+}
+
+/// Height and width, or a side.
+fn extents(text: &str) -> Result<[usize; 2], String> {
+    let (height, width) = text.split_once('x').unwrap_or((text, text));
+    match [height, width].map(str::parse) {
+        [Ok(height @ 1..), Ok(width @ 1..)] => Ok([height, width]),
+        _ => Err("expected HEIGHTxWIDTH, such as 32x48, or one number for both".to_owned()),
+    }
 }
 
 /// The orders of statistics or images and of others compared with them, in words. Two orders are remarked.
@@ -95,6 +113,28 @@ pub(super) fn remark_statistics(statistics: &str, images: &str) {
 }
 
 impl Options {
+    /// Refuses to read standard input twice, and says that a size of its images has no effect where it is not read.
+    pub(super) fn check_streams(&self, of: &[&OsStr]) -> Result<()> {
+        match of.iter().filter(|name| **name == STREAM).count() {
+            0 if self.image_size.is_some() => {
+                remark("--image-size has no effect: no collection here is - (standard input)")
+            }
+            0 | 1 => {}
+            _ => bail!("{STREAM} is standard input, which only one of the collections can be"),
+        }
+        Ok(())
+    }
+
+    /// What comes over standard input.
+    fn streamed(&self) -> Result<Named> {
+        if std::io::stdin().is_terminal() {
+            bail!(
+                "{STREAM} is standard input: pipe images into it, raw bytes with --image-size or a tar archive of image files"
+            );
+        }
+        Ok(Named::Elsewhere(source::stream::read(std::io::stdin().lock(), self.image_size)?))
+    }
+
     /// The extractors that were named, or Inception.
     pub(super) fn extractors(&self) -> &[Choice] {
         if self.extractor.is_empty() { &[Choice::Inception] } else { &self.extractor }
@@ -132,7 +172,10 @@ impl Options {
                 shown(name)
             );
         }
-        let images = followed(&shown(name), "images decoded", |progress| Ok(source::open(name, progress)?))?;
+        let images = match name == STREAM {
+            true => self.streamed()?,
+            false => followed(&shown(name), "images decoded", |progress| Ok(source::open(name, progress)?))?,
+        };
         let (name, len) = (shown(name), images.source().len());
         let n = self.n.unwrap_or(len);
         if n > len {

@@ -1,24 +1,28 @@
-//! `pgn-bench import`: a checkpoint of the released code as a run of an experiment's cell.
+//! `pgn-bench import`: a checkpoint of the released code as a run of an experiment's cell, or an exported run taken back.
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use candle_core::Device;
 
-use super::cells::Cells;
+use super::cells::Narrowing;
 use super::terminal::say;
+use crate::export;
 use crate::files::create_folder;
-use crate::train::checkpoint::{self, Part};
+use crate::train::checkpoint::{self, Part, Progress};
 use crate::train::existing::{Existing, empty_folder, folder, settle};
 use crate::train::lock::Lock;
+use crate::train::step::State;
 use crate::train::{import, run};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The checkpoint (.pt, zip or legacy)
+    /// The checkpoint (.pt, zip or legacy), or the folder that `export` wrote
     checkpoint: PathBuf,
+    /// The experiment's YAML file, of a checkpoint; an exported folder has a configuration of its own
+    experiment: Option<PathBuf>,
     #[command(flatten)]
-    cells: Cells,
+    narrowing: Narrowing,
     /// Folder of the results
     #[arg(long, short, default_value = "results")]
     output: PathBuf,
@@ -27,18 +31,34 @@ pub(super) struct Args {
     overwrite: bool,
 }
 
-pub(super) fn execute(args: &Args) -> Result<()> {
-    let cells = args.cells.resolve()?;
+/// What a checkpoint of the released code holds, as a run of the experiment's cell that is left.
+fn released(args: &Args) -> Result<(State, Progress)> {
+    let Some(experiment) = &args.experiment else {
+        bail!("{}: name the experiment that says what was trained", args.checkpoint.display());
+    };
+    let cells = args.narrowing.resolve(experiment)?;
     let [cell] = cells.as_slice() else {
         bail!(
             "--only leaves {} cells: name the one that was trained, such as arch=cnn32,method=pgn,seed=0",
             cells.len()
         );
     };
+    Ok(import::read(&args.checkpoint, cell, run::classes(cell)?, &Device::Cpu)?)
+}
+
+/// The run of an exported folder.
+fn exported(args: &Args) -> Result<(State, Progress)> {
+    if args.experiment.is_some() || args.narrowing.names_some() {
+        bail!("{}: an exported folder says what was trained: leave the experiment out", args.checkpoint.display());
+    }
+    Ok(export::read(&args.checkpoint, &Device::Cpu)?)
+}
+
+pub(super) fn execute(args: &Args) -> Result<()> {
+    let (state, progress) = if args.checkpoint.is_dir() { exported(args)? } else { released(args)? };
+    let cell = &progress.cell;
     create_folder(&args.output)?;
     settle(&args.output, cell, if args.overwrite { Existing::Overwrite } else { Existing::Refuse }, &[])?;
-    let classes = run::classes(cell)?;
-    let (state, progress) = import::read(&args.checkpoint, cell, classes, &Device::Cpu)?;
     let folder = folder(&args.output, cell);
     let _lock = Lock::acquire(&folder)?;
     empty_folder(&folder, cell)?;

@@ -42,7 +42,9 @@ struct Measure<'a> {
 }
 
 impl<'a> Measure<'a> {
-    fn new(options: &'a Options) -> Result<Self> {
+    /// Of these collections.
+    fn new(options: &'a Options, of: &[&OsStr]) -> Result<Self> {
+        options.check_streams(of)?;
         let choice = options.only()?;
         Ok(Self { options, choice, family: choice.family(), extractor: OnceCell::new() })
     }
@@ -198,7 +200,7 @@ fn check_comparable([a, b]: [&OsStr; 2], dims: [usize; 2], protocols: &[Option<P
 }
 
 pub(super) fn fid(options: &Options, of @ [real, generated]: [&OsStr; 2], bootstrap: usize) -> Result<()> {
-    let m = Measure::new(options)?;
+    let m = Measure::new(options, &of)?;
     let (of_real, of_generated) = (Side::open(&m, real)?, Side::open(&m, generated)?);
     match [&of_real, &of_generated] {
         [Side::Given(_), Side::Given(_)] if options.n.is_some() => {
@@ -243,7 +245,7 @@ pub(super) fn fid(options: &Options, of @ [real, generated]: [&OsStr; 2], bootst
 }
 
 pub(super) fn inception_score(options: &Options, a: &OsStr) -> Result<()> {
-    let m = Measure::new(options)?;
+    let m = Measure::new(options, &[a])?;
     if m.family != Family::Inception {
         bail!("the Inception Score is of Inception's classes, and {} has none: leave --extractor out", m.family.name());
     }
@@ -280,7 +282,7 @@ pub(super) fn kernel_distance(options: &Options, of: [&OsStr; 2], how: &Subsets)
     if subsets == 0 || size.is_some_and(|size| size < PAIR) {
         bail!("--subsets is at least 1, and --size at least {PAIR}");
     }
-    let m = Measure::new(options)?;
+    let m = Measure::new(options, &of)?;
     m.remark_unused();
     let (real, generated) = (m.open(of[0], PAIR)?, m.open(of[1], PAIR)?);
     let size = subset(size, real.n.min(generated.n))?;
@@ -308,7 +310,7 @@ pub(super) fn precision_recall(options: &Options, of: [&OsStr; 2], k: usize) -> 
     if k == 0 {
         bail!("-k 0: balls reach to the k-th neighbour, and k is at least 1");
     }
-    let m = Measure::new(options)?;
+    let m = Measure::new(options, &of)?;
     m.remark_unused();
     // The k-th neighbour of an image is another one.
     let (real, generated) = (m.open(of[0], k.saturating_add(1))?, m.open(of[1], k.saturating_add(1))?);
@@ -327,7 +329,7 @@ pub(super) fn statistics(options: &Options, a: &OsStr, output: &Path) -> Result<
     if npz::are_in(Path::new(a)) {
         bail!("{} holds statistics already: give the images to take others from", shown(a));
     }
-    let m = Measure::new(options)?;
+    let m = Measure::new(options, &[a])?;
     m.remark_unused();
     let spatial = m.choice == Choice::Inception;
     let of = m.collect(&m.open(a, PAIR)?, Needs { gaussian: true, spatial, ..Needs::default() })?;

@@ -270,6 +270,7 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     if let Some(path) = &args.output {
         check_output(path, Some("parquet"))?;
     }
+    args.options.check_streams(&[&args.real, &args.generated])?;
     let (settings, mut parts) = (args.settings(), args.parts()?);
     let path = Path::new(&args.real);
     let real = match npz::are_in(path) {

@@ -6,6 +6,7 @@ mod checkpoint;
 mod collect;
 mod collection;
 mod embedded;
+mod export;
 mod import;
 mod manual;
 mod measure;
@@ -114,7 +115,9 @@ enum Command {
     },
     /// Measure the generator of a checkpoint, by the protocol it was trained under or another one
     Eval(checkpoint::EvalArgs),
-    /// Take a checkpoint of the released GN or PGN code as a run of an experiment's cell
+    /// Write a run's generator to a folder to give away, a repository of the Hugging Face Hub: safetensors, ONNX, rows, samples, README
+    Export(export::Args),
+    /// Take a checkpoint of the released GN or PGN code as a run of an experiment's cell, or take an exported run back
     Import(import::Args),
     /// Measure how steep a checkpoint's critic is: gradient norms and slopes, also under noise
     Probe(checkpoint::ProbeArgs),
@@ -230,6 +233,7 @@ impl Cli {
                 }
             }
             Command::Eval(args) => checkpoint::evaluate(&args)?,
+            Command::Export(args) => export::execute(&args)?,
             Command::Import(args) => import::execute(&args)?,
             Command::Probe(args) => checkpoint::probe(&args)?,
             Command::Sample(args) => checkpoint::sample(&args)?,

@@ -3,6 +3,7 @@
 mod biggan;
 mod cnn;
 pub mod layer;
+pub mod onnx;
 mod passes;
 mod r3gan;
 mod resnet;
@@ -79,6 +80,16 @@ pub struct Latents {
     pub labels: Option<Tensor>,
 }
 
+/// What latents are restricted to; by default nothing.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Restriction {
+    /// The class of all images.
+    pub class: Option<u16>,
+    /// Largest absolute value of a number of a latent; larger ones are drawn anew (the truncation trick of Brock et al. 2019, arXiv
+    /// 1809.11096).
+    pub truncation: Option<f32>,
+}
+
 impl Generator {
     /// The architecture `id` at a width multiplier, freshly initialised from the stream; a conditional one knows `classes`
     /// classes.
@@ -151,8 +162,30 @@ impl Generator {
     /// # Errors
     /// When the device refuses the memory.
     pub fn latents(&self, seed: u64, purpose: &str, step: u64, n: usize) -> Result<Latents> {
+        self.latents_within(seed, purpose, (step, n), Restriction::default())
+    }
+
+    /// Those of [`Generator::latents`] that a restriction leaves: `n` of step `step`.
+    ///
+    /// # Errors
+    /// When there is no such class, or the device refuses the memory.
+    pub fn latents_within(
+        &self,
+        seed: u64,
+        purpose: &str,
+        (step, n): (u64, usize),
+        within: Restriction,
+    ) -> Result<Latents> {
         let (dtype, device) = (self.params.flat().dtype(), self.params.flat().device());
-        let (z, labels) = drawn_latents(seed, purpose, step, [n, self.latent], self.classes);
+        let (mut z, mut labels) = drawn_latents(seed, purpose, step, [n, self.latent], self.classes);
+        if let Some(bound) = within.truncation {
+            z = Stream::new(seed, purpose, step).normals_within(z.len(), bound);
+        }
+        match (within.class, &mut labels) {
+            (Some(class), Some(labels)) => labels.fill(class),
+            (Some(class), None) => bail!("class {class} of a generator without classes"),
+            (None, _) => {}
+        }
         let labels = self.classes.zip(labels).map(|(classes, labels)| one_hot(&labels, classes, dtype, device));
         Ok(Latents { z: Tensor::from_vec(z, (n, self.latent), device)?.to_dtype(dtype)?, labels: labels.transpose()? })
     }

@@ -89,7 +89,7 @@ impl Generator {
         Ok(stage("generator forward", || self.run(&self.layers, flow, End::default(), call, &mut []))?.0)
     }
 
-    fn weights(&self, mode: Mode) -> Result<Vec<Weight>> {
+    pub(super) fn weights(&self, mode: Mode) -> Result<Vec<Weight>> {
         let power = match mode {
             Mode::Train => Power::Moving,
             Mode::Batch => Power::Once,
@@ -359,7 +359,7 @@ fn following<'a>(layers: &[Layer], i: usize, pass: &'a Forward, sums: &'a mut Op
 }
 
 /// Geometry of a layer that is a transposed convolution.
-fn transposed_spec(layer: &Layer) -> ConvSpec {
+pub(super) fn transposed_spec(layer: &Layer) -> ConvSpec {
     match layer {
         Layer::ConvTranspose { spec, .. } => *spec,
         _ => DOUBLING,

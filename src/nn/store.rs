@@ -178,6 +178,11 @@ impl Store {
         Kernel::of(&self.get(id)?, shape)
     }
 
+    /// Name of a tensor.
+    pub fn name(&self, id: Id) -> &str {
+        &self.entries[id.0].name
+    }
+
     /// Where a tensor begins in the buffer.
     pub fn offset(&self, id: Id) -> usize {
         self.entries[id.0].offset

@@ -190,12 +190,7 @@ fn draw_lines<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart) 
     name_ends(root, chart, &frame)
 }
 
-fn draw_curve<DB: DrawingBackend>(
-    root: &DrawingArea<DB, Shift>,
-    line: &[At],
-    look: &Look,
-    width: u32,
-) -> Result<()> {
+fn draw_curve<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, line: &[At], look: &Look, width: u32) -> Result<()> {
     let style = look.colour.stroke_width(width);
     if look.dashed {
         root.draw(&DashedPathElement::new(line.to_vec(), 12, 8, style)).map_err(failed)?;

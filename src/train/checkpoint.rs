@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+use safetensors::tensor::Metadata;
 use serde::{Deserialize, Serialize};
 
 use super::step::State;
@@ -151,13 +152,39 @@ fn vectors(state: &State) -> [(&'static str, &Tensor, &Store); 10] {
 /// # Errors
 /// When the file cannot be written.
 pub fn save(path: &Path, state: &State, progress: &Progress) -> Result<()> {
-    let json = serde_json::to_string(progress).map_err(|e| Error::content(path, format!("cannot serialise: {e}")))?;
-    let metadata = HashMap::from([(KEY.to_owned(), json)]);
+    let metadata = scalars(progress).map_err(|e| Error::content(path, format!("cannot serialise: {e}")))?;
     let in_order = |(name, flat, store): (&'static str, &Tensor, &Store)| Ok((name, store.to_file(flat)?));
     let tensors = vectors(state).into_iter().map(in_order).collect::<Result<BTreeMap<_, _>>>()?;
     let bytes = safetensors::serialize(tensors, Some(metadata))
         .map_err(|e| Error::content(path, format!("cannot serialise: {e}")))?;
     write_bytes(path, &bytes)
+}
+
+/// The scalars as the metadata of a safetensors file.
+///
+/// # Errors
+/// Never for a run's.
+pub fn scalars(progress: &Progress) -> serde_json::Result<HashMap<String, String>> {
+    Ok(HashMap::from([(KEY.to_owned(), serde_json::to_string(progress)?)]))
+}
+
+/// The checked scalars of a safetensors file, and what it says of its tensors; `bad` makes an error of a fault.
+///
+/// # Errors
+/// When there are none, or they are not those of a run.
+pub fn read_scalars(path: &Path, bytes: &[u8], bad: &dyn Fn(String) -> Error) -> Result<(Progress, Metadata)> {
+    let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| bad(e.to_string()))?;
+    let json =
+        header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad(format!("no `{KEY}` metadata")))?;
+    let progress: Progress = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
+    progress.cell.check(path)?;
+    if !(1..=Labels::MOST).contains(&progress.classes) {
+        return Err(bad(format!("{} classes", progress.classes)));
+    }
+    if progress.generators().is_empty() {
+        return Err(bad("it has no generator".to_owned()));
+    }
+    Ok((progress, header))
 }
 
 /// A checkpoint file, its scalars read.
@@ -176,17 +203,7 @@ impl Stored {
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).at("read", path)?;
         let bad = |what: String| Error::content(path, format!("not a checkpoint of this program: {what}"));
-        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
-        let json =
-            header.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| bad(format!("no `{KEY}` metadata")))?;
-        let progress: Progress = serde_json::from_str(json).map_err(|e| bad(e.to_string()))?;
-        progress.cell.check(path)?;
-        if !(1..=Labels::MOST).contains(&progress.classes) {
-            return Err(bad(format!("{} classes", progress.classes)));
-        }
-        if progress.generators().is_empty() {
-            return Err(bad("it has no generator".to_owned()));
-        }
+        let (progress, header) = read_scalars(path, &bytes, &bad)?;
         // Before networks are built of a size that the file does not have.
         let (arch, width) = (&progress.cell.arch, progress.cell.train.width);
         for (name, needed) in [

@@ -10,7 +10,7 @@ use crate::data::Images;
 use crate::data::rounded::rounded;
 use crate::data::source::Order;
 use crate::error::{Error, Result};
-use crate::generators::Generator;
+use crate::generators::{Generator, Restriction};
 use crate::interrupt;
 use crate::machine::compute::Compute;
 use crate::metrics::collect::{Collected, Collector, KEPT};
@@ -144,15 +144,20 @@ impl Bench {
 ///
 /// # Errors
 /// When the generator or `each` fails.
-pub fn generate(generator: &Generator, cell: &Cell, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+pub fn generate(
+    generator: &Generator,
+    cell: &Cell,
+    within: Restriction,
+    mut each: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
     let on_host = |bytes: &Tensor| bytes.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u8>();
-    generated(generator, cell, 1, |bytes| each(&on_host(bytes)?))
+    generated(generator, (cell, within), 1, |bytes| each(&on_host(bytes)?))
 }
 
 /// As [`generate`]; the bytes stay where the generator is, batch by batch until there are `enough` of them.
 fn generated(
     generator: &Generator,
-    cell: &Cell,
+    (cell, within): (&Cell, Restriction),
     enough: usize,
     mut each: impl FnMut(&Tensor) -> Result<()>,
 ) -> Result<()> {
@@ -162,7 +167,7 @@ fn generated(
         if left == 0 {
             break;
         }
-        let latents = generator.latents(cell.seed, "evaluation/latents", batch, eval.batch)?;
+        let latents = generator.latents_within(cell.seed, "evaluation/latents", (batch, eval.batch), within)?;
         let bytes = rounded(&generator.images(&latents, eval.batch_norm)?)?;
         // The last batch is generated whole, so that batch statistics are always those of a full batch.
         let n = left.min(eval.batch);
@@ -199,7 +204,7 @@ pub fn evaluate<'a>(
     // A device takes large batches; the CPU's are as they come, for they decide the last bits of sums.
     let [enough, most] = if bench.compute.is_machine() { [BATCH, 2 * BATCH] } else { [1, BATCH] };
     let mut done = 0;
-    generated(generator, cell, enough, |bytes| {
+    generated(generator, (cell, Restriction::default()), enough, |bytes| {
         let n = bytes.dim(0)?;
         for first in (0..n).step_by(most) {
             let some = bytes.narrow(0, first, most.min(n - first))?;

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use crate::data::to_bytes;
 use crate::error::{Error, Result};
-use crate::generators::{Generator, Mode};
+use crate::generators::{Generator, Mode, Restriction};
 use crate::nn::image::one_hot;
 
 /// Pixels between images.
@@ -12,14 +12,21 @@ const GAP: usize = 2;
 /// Pixels of the picture for each pixel of an image.
 pub const ZOOM: usize = 2;
 
-/// `rows`×`columns` images of a generator as the bytes of a PNG file; those of a conditional one have a column for each class.
+/// `rows`×`columns` images of a generator as the bytes of a PNG file; those of a conditional one have a column for each class,
+/// unless they are restricted to one.
 ///
 /// # Errors
 /// When the generator fails.
-pub fn draw(generator: &Generator, seed: u64, [rows, columns]: [usize; 2], mode: Mode) -> Result<Vec<u8>> {
-    let columns = generator.classes.unwrap_or(columns);
-    let mut latents = generator.latents(seed, "samples/latents", 0, rows * columns)?;
-    if let Some(labels) = &latents.labels {
+pub fn draw(
+    generator: &Generator,
+    seed: u64,
+    [rows, columns]: [usize; 2],
+    mode: Mode,
+    within: Restriction,
+) -> Result<Vec<u8>> {
+    let columns = generator.classes.filter(|_| within.class.is_none()).unwrap_or(columns);
+    let mut latents = generator.latents_within(seed, "samples/latents", (0, rows * columns), within)?;
+    if let (Some(labels), None) = (&latents.labels, within.class) {
         let of_column: Vec<u16> = (0..rows * columns).map(|i| (i % columns) as u16).collect();
         latents.labels = Some(one_hot(&of_column, columns, labels.dtype(), labels.device())?);
     }

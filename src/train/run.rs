@@ -28,7 +28,7 @@ use crate::data::loader::Plan;
 use crate::data::place::resident;
 use crate::error::{Error, Result};
 use crate::files::{remove_temporaries, write_bytes};
-use crate::generators::{Generator, Mode, is_conditional};
+use crate::generators::{Generator, Mode, Restriction, is_conditional};
 use crate::interrupt;
 use crate::losses::Loss;
 use crate::machine::memory;
@@ -398,7 +398,7 @@ impl<'a> Run<'a> {
             rows.extend(self.origin()?.rows(weights, &scores)?);
             if rank == 0 {
                 let path = self.folder.join(SAMPLES).join(format!("step-{:07}.png", self.progress.step));
-                grid = grid::draw(generator, self.cell.seed, GRID, Mode::Batch)?;
+                grid = grid::draw(generator, self.cell.seed, GRID, Mode::Batch, Restriction::default())?;
                 write_bytes(&path, &grid)?;
             }
             watch.scores(self.progress.step, weights, &scores);

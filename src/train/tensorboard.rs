@@ -8,53 +8,11 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::files::{create_folder, write_bytes};
+use crate::protobuf::Message;
 use crate::results::{Row, TRACES, is_of_critic};
 
 /// Folder of a run's event files.
 pub const FOLDER: &str = "tensorboard";
-
-/// Fields of a protocol-buffer message, in wire format.
-#[derive(Default)]
-struct Message(Vec<u8>);
-
-impl Message {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-
-    fn key(&mut self, field: u64, wire: u64) {
-        self.varint(field << 3 | wire);
-    }
-
-    fn int(mut self, field: u64, value: u64) -> Self {
-        self.key(field, 0);
-        self.varint(value);
-        self
-    }
-
-    fn double(mut self, field: u64, value: f64) -> Self {
-        self.key(field, 1);
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn float(mut self, field: u64, value: f32) -> Self {
-        self.key(field, 5);
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    fn bytes(mut self, field: u64, value: &[u8]) -> Self {
-        self.key(field, 2);
-        self.varint(value.len() as u64);
-        self.0.extend(value);
-        self
-    }
-}
 
 /// TensorFlow's masked CRC-32C.
 fn checksum(bytes: &[u8]) -> [u8; 4] {
@@ -62,15 +20,15 @@ fn checksum(bytes: &[u8]) -> [u8; 4] {
 }
 
 fn record(out: &mut Vec<u8>, event: Message) {
-    let len = (event.0.len() as u64).to_le_bytes();
+    let len = (event.bytes().len() as u64).to_le_bytes();
     out.extend(len);
     out.extend(checksum(&len));
-    out.extend(&event.0);
-    out.extend(checksum(&event.0));
+    out.extend(event.bytes());
+    out.extend(checksum(event.bytes()));
 }
 
 fn event(wall_s: f64, step: u64, value: Message) -> Message {
-    Message::default().double(1, wall_s).int(2, step).bytes(5, &Message::default().bytes(1, &value.0).0)
+    Message::default().double(1, wall_s).int(2, step).message(5, Message::default().message(1, value))
 }
 
 /// Serialises scalars, and a PNG under the tag `samples`.
@@ -79,7 +37,7 @@ fn event(wall_s: f64, step: u64, value: Message) -> Message {
 /// When the picture is no PNG.
 pub fn events(rows: &[Row], png: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    record(&mut out, Message::default().double(1, 0.0).bytes(3, b"brain.Event:2"));
+    record(&mut out, Message::default().double(1, 0.0).text(3, "brain.Event:2"));
     for row in rows {
         let tag = if TRACES.contains(&row.metric.as_str()) {
             format!("training/{}", row.metric)
@@ -88,7 +46,7 @@ pub fn events(rows: &[Row], png: &[u8]) -> Result<Vec<u8>> {
         } else {
             format!("{}/{}", row.metric, row.weights)
         };
-        let value = Message::default().bytes(1, tag.as_bytes()).float(2, row.value as f32);
+        let value = Message::default().text(1, &tag).float(2, row.value as f32);
         record(&mut out, event(row.wall_s, row.step, value));
     }
     if let (Some(last), false) = (rows.last(), png.is_empty()) {
@@ -96,8 +54,8 @@ pub fn events(rows: &[Row], png: &[u8]) -> Result<Vec<u8>> {
             .into_dimensions()
             .map_err(|e| Error::invalid(format!("the sample grid is no PNG: {e}")))?;
         // Three channels: RGB.
-        let image = Message::default().int(1, size.1.into()).int(2, size.0.into()).int(3, 3).bytes(4, png);
-        record(&mut out, event(last.wall_s, last.step, Message::default().bytes(1, b"samples").bytes(4, &image.0)));
+        let image = Message::default().int(1, size.1.into()).int(2, size.0.into()).int(3, 3).raw(4, png);
+        record(&mut out, event(last.wall_s, last.step, Message::default().text(1, "samples").message(4, image)));
     }
     Ok(out)
 }

@@ -2,10 +2,22 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use candle_core::{DType, Device};
+use pgn_bench::config::Experiment;
+use pgn_bench::critic::side;
+use pgn_bench::generators::{Generator, Mode};
+use pgn_bench::nn::store::overwrite;
 use pgn_bench::results::{self, COST, PEAK, Row};
+use pgn_bench::rng::Stream;
+use pgn_bench::train::checkpoint::{self, Progress};
+use pgn_bench::train::run::networks;
+
+/// Classes that conditional networks know here.
+pub const CLASSES: usize = 10;
 
 /// A folder of its own, removed at the end.
 pub struct Folder(pub PathBuf);
@@ -76,4 +88,36 @@ pub fn experiment<'a>(file: &'a Path, output: &'a Path, more: &[&'a str]) -> Vec
     let mut args = vec!["run", file.to_str().unwrap(), "--scale", "smoke", "-o", output.to_str().unwrap()];
     args.extend(more);
     args
+}
+
+/// The folder of a run of `arch` that was never trained: its two generators differ, and so do their running statistics.
+pub fn untrained(folder: &Path, arch: &str, width: f64) -> PathBuf {
+    let sized = TINY.replace("image_size: 32", &format!("image_size: {}", side(arch))).replace("pgn+cr", "pgn");
+    let yaml = sized.replace("cnn32", arch).replace("width: 0.05", &format!("width: {width}"));
+    let cell = Experiment::parse("tiny", &yaml, &[]).unwrap().resolve("smoke").unwrap().remove(0);
+    let (_, state) = networks(&cell, CLASSES, &Device::Cpu).unwrap();
+    let other = Generator::new(arch, width, CLASSES, &mut Stream::new(1, "average", 0), DType::F32, &Device::Cpu);
+    overwrite(state.average.params.flat(), other.unwrap().params.flat()).unwrap();
+    for generator in [&state.generator, &state.average] {
+        for step in 0..3 {
+            generator.forward(&generator.latents(0, "untrained", step, 8).unwrap(), Mode::Train).unwrap();
+        }
+    }
+    let progress = Progress {
+        classes: CLASSES,
+        images_sha256: String::new(),
+        step: 0,
+        config_hash: cell.hash().unwrap(),
+        updates: [0, 0],
+        train_s: 0.0,
+        untimed: 0,
+        peak_bytes: 0,
+        diverged: None,
+        lacking: BTreeSet::new(),
+        cell,
+    };
+    let run = folder.join(arch);
+    std::fs::create_dir_all(&run).unwrap();
+    checkpoint::save(&run.join(checkpoint::FILE), &state, &progress).unwrap();
+    run
 }

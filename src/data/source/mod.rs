@@ -12,6 +12,7 @@ mod order;
 pub(crate) mod pages;
 pub mod parquet;
 mod room;
+pub mod stream;
 mod thrift;
 pub mod tree;
 

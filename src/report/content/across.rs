@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Measured, Report};
-use crate::report::document::{Cell, Line, Table};
 use crate::report::chart::{Chart, Curve, order};
+use crate::report::document::{Cell, Line, Table};
 use crate::report::runs::{Network, Point, Protocol, Run, Series, networks, series};
 use crate::statistics::across::{bootstrap, improvement, interquartile_mean, profile};
 
@@ -228,7 +228,7 @@ mod tests {
     }
 
     fn text(rows: &[Row]) -> (String, bool) {
-        let report = build(&Sources { rows, baselines: &[], pictures: &[], note: "" });
+        let report = build(&Sources { rows, baselines: &[], pictures: &[], cells: &[], note: "" });
         (markdown::render(&report.document), report.plots.contains_key("across-1-profile"))
     }
 

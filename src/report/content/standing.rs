@@ -1,14 +1,14 @@
 //! How methods stand to each other after the same evaluations, and which differences the noise between seeds does not explain.
 
 use crate::report::runs::{Network, Run, Sample, Series, distinct};
-use crate::statistics::Welch;
+use crate::statistics::Comparison;
 
 /// Level of the test by which two samples differ.
 const LEVEL: f64 = 0.05;
 
 /// Whether two samples differ by more than seeds do: Welch's test, two-sided, at 5 %. Where it cannot be made, any difference counts.
 pub(super) fn differ(a: &Sample, b: &Sample) -> bool {
-    Welch::new(&a.0, &b.0).map_or(a.mean() != b.mean(), |welch| {
+    Comparison::welch(&a.0, &b.0).map_or(a.mean() != b.mean(), |welch| {
         let p = welch.p_below(0.0);
         2.0 * p.min(1.0 - p) < LEVEL
     })

@@ -22,7 +22,11 @@ const SHOWN: [(&str, &str, bool); 7] = [
         "share of images where the numerator of f̂ exceeds the norm it is divided with, so that f̂ hardly depends on the gradient",
         false,
     ),
-    ("share of images without slope", "share of images where the loss is flat in f̂ (under the hinge: beyond the margin)", false),
+    (
+        "share of images without slope",
+        "share of images where the loss is flat in f̂ (under the hinge: beyond the margin)",
+        false,
+    ),
     (
         "|∂loss/∂f|",
         "what an image counts in the critic's update: slope of the loss in f̂ times ∂f̂/∂f, mean over images",
@@ -44,7 +48,8 @@ pub(super) fn section(report: &mut Report, rows: &[Row], measured: &[Measured]) 
             for network in networks(&series(&m.runs)) {
                 for (name, (y, what, log_y)) in CRITIC.into_iter().zip(SHOWN) {
                     let place = m.place(&network);
-                    let caption = format!("{place}: {what}. Real images, and thinner, generated ones; means over seeds.");
+                    let caption =
+                        format!("{place}: {what}. Real images, and thinner, generated ones; means over seeds.");
                     let curves = network.series.iter().flat_map(|s| sides(rows, s, name)).collect();
                     let chart = Chart { title: place, x: STEPS.to_owned(), y: y.to_owned(), log_y, curves };
                     report.lines(format!("{}-critic-{}", m.stem(&network), slug(name)), caption, chart);
