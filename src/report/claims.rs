@@ -94,10 +94,10 @@ pub(super) fn place(protocol: &Protocol, series: &Series) -> String {
     format!("{}, {} ({})", protocol.dataset, series.arch, protocol.weights)
 }
 
-/// A comparison of two series under a protocol, where both have the number.
-pub(super) fn compare(protocol: &Protocol, question: &Question, pair: [&Series; 2]) -> Option<Finding> {
-    let found = Found::Compared(Compared::new(question, pair)?);
-    Some(Finding { place: place(protocol, pair[0]), found })
+/// A comparison of two series, where both have the number.
+fn compare(place: String, question: &Question, pair: [&Series; 2]) -> Option<Finding> {
+    let found = Found::Compared(Box::new(Compared::new(question, pair)?));
+    Some(Finding { place, found })
 }
 
 /// Whether the Fréchet distance of the first is to that of the second as the hypothesis has it.
@@ -107,7 +107,8 @@ pub(super) fn distances(
     names: [&str; 2],
     pair: [&Series; 2],
 ) -> Option<Finding> {
-    compare(protocol, &Question { number: Number::Distance, what: protocol.distance(), hypothesis, names }, pair)
+    let question = Question { number: Number::Distance, what: protocol.distance(), hypothesis, names };
+    compare(place(protocol, pair[0]), &question, pair)
 }
 
 fn better(by_protocol: &[(&Protocol, Vec<Run>)]) -> Claim {
@@ -116,7 +117,7 @@ fn better(by_protocol: &[(&Protocol, Vec<Run>)]) -> Claim {
         let (names, pair) = ([pgn.label.as_str(), gn.label.as_str()], [&pgn, &gn]);
         findings.extend(distances(protocol, Hypothesis::Below(0.0), names, pair));
         let higher = Question { number: Number::Score, what: "IS", hypothesis: Hypothesis::Above(0.0), names };
-        findings.extend(compare(protocol, &higher, pair));
+        findings.extend(compare(place(protocol, &pgn), &higher, pair));
     }
     Claim {
         id: "C2",
@@ -160,8 +161,8 @@ fn cheap(by_protocol: &[(&Protocol, Vec<Run>)]) -> Claim {
             hypothesis: Hypothesis::Below(MARGIN.ln_1p()),
             names: [&pgn.label, &gn.label],
         };
-        let found = Compared::new(&question, [&pgn, &gn]).map(Found::Compared);
-        findings.extend(found.map(|found| Finding { place: format!("{}, {}", protocol.dataset, pgn.arch), found }));
+        let place = format!("{}, {}", protocol.dataset, pgn.arch);
+        findings.extend(compare(place, &question, [&pgn, &gn]));
     }
     Claim {
         id: "C4",

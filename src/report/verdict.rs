@@ -80,7 +80,7 @@ pub(super) struct Finding {
 /// What was found.
 pub(super) enum Found {
     /// Two series side by side.
-    Compared(Compared),
+    Compared(Box<Compared>),
     /// What needs no test, or what there is nothing to test of: how it stands, in words, and in a sentence.
     Plain(Option<bool>, String, String),
 }
@@ -95,8 +95,8 @@ impl Finding {
 
     fn holds_at_the_end(&self) -> Option<bool> {
         match &self.found {
-            Found::Compared(Compared { last: Some(last), .. }) => last.holds(),
-            _ => self.holds(),
+            Found::Compared(compared) => compared.last.as_ref().map_or_else(|| self.holds(), Test::holds),
+            Found::Plain(..) => self.holds(),
         }
     }
 
@@ -125,7 +125,10 @@ impl Finding {
 /// Judges all claims of a table.
 pub(super) fn judge(mut claims: Vec<Claim>) -> Vec<Judgement> {
     let compared = claims.iter_mut().flat_map(|c| &mut c.findings).filter_map(|f| match &mut f.found {
-        Found::Compared(compared) => Some((compared.best.as_mut(), compared.last.as_mut())),
+        Found::Compared(compared) => {
+            let Compared { best, last, .. } = &mut **compared;
+            Some((best.as_mut(), last.as_mut()))
+        }
         Found::Plain(..) => None,
     });
     let (best, last): (Vec<_>, Vec<_>) = compared.unzip();

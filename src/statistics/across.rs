@@ -110,11 +110,7 @@ mod tests {
         let [x, _] = cells();
         let reversed: Vec<Vec<f64>> = x.iter().rev().cloned().collect();
         let both = [x.clone(), reversed].concat();
-        let above = |drawn: &[Vec<f64>]| profile(drawn, &[0.75])[0];
-        let improved = |drawn: &[Vec<f64>]| improvement(&drawn[..2], &drawn[2..]);
-        let cases: [(&[Vec<f64>], &dyn Fn(&[Vec<f64>]) -> f64); 3] =
-            [(&x, &interquartile_mean), (&x, &above), (&both, &improved)];
-        for (strata, statistic) in cases {
+        let check = |strata: &[Vec<f64>], statistic: fn(&[Vec<f64>]) -> f64| {
             let all = every_draw(strata, statistic);
             let ends = bootstrap(strata, "test", |drawn| vec![statistic(drawn)])[0];
             for (end, p) in ends.into_iter().zip(ENDS) {
@@ -124,6 +120,9 @@ mod tests {
                 let error = 3.0 * (p * (1.0 - p) / REPLICATES as f64).sqrt();
                 assert!(below < p + error && up_to > p - error, "{end}: {below} to {up_to} is not {p}");
             }
-        }
+        };
+        check(&x, interquartile_mean);
+        check(&x, |drawn| profile(drawn, &[0.75])[0]);
+        check(&both, |drawn| improvement(&drawn[..2], &drawn[2..]));
     }
 }
