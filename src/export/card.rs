@@ -1,7 +1,6 @@
 //! The README of an exported run: metadata as the Hub reads it (hub-docs, `modelcard.md`), then what a reader wants.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use serde::Serialize;
 
@@ -137,13 +136,11 @@ pub(super) fn text(progress: &Progress, rows: &[Row], form: &Form) -> Result<Str
     let (cell, rows) = (&progress.cell, last(progress, rows));
     let (name, side, dataset) = (cell.name(), cell.image_size, cell.dataset.name());
     let mut text = format!("---\n{}---\n\n# {name}\n\n", metadata(progress, &rows)?);
-    let unfailing = |e: std::fmt::Error| Error::invalid(e.to_string());
     for weights in generators(progress) {
-        writeln!(text, "![Images of the {0} generator]({1})\n", weights.id(), samples(weights)).map_err(unfailing)?;
+        text += &format!("![Images of the {} generator]({})\n\n", weights.id(), samples(weights));
     }
     let conditional = form.generator.classes.map_or(String::new(), |n| format!(" of {n} classes"));
-    write!(
-        text,
+    text += &format!(
         "A generator of {side}×{side} images{conditional}, trained by pgn-bench on {dataset} ({} split) for {} of {} updates: architecture \
          `{}` at width {}, a critic with `{}`, the loss `{}`, seed {}.\n\n",
         cell.split,
@@ -154,24 +151,21 @@ pub(super) fn text(progress: &Progress, rows: &[Row], form: &Form) -> Result<Str
         cell.method,
         loss(cell)?.id(),
         cell.seed
-    )
-    .map_err(unfailing)?;
+    );
     if !rows.is_empty() {
         text.push_str("| metric | generator | value | extractor | weights | batch norm |\n|---|---|---|---|---|---|\n");
     }
     for row in &rows {
         let Row { metric, weights, value, extractor, extractor_sha256, batch_norm, .. } = row;
         let hash = short_weights(extractor_sha256);
-        writeln!(text, "| {metric} | {weights} | {value:.4} | {extractor} | {hash}… | {batch_norm} |")
-            .map_err(unfailing)?;
+        text += &format!("| {metric} | {weights} | {value:.4} | {extractor} | {hash}… | {batch_norm} |\n");
     }
     let (latent, program, normalisation) = (form.generator.latent, program(form), form.normalisation());
     let classes = form
         .generator
         .classes
         .map_or(String::new(), |n| format!(" and `{CLASSES}` `[N]` (int64, classes 0 to {})", n - 1));
-    write!(
-        text,
+    text += &format!(
         "\n## Drawing images\n\n`pip install numpy onnxruntime pillow`, then\n\n```python\n{program}```\n\n`{GRAPH}` (IR version {ir}, operators of \
          version {opset}) takes latents `{LATENTS}` `[N, {latent}]` (float32, standard normal){classes} and gives `images` `[N, 3, {side}, {side}]` \
          (float32, red, green, blue, in [-1, 1]; clip what leaves it). It is the {weights} generator. {normalisation}\n\n`pgn-bench import FOLDER` \
@@ -184,11 +178,11 @@ pub(super) fn text(progress: &Progress, rows: &[Row], form: &Form) -> Result<Str
         kinds = kinds(progress),
         rows_file = results::FILE,
         events = tensorboard::FOLDER,
-    )
-    .map_err(unfailing)?;
+    );
     Ok(text)
 }
 
+/// The generators in words.
 fn kinds(progress: &Progress) -> String {
     let kind = |weights: Weights| match weights {
         Weights::Raw => "the trained generator (`net_G.…`)",
