@@ -12,7 +12,7 @@ use super::terminal::say;
 use crate::config::schema;
 use crate::files::write_bytes;
 use crate::metrics::metric::{MANIFOLD, METRICS, Measure};
-use crate::results::{COLUMNS, COST, PEAK, TRACES, metric};
+use crate::results::{COLUMNS, COST, CRITIC, PEAK, TRACES, metric};
 
 /// Each page with its path below a clone.
 fn pages() -> [(&'static str, String); 5] {
@@ -112,11 +112,13 @@ fn rows() -> String {
     let _ = write!(
         page,
         "\nA metric's name is its protocol: `{}` is the Fréchet distance of 50,000 images to the training split, `{}` of 2,500 \
-         over another extractor ([all metrics](metrics.md)). Beside metrics there are `{COST}` and `{PEAK}`, and means of the log over \
-         stretches of steps, for curves: {}.\n",
+         over another extractor ([all metrics](metrics.md)). Beside metrics there are `{COST}` and `{PEAK}`, means of the log over \
+         stretches of steps, for curves: {}; and, at each evaluation, means over real and over generated images (`…_real`, `…_generated`) of what \
+         the critic makes of them: {}.\n",
         metric("fid", 50_000, Some("train")),
         metric("fd-dinov2", 2500, Some("train")),
-        TRACES.map(|name| format!("`{name}`")).join(", ")
+        TRACES.map(|name| format!("`{name}`")).join(", "),
+        CRITIC.map(|name| format!("`{name}`")).join(", ")
     );
     page
 }

@@ -9,7 +9,7 @@ use crate::config::Weights;
 use crate::error::{Error, Result};
 use crate::files::short_weights;
 use crate::generators::onnx::{CLASSES, LATENTS};
-use crate::results::{self, COST, PEAK, Row, TRACES, measure};
+use crate::results::{self, Row, is_score, measure};
 use crate::train::checkpoint::Progress;
 use crate::train::existing::CONFIG;
 use crate::train::rows::loss;
@@ -62,9 +62,8 @@ struct Metric<'a> {
 
 /// The numbers of the last evaluation.
 fn last<'a>(progress: &Progress, rows: &'a [Row]) -> Vec<&'a Row> {
-    let is_measure =
-        |row: &&Row| ![COST, PEAK].contains(&row.metric.as_str()) && !TRACES.contains(&row.metric.as_str());
-    rows.iter().filter(|row| row.step == progress.step && row.value.is_finite()).filter(is_measure).collect()
+    let is_last = |row: &&Row| row.step == progress.step && is_score(&row.metric) && row.value.is_finite();
+    rows.iter().filter(is_last).collect()
 }
 
 /// All that a number depends on, in words.

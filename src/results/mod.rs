@@ -290,6 +290,11 @@ pub const TRACES: [&str; 5] =
 pub const CRITIC: [&str; 7] =
     ["f", "f_hat", "f_gradient", "f_hat_gradient", "f_dominates", "loss_is_flat", "loss_slope_in_f"];
 
+/// Whether a metric is a score of generated images, and nothing of training.
+pub fn is_score(metric: &str) -> bool {
+    ![COST, PEAK].contains(&metric) && !TRACES.contains(&metric) && !is_of_critic(metric)
+}
+
 /// Whether a metric is one of [`CRITIC`].
 pub fn is_of_critic(metric: &str) -> bool {
     let of = metric.strip_suffix("_real").or_else(|| metric.strip_suffix("_generated"));
