@@ -18,9 +18,16 @@ fn inside(folder: &Path, args: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
+/// One after another, so that the classifier is trained once.
 #[test]
-fn init_writes_an_experiment_that_runs_and_overwrites_none() {
-    let home = Folder::new("init");
+fn what_comes_with_the_program_runs_without_a_clone() {
+    let home = Folder::new("start");
+    init_writes_an_experiment_that_runs_and_overwrites_none(&home);
+    experiments_have_names(&home);
+    the_demo_goes_on_by_itself(&home);
+}
+
+fn init_writes_an_experiment_that_runs_and_overwrites_none(home: &Folder) {
     let (code, stdout, stderr) = inside(&home.0, &["init", "mine"]);
     assert!(code == 0 && stdout.contains("mine.yaml is written"), "{stderr}");
     let tiny = ["--scale", "quick", "--set", "train.steps=2", "--set", "eval.every=2", "--set", "train.width=0.05"];
@@ -36,9 +43,25 @@ fn init_writes_an_experiment_that_runs_and_overwrites_none() {
     assert!(code == 2 && stderr.contains("name: a/b is not allowed"), "{stderr}");
 }
 
-#[test]
-fn the_demo_needs_no_clone_and_goes_on_by_itself() {
-    let home = Folder::new("demo");
+fn experiments_have_names(home: &Folder) {
+    let tiny = ["train.steps=2", "eval.every=2", "eval.images=100", "train.width=0.05"];
+    let set = tiny.iter().flat_map(|s| ["--set", s]);
+    let args: Vec<&str> =
+        ["run", "demo", "--scale", "smoke", "--only", "method=pgn", "-o", "by-name"].into_iter().chain(set).collect();
+    let (code, _, stderr) = inside(&home.0, &args);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(home.join("by-name/demo-smoke/cnn32-pgn-s0/rows.parquet").is_file());
+    let (code, _, stderr) = inside(&home.0, &["run", "demo", "--scale", "tiny"]);
+    assert!(code == 2 && stderr.contains("demo has: smoke, full"), "{stderr}");
+    let (code, _, stderr) = inside(&home.0, &["run", "nothing"]);
+    assert!(code == 2 && stderr.contains("cannot read nothing") && stderr.contains("demo, cifar10, "), "{stderr}");
+    // A file goes before a name.
+    std::fs::write(home.join("r3"), "name: [").unwrap();
+    let (code, _, stderr) = inside(&home.0, &["run", "r3"]);
+    assert!(code == 2 && stderr.contains("not YAML"), "{stderr}");
+}
+
+fn the_demo_goes_on_by_itself(home: &Folder) {
     let mut child = command(&home.0, &["demo"]).current_dir(&home.0).stderr(Stdio::piped()).spawn().unwrap();
     let grid = home.join("results/demo-smoke/cnn32-none-s0/samples/step-0000000.png");
     while !grid.is_file() {
@@ -49,29 +72,8 @@ fn the_demo_needs_no_clone_and_goes_on_by_itself() {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(128 + 15), "{stderr}");
-    assert!(
-        stderr.lines().any(|line| line.contains("it goes on with: ") && line.ends_with("pgn-bench demo")),
-        "{stderr}"
-    );
-}
-
-#[test]
-fn experiments_of_the_program_have_names() {
-    let home = Folder::new("names");
-    let tiny = ["train.steps=2", "eval.every=2", "eval.images=100", "train.width=0.05"];
-    let set = tiny.iter().flat_map(|s| ["--set", s]);
-    let args: Vec<&str> = ["run", "demo", "--scale", "smoke", "--only", "method=pgn"].into_iter().chain(set).collect();
-    let (code, _, stderr) = inside(&home.0, &args);
-    assert_eq!(code, 0, "{stderr}");
-    assert!(home.join("results/demo-smoke/cnn32-pgn-s0/rows.parquet").is_file());
-    let (code, _, stderr) = inside(&home.0, &["run", "demo", "--scale", "tiny"]);
-    assert!(code == 2 && stderr.contains("demo has: smoke, full"), "{stderr}");
-    let (code, _, stderr) = inside(&home.0, &["run", "nothing"]);
-    assert!(code == 2 && stderr.contains("cannot read nothing") && stderr.contains("demo, cifar10, "), "{stderr}");
-    // A file goes before a name.
-    std::fs::write(home.join("demo"), "name: [").unwrap();
-    let (code, _, stderr) = inside(&home.0, &["run", "demo"]);
-    assert!(code == 2 && stderr.contains("not YAML"), "{stderr}");
+    let goes_on = |line: &str| line.contains("it goes on with: ") && line.ends_with("pgn-bench demo");
+    assert!(stderr.lines().any(goes_on), "{stderr}");
 }
 
 #[test]
@@ -80,14 +82,14 @@ fn a_plan_says_what_resume_would_find() {
     let tiny = ["--only", "method=pgn", "--set", "seeds=[0]"];
     let plan = |more: &[&str]| inside(&home.0, &[&["run", "demo", "--resume", "--dry-run"][..], &tiny, more].concat());
     std::fs::create_dir_all(home.join("results/demo-full")).unwrap();
-    let (code, _, stderr) = plan(&["--set", "train.steps=3"]);
+    let (code, _, stderr) = plan(&["--set", "train.width=0.05"]);
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.contains("--resume goes on with 0 of 1 runs; the others would be new"), "{stderr}");
     assert!(
         stderr.contains("in results/demo-full-modified; those in results/demo-full are left as they are"),
         "{stderr}"
     );
-    let (code, _, stderr) = plan(&[]);
+    let (code, _, stderr) = plan(&["--scale", "smoke"]);
     assert!(code == 0 && stderr.contains("0 of 1 runs") && !stderr.contains("left as they are"), "{stderr}");
 }
 
