@@ -74,7 +74,7 @@ def main():
             results, pictures = check_card(export, folder)
         print(f"| {export.name} | {difference:.1e} | {abs(theirs).max():.3f} | {results} | {pictures} |")
         worst = max(worst, difference)
-    sys.exit(worst > LARGEST)
+    sys.exit(1 if worst > LARGEST else 0)
 
 
 if __name__ == "__main__":
