@@ -6,7 +6,7 @@ mod common;
 
 use common::{Folder, TINY, experiment, run};
 use pgn_bench::config::Experiment;
-use pgn_bench::results::{COST, PEAK, TRACES, read};
+use pgn_bench::results::{is_score, read};
 
 #[test]
 fn all_faults_of_a_file_are_shown_at_once_and_nothing_is_run() {
@@ -184,10 +184,7 @@ fn a_checkpoint_is_measured_and_drawn() {
     let (code, stdout, stderr) = run(&home.0, &["eval", folder, "-o", again.to_str().unwrap()]);
     assert_eq!(code, 0, "{stderr}");
     let (ran, again) = (read(&output.join("tiny-smoke/cnn32-pgn+cr-s0/rows.parquet")).unwrap(), read(&again).unwrap());
-    let last: Vec<_> = ran
-        .iter()
-        .filter(|r| r.step == 2 && r.metric != COST && r.metric != PEAK && !TRACES.contains(&r.metric.as_str()))
-        .collect();
+    let last: Vec<_> = ran.iter().filter(|r| r.step == 2 && is_score(&r.metric)).collect();
     assert_eq!(last.len(), 14);
     for (was, is) in last.iter().zip(&again) {
         assert_eq!((&was.metric, &was.weights, was.value, was.std), (&is.metric, &is.weights, is.value, is.std));
