@@ -387,9 +387,12 @@ impl<'a> Run<'a> {
     /// Scores the generators, adds their rows, and draws a sample grid. What fails or is interrupted leaves no row.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<()> {
         let mut rows = self.origin()?.traces(&self.recent)?;
-        let train = &self.bench.train;
-        let outlook = outlook(&self.state, &self.choice, self.loss, self.cell, train)?;
-        rows.extend(self.origin()?.outlook_rows(&outlook, OUTLOOK.min(train.len()))?);
+        // Vectors of spectral normalisation mean nothing before the first update.
+        if self.progress.step > 0 {
+            let train = &self.bench.train;
+            let outlook = outlook(&self.state, &self.choice, self.loss, self.cell, train)?;
+            rows.extend(self.origin()?.outlook_rows(&outlook, OUTLOOK.min(train.len()))?);
+        }
         let mut grid = Vec::new();
         for (rank, &weights) in self.cell.eval.weights.iter().enumerate() {
             let generator = self.state.generator(weights);

@@ -8,28 +8,28 @@ use crate::results::{CRITIC, Row};
 
 /// What a figure of one of [`CRITIC`] shows, and what its caption says; whether its axis may be logarithmic.
 const SHOWN: [(&str, &str, bool); 7] = [
-    ("f", "the critic's output f, mean over images", false),
+    ("critic output f", "the critic's output f, mean over images", false),
     (
-        "f̂",
-        "what enters the loss, mean over images. Where real and generated images lie together near an end, the critic tells them apart \
+        "normalised output",
+        "f̂, what enters the loss, mean over images. Where real and generated images lie together near an end, the critic tells them apart \
          no more, whatever its loss says",
         false,
     ),
-    ("‖∇f‖", "norm of the gradient of f in the image, mean over images", true),
-    ("‖∇f̂‖", "norm of the gradient of f̂ in the image, mean over images", true),
+    ("gradient norm of f", "norm of the gradient of f in the image, mean over images", true),
+    ("gradient norm of the normalised output", "norm of the gradient of f̂ in the image, mean over images", true),
     (
-        "share of images with |f̂| > ½",
-        "share of images where the numerator of f̂ exceeds the norm it is divided with, so that f̂ hardly depends on the gradient",
+        "share of images where f dominates",
+        "share of images with |f̂| > ½: the numerator of f̂ exceeds the norm it is divided with, so that f̂ hardly depends on the gradient",
         false,
     ),
     (
-        "share of images without slope",
+        "share of images where the loss is flat",
         "share of images where the loss is flat in f̂ (under the hinge: beyond the margin)",
         false,
     ),
     (
-        "|∂loss/∂f|",
-        "what an image counts in the critic's update: slope of the loss in f̂ times ∂f̂/∂f, mean over images",
+        "slope of the loss in f",
+        "|∂loss/∂f|, what an image counts in the critic's update: slope of the loss in f̂ times ∂f̂/∂f, mean over images",
         true,
     ),
 ];
