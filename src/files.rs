@@ -205,9 +205,10 @@ pub fn check_folder(path: &Path) -> Result<()> {
 /// # Errors
 /// When something but an empty folder has its name, it cannot be written, or `write` fails.
 pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    check_folder(path)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!("{name}.part"));
+    let _turn = Turn::take(&part)?;
+    check_folder(path)?;
     if part.exists() {
         std::fs::remove_dir_all(&part).at("empty", &part)?;
     }

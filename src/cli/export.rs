@@ -7,7 +7,8 @@ use candle_core::Device;
 
 use super::checkpoint::{open, restore};
 use super::choice;
-use super::terminal::say;
+use super::slurm::quoted;
+use super::terminal::{remark, say};
 use crate::config::{self, MODES};
 use crate::export::{self, Form, GRAPH};
 use crate::files::check_folder;
@@ -42,6 +43,10 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     export::write(&args.run, &args.output, (&state, &progress), &form)?;
     let (name, folder) = (progress.cell.name(), args.output.display());
     say(format_args!("step {} of {name} in {folder}; {GRAPH} is the {} generator", progress.step, weights.id()));
-    say(format_args!("`pgn-bench import {folder}` takes it back, `hf upload USER/NAME {folder}` gives it to the Hub"));
+    let quoted = quoted(&[args.output.display().to_string()]);
+    say(format_args!("`pgn-bench import {quoted}` takes it back, `hf upload USER/NAME {quoted}` gives it to the Hub"));
+    if let Some(reason) = &progress.diverged {
+        remark(format_args!("the run diverged ({reason}): this is its last good checkpoint"));
+    }
     Ok(())
 }

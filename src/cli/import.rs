@@ -9,6 +9,7 @@ use super::cells::Narrowing;
 use super::terminal::say;
 use crate::export;
 use crate::files::create_folder;
+use crate::results;
 use crate::train::checkpoint::{self, Part, Progress};
 use crate::train::existing::{Existing, empty_folder, folder, settle};
 use crate::train::lock::Lock;
@@ -33,6 +34,9 @@ pub(super) struct Args {
 
 /// What a checkpoint of the released code holds, as a run of the experiment's cell that is left.
 fn released(args: &Args) -> Result<(State, Progress)> {
+    if !args.checkpoint.exists() {
+        bail!("{}: there is neither a checkpoint nor a folder of this name", args.checkpoint.display());
+    }
     let Some(experiment) = &args.experiment else {
         bail!("{}: name the experiment that says what was trained", args.checkpoint.display());
     };
@@ -49,7 +53,10 @@ fn released(args: &Args) -> Result<(State, Progress)> {
 /// The run of an exported folder.
 fn exported(args: &Args) -> Result<(State, Progress)> {
     if args.experiment.is_some() || args.narrowing.names_some() {
-        bail!("{}: an exported folder says what was trained: leave the experiment out", args.checkpoint.display());
+        bail!(
+            "{}: an exported folder says what was trained: leave the experiment, --only and --set out",
+            args.checkpoint.display()
+        );
     }
     Ok(export::read(&args.checkpoint, &Device::Cpu)?)
 }
@@ -62,6 +69,10 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     let folder = folder(&args.output, cell);
     let _lock = Lock::acquire(&folder)?;
     empty_folder(&folder, cell)?;
+    let rows = args.checkpoint.join(results::FILE);
+    if rows.is_file() {
+        results::write(&folder.join(results::FILE), &results::read(&rows)?)?;
+    }
     checkpoint::save(&folder.join(checkpoint::FILE), &state, &progress)?;
     say(format_args!("step {} of {} in {}", progress.step, cell.name(), folder.display()));
     say(format_args!("`pgn-bench eval {0}`, `sample {0} -o grid.png` measure and draw it", folder.display()));

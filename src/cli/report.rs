@@ -24,7 +24,7 @@ pub(super) struct ReportArgs {
     /// Folder of the results, or a file of rows
     #[arg(default_value = "results")]
     results: PathBuf,
-    /// Folder for the report
+    /// Folder for the report; tables/ and figures/ of an earlier one there are emptied
     #[arg(short, long, default_value = "reports/latest")]
     output: PathBuf,
     /// A text file with what there is to say of the runs, put before the tables; note.txt of the report's folder if it is there
@@ -121,6 +121,11 @@ pub(super) fn report(args: &ReportArgs) -> Result<()> {
     let pictures = pictures(&folders)?;
     let cells: Vec<Cell> = folders.into_iter().map(|(_, cell)| cell).collect();
     let out = &args.output;
+    let earlier = out.join("report.md");
+    let is_again = earlier.is_file();
+    if is_again && !std::fs::read_to_string(&earlier).at("read", &earlier)?.starts_with("# Results") {
+        bail!("{} is no report of this program: name another folder with -o", earlier.display());
+    }
     let note = args.note.clone().or_else(|| Some(out.join("note.txt")).filter(|n| n.is_file()));
     let note = note.map(|path| std::fs::read_to_string(&path).at("read", &path)).transpose()?.unwrap_or_default();
     let report =
@@ -128,7 +133,7 @@ pub(super) fn report(args: &ReportArgs) -> Result<()> {
     // What an earlier report left would be taken for this one's.
     for part in ["tables", "figures"] {
         let folder = out.join(part);
-        if out.join("report.md").is_file() && folder.is_dir() {
+        if is_again && folder.is_dir() {
             std::fs::remove_dir_all(&folder).at("empty", &folder)?;
         }
         create_folder(&folder)?;

@@ -151,6 +151,9 @@ pub(super) fn text(progress: &Progress, rows: &[Row], form: &Form) -> Result<Str
         loss(cell)?.id(),
         cell.seed
     );
+    if let Some(reason) = &progress.diverged {
+        text += &format!("The run diverged ({reason}): this is its last good checkpoint.\n\n");
+    }
     if !rows.is_empty() {
         text.push_str("| metric | generator | value | extractor | weights | batch norm |\n|---|---|---|---|---|---|\n");
     }

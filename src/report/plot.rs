@@ -134,8 +134,8 @@ fn write<DB: DrawingBackend>(
 /// What is shown, and below it of what.
 fn write_titles<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, what: &str, title: &str) -> Result<()> {
     let anchor = (HPos::Left, VPos::Top);
-    write(root, what, (8, 6), LARGE, anchor, 1.0)?;
-    write(root, title, (8, 6 + ROW), SMALL, anchor, QUIET)
+    write(root, what, (8, 12), LARGE, anchor, 1.0)?;
+    write(root, title, (8, 12 + ROW), SMALL, anchor, QUIET)
 }
 
 fn rule<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, from: At, to: At, strength: f64) -> Result<()> {

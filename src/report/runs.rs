@@ -174,9 +174,10 @@ pub struct Run {
 }
 
 impl Run {
-    /// The evaluation of lowest Fréchet distance.
+    /// The evaluation of lowest Fréchet distance, that of the untrained generator left out where there is another.
     pub fn best(&self) -> &Point {
-        self.points.iter().min_by(|a, b| a.fid.total_cmp(&b.fid)).unwrap_or(self.last())
+        let trained = self.points.iter().filter(|p| p.step > 0);
+        trained.min_by(|a, b| a.fid.total_cmp(&b.fid)).unwrap_or(self.last())
     }
 
     /// The evaluation at the last step.

@@ -28,7 +28,7 @@ pub fn comparison(rows: &[Row]) -> String {
             if !p.is_full() {
                 let _ = writeln!(
                     out,
-                    "These are {} runs: they show that training works, and rank nothing.\n",
+                    "These are {} runs, not of the paper's settings: they rank nothing beyond them.\n",
                     plain(&p.scale)
                 );
             }

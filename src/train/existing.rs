@@ -44,7 +44,7 @@ pub fn settle(results: &Path, cell: &Cell, existing: Existing, allowed: &[String
     if existing == Existing::Refuse {
         return Err(Error::content(
             &path,
-            "this cell was run before; add --resume to go on with it, or --overwrite to start again",
+            "this cell was run before: `run --resume` goes on with it, --overwrite starts again",
         ));
     }
     let text = std::fs::read_to_string(&path).at("read", &path)?;

@@ -2,6 +2,7 @@
 
 use super::{Measured, is_first, slug};
 use crate::report::document::{Cell, Document, Line, Table};
+use crate::report::markdown::significant;
 use crate::report::runs::{Network, Point, Run, Sample, Series, distinct, networks, series};
 
 /// Most distances and times of a table, of those the hardest ones.
@@ -158,7 +159,7 @@ fn seconds_table(m: &Measured, network: &Network, device: &str) -> Option<Table>
         every(s, |r| at_seconds(&r.points, seconds)).map_or_else(|| "–".to_owned(), |of| Sample(of).show(2))
     };
     let lines = here.iter().map(|s| line(m, s, times.iter().map(|t| cell(s, *t)))).collect();
-    let head = times.iter().map(|t| format!("{distance} at {t:.0} s"));
+    let head = times.iter().map(|t| format!("{distance} at {} s", significant(*t, 2)));
     Some(Table {
         id: format!(
             "seconds-{}-{}-{}-{}",

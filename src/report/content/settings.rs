@@ -50,7 +50,8 @@ fn words(value: &Value) -> String {
     let part = |key: &str| value.get(key).map(words);
     match (part("from"), part("to"), part("images"), part("half_life")) {
         (Some(from), Some(to), Some(images), _) => format!("{from} to {to} over {images} images"),
-        (.., Some(half_life)) => format!("halved by {half_life} images"),
+        (.., Some(half_life)) if value["half_life"].is_number() => format!("halved by {half_life} images"),
+        (.., Some(half_life)) => format!("halved by so many images: {half_life}"),
         _ => value.as_str().map_or_else(|| short(value), str::to_owned),
     }
 }

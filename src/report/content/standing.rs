@@ -84,8 +84,12 @@ impl Standing<'_> {
             out.push_str("; their settings differ, as the list of runs says");
         }
         if !self.without.is_empty() {
-            let labels: Vec<&str> = self.without.iter().map(|s| s.label.as_str()).collect();
-            out.push_str(&format!("; not evaluated yet: {}", labels.join(", ")));
+            let label = |s: &&Series| match s.runs.iter().all(|r| r.status == "diverged") {
+                true => format!("{} (diverged)", s.label),
+                false => s.label.clone(),
+            };
+            let labels: Vec<String> = self.without.iter().map(label).collect();
+            out.push_str(&format!("; without an evaluation after training: {}", labels.join(", ")));
         }
         out.push('.');
         out
@@ -122,7 +126,7 @@ mod tests {
         assert_eq!(
             sentence(&rows.concat()),
             "gn has the lowest FID within 100 updates, 11.00 ± 1.00; not told apart from it: pgn 12.07 ± 1.10; higher: sn 31.00 ± 1.00 \
-             (mean ± deviation over 3 seeds; Welch’s test at 5 %); not evaluated yet: none."
+             (mean ± deviation over 3 seeds; Welch’s test at 5 %); without an evaluation after training: none."
         );
     }
 
