@@ -270,7 +270,7 @@ fn what_is_no_exported_run_is_refused() {
         run(&home.0, &[&["import", to.to_str().unwrap(), "-o", output.to_str().unwrap()], more].concat())
     };
     let (code, _, stderr) = import(&["--set", "train.width=0.5"]);
-    assert!(code == 2 && stderr.contains("leave the experiment out"), "{stderr}");
+    assert!(code == 2 && stderr.contains("leave the experiment, --only and --set out"), "{stderr}");
     let whole = std::fs::read(&generator).unwrap();
     let of_width = b"\\\"width\\\":0.03";
     let header = whole.windows(of_width.len()).position(|w| w == of_width).unwrap();
