@@ -81,7 +81,7 @@ const STREAM: &str = "-";
 
 /// A collection's name in messages and rows.
 pub(super) fn shown(name: &OsStr) -> String {
-    if name == STREAM { "stdin".to_owned() } else { name.to_string_lossy().into_owned() }
+    if name == STREAM { source::stream::NAME.to_owned() } else { name.to_string_lossy().into_owned() }
 }
 
 /// Height and width, or a side.

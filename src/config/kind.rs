@@ -87,9 +87,15 @@ fn number(x: f64) -> String {
     if x != 0.0 && (x.abs() < 1e-4 || x.abs() >= 1e7) { format!("{x:e}") } else { x.to_string() }
 }
 
+impl Number {
+    fn of(&self, value: &Value) -> Option<f64> {
+        value.as_f64().filter(|x| (self.0..=self.1).contains(x))
+    }
+}
+
 impl Kind<f64> for Number {
     fn read(&self, at: &At) -> Option<f64> {
-        at.expect(&self.allowed(), at.value.as_f64().filter(|x| (self.0..=self.1).contains(x)))
+        at.expect(&self.allowed(), self.of(at.value))
     }
 }
 
@@ -115,8 +121,7 @@ impl Kind<Schedule> for Moving {
     fn read(&self, at: &At) -> Option<Schedule> {
         let number = Number(self.0, self.1);
         if !at.value.is_mapping() {
-            let of = at.value.as_f64().filter(|x| (self.0..=self.1).contains(x));
-            return at.expect(&self.allowed(), of).map(Schedule::Constant);
+            return at.expect(&self.allowed(), number.of(at.value)).map(Schedule::Constant);
         }
         let section = at.section();
         let [from, to, images] = [("from", &number), ("to", &number), ("images", &SPAN)]
@@ -150,8 +155,7 @@ impl Described for Forgetting {
 impl Kind<Average> for Forgetting {
     fn read(&self, at: &At) -> Option<Average> {
         if !at.value.is_mapping() {
-            let of = at.value.as_f64().filter(|x| (DECAY.0..=DECAY.1).contains(x));
-            return at.expect(&self.allowed(), of).map(Average::Decay);
+            return at.expect(&self.allowed(), DECAY.of(at.value)).map(Average::Decay);
         }
         let section = at.section();
         let half_life = section.setting("half_life", &HALF_LIFE, Otherwise::Needed, within(at.absent));

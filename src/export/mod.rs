@@ -24,9 +24,6 @@ pub const GRAPH: &str = "generator.onnx";
 /// What the folder says of itself.
 pub const CARD: &str = "README.md";
 
-/// Rows and columns of a sample grid.
-const GRID: [usize; 2] = [8, 8];
-
 /// What is exported as a graph: one of the generators, normalised by these statistics.
 pub struct Form<'a> {
     /// The generator.
@@ -77,7 +74,7 @@ impl<'a> Form<'a> {
 
 /// The generators that a run has.
 fn generators(progress: &Progress) -> impl Iterator<Item = Weights> {
-    [Weights::Raw, Weights::Ema].into_iter().filter(|weights| !progress.lacking.contains(&Part::of(*weights)))
+    [Weights::Raw, Weights::Ema].into_iter().filter(|weights| progress.has(*weights))
 }
 
 /// Name of the sample grid of a generator.
@@ -101,8 +98,13 @@ pub fn write(run: &Path, into: &Path, (state, progress): (&State, &Progress), fo
         write_bytes(&folder.join(GENERATOR), &tensors(state, progress)?)?;
         write_bytes(&folder.join(GRAPH), &form.graph(progress)?)?;
         for weights in generators(progress) {
-            let grid =
-                grid::draw(state.generator(weights), cell.seed, GRID, cell.eval.batch_norm, Restriction::default())?;
+            let grid = grid::draw(
+                state.generator(weights),
+                cell.seed,
+                grid::OF_A_RUN,
+                cell.eval.batch_norm,
+                Restriction::default(),
+            )?;
             write_bytes(&folder.join(samples(weights)), &grid)?;
         }
         let events = run.join(tensorboard::FOLDER);

@@ -1,6 +1,6 @@
 //! What samples of numbers are summed up and compared by. Reports take logarithms first, so differences are of ratios.
 //!
-//! Proofs are numbers of scipy, statsmodels and rliable, which `tests/peer/statistics.py` prints.
+//! Proofs are numbers of scipy, statsmodels and rliable, which `tests/peer/comparisons.py` prints.
 
 pub mod across;
 mod comparison;

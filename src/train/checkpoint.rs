@@ -53,9 +53,34 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// Before the first update.
+    ///
+    /// # Errors
+    /// Never for a resolved cell.
+    pub fn untrained(cell: &Cell, classes: usize) -> Result<Self> {
+        Ok(Self {
+            cell: cell.clone(),
+            classes,
+            images_sha256: String::new(),
+            step: 0,
+            config_hash: cell.hash()?,
+            updates: [0, 0],
+            train_s: 0.0,
+            untimed: 0,
+            peak_bytes: 0,
+            diverged: None,
+            lacking: BTreeSet::new(),
+        })
+    }
+
+    /// Whether a generator is there.
+    pub fn has(&self, weights: Weights) -> bool {
+        !self.lacking.contains(&Part::of(weights))
+    }
+
     /// The generators that the run evaluates, of those that are there; else the one that is.
     pub fn generators(&self) -> Vec<Weights> {
-        let there = |of: &[Weights]| of.iter().copied().filter(|w| !self.lacking.contains(&Part::of(*w))).collect();
+        let there = |of: &[Weights]| of.iter().copied().filter(|w| self.has(*w)).collect();
         let own: Vec<Weights> = there(&self.cell.eval.weights);
         if own.is_empty() { there(&[Weights::Raw, Weights::Ema]) } else { own }
     }

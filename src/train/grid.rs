@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 use crate::generators::{Generator, Mode, Restriction};
 use crate::nn::image::one_hot;
 
+/// Rows and columns of a run's grids.
+pub const OF_A_RUN: [usize; 2] = [8, 8];
 /// Pixels between images.
 const GAP: usize = 2;
 /// Pixels of the picture for each pixel of an image.

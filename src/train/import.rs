@@ -87,19 +87,7 @@ pub fn read(path: &Path, cell: &Cell, classes: usize, device: &Device) -> Result
     let critic_updates = critic_updates.ok_or_else(|| bad(format!("it claims {step} steps")))?;
     let updates = [critic_updates, step];
     [state.critic_adam.updates, state.generator_adam.updates] = updates;
-    let progress = Progress {
-        cell: cell.clone(),
-        classes,
-        images_sha256: String::new(),
-        step,
-        config_hash: cell.hash()?,
-        updates,
-        train_s: 0.0,
-        untimed: step,
-        peak_bytes: 0,
-        diverged: None,
-        lacking,
-    };
+    let progress = Progress { step, updates, untimed: step, lacking, ..Progress::untrained(cell, classes)? };
     Ok((state, progress))
 }
 

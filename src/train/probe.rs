@@ -124,8 +124,8 @@ fn sets(state: &State, cell: &Cell, images: &Images, n: usize, stream: &mut Stre
 /// Images of each set that [`outlook`] sees.
 pub const OUTLOOK: usize = 256;
 
-/// What the critic makes of real and of generated images, at most [`OUTLOOK`] of each and the same at every call: [`CRITIC`], each as
-/// a mean over the real and one over the generated images.
+/// What the critic makes of `n` real and as many generated images, the same at every call: [`CRITIC`], each as a mean over the real and
+/// one over the generated images.
 ///
 /// # Errors
 /// When the networks fail.
@@ -135,28 +135,25 @@ pub fn outlook(
     loss: Loss,
     cell: &Cell,
     images: &Images,
+    n: usize,
 ) -> Result<Vec<(&'static str, [f64; 2])>> {
-    let n = OUTLOOK.min(images.len());
     let sets = sets(state, cell, images, n, &mut Stream::new(cell.seed, "probe", 0))?;
     let of = [steepness(state, choice, &sets[0])?, steepness(state, choice, &sets[1])?];
     let f_hat = Tensor::new([of[0].f_hat.clone(), of[1].f_hat.clone()].concat(), &Device::Cpu)?;
-    let by_f_hat = loss.critic(&f_hat, n)?.derivative.to_vec1::<f64>()?;
+    let slopes = loss.critic(&f_hat, n)?.derivative.to_vec1::<f64>()?;
     let is_normalised = choice.method.normalisation().is_some();
-    let mean = |of: &mut dyn Iterator<Item = f64>| of.sum::<f64>() / n as f64;
-    let each =
-        |value: &dyn Fn(&Steepness, usize) -> f64| of.each_ref().map(|side| mean(&mut (0..n).map(|i| value(side, i))));
-    let by_f_hat: Vec<&[f64]> = by_f_hat.chunks(n).collect();
-    let sides = |value: &dyn Fn(f64, f64) -> f64| {
-        [0, 1].map(|side| mean(&mut by_f_hat[side].iter().zip(&of[side].by_f).map(|(&l, &f)| value(l, f))))
+    // Of an image of a side, and the slope of the loss in its f̂.
+    let each = |value: &dyn Fn(&Steepness, usize, f64) -> f64| {
+        [0, 1].map(|side| (0..n).map(|i| value(&of[side], i, slopes[side * n + i])).sum::<f64>() / n as f64)
     };
     let values = [
-        Some(each(&|of, i| of.f[i])),
-        Some(each(&|of, i| of.f_hat[i])),
-        Some(each(&|of, i| of.f_gradient[i])),
-        Some(each(&|of, i| of.gradient[i])),
-        is_normalised.then(|| each(&|of, i| f64::from(of.f_hat[i].abs() > 0.5))),
-        Some(sides(&|by_f_hat, _| f64::from(by_f_hat == 0.0))),
-        Some(sides(&|by_f_hat, by_f| (by_f_hat * by_f).abs() * n as f64)),
+        Some(each(&|of, i, _| of.f[i])),
+        Some(each(&|of, i, _| of.f_hat[i])),
+        Some(each(&|of, i, _| of.f_gradient[i])),
+        Some(each(&|of, i, _| of.gradient[i])),
+        is_normalised.then(|| each(&|of, i, _| f64::from(of.f_hat[i].abs() > 0.5))),
+        Some(each(&|_, _, slope| f64::from(slope == 0.0))),
+        Some(each(&|of, i, slope| (slope * of.by_f[i]).abs() * n as f64)),
     ];
     Ok(CRITIC.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect())
 }

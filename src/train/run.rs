@@ -1,6 +1,5 @@
 //! One cell from its first step to its last: train, evaluate, checkpoint, go on after a crash, stop when it diverges.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -39,8 +38,6 @@ use crate::rng::Stream;
 
 /// Name of a run's picture of generated images and the training images nearest to them.
 pub const NEIGHBOURS: &str = "neighbours.png";
-/// Rows and columns of a sample grid.
-const GRID: [usize; 2] = [8, 8];
 /// Longest time between checkpoints.
 const CHECKPOINT_S: f64 = 300.0;
 
@@ -145,21 +142,10 @@ impl<'a> Run<'a> {
         let train = &bench.train;
         let classes = if is_conditional(&cell.arch) { train.labelled()? } else { train.classes };
         let (choice, mut state) = networks(cell, classes, &bench.compute.device)?;
-        let hash = cell.hash()?;
         let checkpoint = folder.join(checkpoint::FILE);
-        let mut progress = Progress {
-            cell: cell.clone(),
-            classes,
-            images_sha256: train.fingerprint().to_owned(),
-            step: 0,
-            config_hash: hash.clone(),
-            updates: [0, 0],
-            train_s: 0.0,
-            untimed: 0,
-            peak_bytes: 0,
-            diverged: None,
-            lacking: BTreeSet::new(),
-        };
+        let images_sha256 = train.fingerprint().to_owned();
+        let mut progress = Progress { images_sha256, ..Progress::untrained(cell, classes)? };
+        let hash = progress.config_hash.clone();
         let mut rows = Vec::new();
         if existing == Existing::Resume && checkpoint.is_file() {
             progress = Stored::open(&checkpoint)?.restore(&mut state)?;
@@ -390,8 +376,9 @@ impl<'a> Run<'a> {
         // Vectors of spectral normalisation mean nothing before the first update.
         if self.progress.step > 0 {
             let train = &self.bench.train;
-            let outlook = outlook(&self.state, &self.choice, self.loss, self.cell, train)?;
-            rows.extend(self.origin()?.outlook_rows(&outlook, OUTLOOK.min(train.len()))?);
+            let n = OUTLOOK.min(train.len());
+            let outlook = outlook(&self.state, &self.choice, self.loss, self.cell, train, n)?;
+            rows.extend(self.origin()?.outlook_rows(&outlook, n)?);
         }
         let mut grid = Vec::new();
         for (rank, &weights) in self.cell.eval.weights.iter().enumerate() {
@@ -401,7 +388,7 @@ impl<'a> Run<'a> {
             rows.extend(self.origin()?.rows(weights, &scores)?);
             if rank == 0 {
                 let path = self.folder.join(SAMPLES).join(format!("step-{:07}.png", self.progress.step));
-                grid = grid::draw(generator, self.cell.seed, GRID, Mode::Batch, Restriction::default())?;
+                grid = grid::draw(generator, self.cell.seed, grid::OF_A_RUN, Mode::Batch, Restriction::default())?;
                 write_bytes(&path, &grid)?;
             }
             watch.scores(self.progress.step, weights, &scores);

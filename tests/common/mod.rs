@@ -2,7 +2,6 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -103,19 +102,7 @@ pub fn untrained(folder: &Path, arch: &str, width: f64) -> PathBuf {
             generator.forward(&generator.latents(0, "untrained", step, 8).unwrap(), Mode::Train).unwrap();
         }
     }
-    let progress = Progress {
-        classes: CLASSES,
-        images_sha256: String::new(),
-        step: 0,
-        config_hash: cell.hash().unwrap(),
-        updates: [0, 0],
-        train_s: 0.0,
-        untimed: 0,
-        peak_bytes: 0,
-        diverged: None,
-        lacking: BTreeSet::new(),
-        cell,
-    };
+    let progress = Progress::untrained(&cell, CLASSES).unwrap();
     let run = folder.join(arch);
     std::fs::create_dir_all(&run).unwrap();
     checkpoint::save(&run.join(checkpoint::FILE), &state, &progress).unwrap();

@@ -17,8 +17,8 @@ use super::{Batches, Labels, Picture, Source, in_chunks};
 use crate::data::{Split, name_of};
 use crate::error::{AtPath, Error, Result};
 
-/// What the stream is called in messages.
-const NAME: &str = "stdin";
+/// What the stream is called in messages and rows.
+pub const NAME: &str = "stdin";
 /// A record of a tar archive, in bytes.
 const RECORD: usize = 512;
 /// Where the first one says that it is one, and how.

@@ -8,10 +8,7 @@ const LEVEL: f64 = 0.05;
 
 /// Whether two samples differ by more than seeds do: Welch's test, two-sided, at 5 %. Where it cannot be made, any difference counts.
 pub(super) fn differ(a: &Sample, b: &Sample) -> bool {
-    Comparison::welch(&a.0, &b.0).map_or(a.mean() != b.mean(), |welch| {
-        let p = welch.p_below(0.0);
-        2.0 * p.min(1.0 - p) < LEVEL
-    })
+    Comparison::welch(&a.0, &b.0).map_or(a.mean() != b.mean(), |welch| welch.p_beyond(0.0) < LEVEL)
 }
 
 /// Series of a network after the same evaluations.
