@@ -9,6 +9,24 @@ use super::embedded;
 use crate::config::{Cell, Experiment, only};
 use crate::yaml;
 
+/// An experiment's text: of the file or, where there is none, of the program's experiment of that name.
+fn text(name: &Path) -> Result<Cow<'static, str>> {
+    match (name.is_file(), name.to_str().and_then(embedded::experiment)) {
+        (false, Some(text)) => Ok(text.into()),
+        (true, _) => Ok(yaml::read(name)?.into()),
+        (false, None) => yaml::read(name).map(Cow::from).map_err(|e| {
+            let beside = name.with_extension("yaml");
+            if name.extension().is_none() && beside.is_file() {
+                return anyhow!("{e}; there is {}", beside.display());
+            }
+            anyhow!(
+                "{e}; `pgn-bench init NAME` writes one to start from, and these are in the program: {}",
+                embedded::names()
+            )
+        }),
+    }
+}
+
 /// An experiment file and what narrows it.
 #[derive(clap::Args)]
 pub(super) struct Cells {
@@ -33,19 +51,8 @@ pub(super) struct Narrowing {
 }
 
 impl Cells {
-    /// The experiment's text: of the file or, where there is none, of the experiment of that name.
     pub(super) fn text(&self) -> Result<Cow<'static, str>> {
-        let name = &self.experiment;
-        match (name.is_file(), name.to_str().and_then(embedded::experiment)) {
-            (false, Some(text)) => Ok(text.into()),
-            (true, _) => Ok(yaml::read(name)?.into()),
-            (false, None) => yaml::read(name).map(Cow::from).map_err(|e| {
-                anyhow!(
-                    "{e}; `pgn-bench init NAME` writes one to start from, and these are in the program: {}",
-                    embedded::names()
-                )
-            }),
-        }
+        text(&self.experiment)
     }
 
     /// The arguments after the file.
@@ -58,22 +65,15 @@ impl Cells {
     }
 
     pub(super) fn resolve(&self) -> Result<Vec<Cell>> {
-        self.narrowing.of(&Experiment::parse(
-            &self.experiment.display().to_string(),
-            &self.text()?,
-            &self.narrowing.set,
-        )?)
+        self.narrowing.resolve(&self.experiment)
     }
 }
 
 impl Narrowing {
-    /// The cells that are left of an experiment's file.
-    pub(super) fn resolve(&self, file: &Path) -> Result<Vec<Cell>> {
-        self.of(&Experiment::read(file, &self.set)?)
-    }
-
-    fn of(&self, experiment: &Experiment) -> Result<Vec<Cell>> {
-        Ok(only(experiment.resolve(&self.scale)?, &self.only)?)
+    /// The cells that are left of an experiment.
+    pub(super) fn resolve(&self, experiment: &Path) -> Result<Vec<Cell>> {
+        let read = Experiment::parse(&experiment.display().to_string(), &text(experiment)?, &self.set)?;
+        Ok(only(read.resolve(&self.scale)?, &self.only)?)
     }
 
     /// Whether cells or settings are named.

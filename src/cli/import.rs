@@ -20,7 +20,7 @@ use crate::train::{import, run};
 pub(super) struct Args {
     /// The checkpoint (.pt, zip or legacy), or the folder that `export` wrote
     checkpoint: PathBuf,
-    /// The experiment's YAML file, of a checkpoint; an exported folder has a configuration of its own
+    /// The experiment's YAML file or name, of a checkpoint; an exported folder has a configuration of its own
     experiment: Option<PathBuf>,
     #[command(flatten)]
     narrowing: Narrowing,

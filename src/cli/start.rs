@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::embedded::TEMPLATE;
+use super::embedded::{self, TEMPLATE};
 use super::terminal::say;
 use crate::config::Experiment;
 use crate::files::write_bytes;
@@ -13,6 +13,7 @@ use crate::files::write_bytes;
 #[derive(clap::Args)]
 pub(super) struct InitArgs {
     /// Name of the experiment: its file is NAME.yaml here, its results are in NAME-full
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     name: String,
 }
 
@@ -29,6 +30,9 @@ pub(super) struct DemoArgs {
 /// Writes the commented experiment under another name.
 pub(super) fn init(args: &InitArgs) -> Result<()> {
     let name = &args.name;
+    if embedded::experiment(name).is_some() {
+        bail!("`{name}` is an experiment of the program, which `run {name}` trains: choose another name");
+    }
     let path = PathBuf::from(format!("{name}.yaml"));
     let text = TEMPLATE.replace("\nname: template\n", &format!("\nname: {name}\n"));
     let text = text.replace("run FILE", &format!("run {}", path.display()));

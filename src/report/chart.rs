@@ -1,5 +1,5 @@
-//! What figures show, and how methods look in them. Colours are Okabe and Ito's, which colour-blind readers tell apart; markers and
-//! dashes do it without colour.
+//! What figures show, and how methods look in them. Colours are Okabe and Ito's, which colour-blind readers tell apart; markers, dashes
+//! and rings do it without colour.
 
 use plotters::style::RGBColor;
 
@@ -36,7 +36,7 @@ pub struct Curve {
     pub method: String,
     /// Name beside its end.
     pub name: String,
-    /// Whether it is the second of two of one method, drawn thinner.
+    /// Whether it is the second of two of one method, drawn dotted.
     pub is_second: bool,
     /// x, y, and the ends of the band there.
     pub points: Vec<[f64; 4]>,
@@ -64,7 +64,7 @@ const CUT: f64 = 2.0;
 const DENSE: usize = 20;
 /// First over last place below which an axis of x begins at 0.
 const NEAR: f64 = 0.3;
-/// Methods in the order of colours and markers; what is added to one has its look, dashed.
+/// Methods in the order of colours and markers; what is added to one has its look, dashed and its markers within rings.
 const METHODS: [(&str, RGBColor); 10] = [
     ("none", RGBColor(0, 0, 0)),
     ("wgan", RGBColor(136, 136, 136)),

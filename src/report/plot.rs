@@ -185,20 +185,33 @@ fn draw_lines<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart) 
     }
     for curve in &chart.curves {
         let line: Vec<At> = curve.points.iter().map(|p| frame.at(p[0], p[1])).collect();
-        draw_curve(root, &line, &look(&curve.method), if curve.is_second { 2 } else { 4 })?;
+        draw_curve(root, &line, &look(&curve.method), curve.is_second)?;
     }
     name_ends(root, chart, &frame)
 }
 
-fn draw_curve<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, line: &[At], look: &Look, width: u32) -> Result<()> {
-    let style = look.colour.stroke_width(width);
-    if look.dashed {
-        root.draw(&DashedPathElement::new(line.to_vec(), 12, 8, style)).map_err(failed)?;
-    } else {
-        root.draw(&PathElement::new(line.to_vec(), style)).map_err(failed)?;
+fn draw_curve<DB: DrawingBackend>(
+    root: &DrawingArea<DB, Shift>,
+    line: &[At],
+    look: &Look,
+    is_second: bool,
+) -> Result<()> {
+    let style = look.colour.stroke_width(4);
+    match (look.dashed, is_second) {
+        (false, false) => root.draw(&PathElement::new(line.to_vec(), style)).map_err(failed)?,
+        (is_dashed, _) => {
+            let [stroke, gap] = if !is_second {
+                [12, 8]
+            } else if is_dashed {
+                [12, 24]
+            } else {
+                [3, 11]
+            };
+            root.draw(&DashedPathElement::new(line.to_vec(), stroke, gap, style)).map_err(failed)?;
+        }
     }
     let every = line.len().div_ceil(MARKERS).max(1);
-    line.iter().rev().step_by(every).try_for_each(|&at| root.draw(&marker(at, look)).map_err(failed))
+    line.iter().rev().step_by(every).try_for_each(|&at| mark(root, at, look))
 }
 
 /// Names in order of the ends of their curves, as near to these as they fit.
@@ -216,7 +229,7 @@ fn name_ends<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart, f
         let x = frame.right + 44;
         let leader = PathElement::new(vec![*end, (x - 14, y)], look.colour.mix(0.5).stroke_width(2));
         root.draw(&leader).map_err(failed)?;
-        root.draw(&marker((x, y), &look)).map_err(failed)?;
+        mark(root, (x, y), &look)?;
         write(root, name, (x + 20, y), SMALL, (HPos::Left, VPos::Center), 1.0)?;
     }
     Ok(())
@@ -237,15 +250,21 @@ fn spread(wanted: &[i32], [low, high]: [i32; 2]) -> Vec<i32> {
     places
 }
 
-fn marker<DB: DrawingBackend>(at: At, look: &Look) -> DynElement<'static, DB, At> {
+/// A method's marker; within a ring, where something is added to the method.
+fn mark<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, at: At, look: &Look) -> Result<()> {
     let filled = look.colour.filled();
-    let size = 8;
-    match look.index % 4 {
+    let [size, line] = [8, 4];
+    let marker = match look.index % 4 {
         0 => Circle::new(at, size, filled).into_dyn(),
         1 => TriangleMarker::new(at, size + 2, filled).into_dyn(),
-        2 => Cross::new(at, size, look.colour.stroke_width(4)).into_dyn(),
-        _ => Circle::new(at, size, look.colour.stroke_width(4)).into_dyn(),
+        2 => Cross::new(at, size, look.colour.stroke_width(line)).into_dyn(),
+        _ => Circle::new(at, size, look.colour.stroke_width(line)).into_dyn(),
+    };
+    root.draw(&marker).map_err(failed)?;
+    if look.dashed {
+        root.draw(&Circle::new(at, size + 6, look.colour.stroke_width(2))).map_err(failed)?;
     }
+    Ok(())
 }
 
 /// Bars from left to right, each with its name before and its value after it.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::markdown::{aligned, plain};
-use super::runs::{Sample, Series, networks, protocols, runs, series, short, statuses, steps, warnings};
+use super::runs::{Sample, Series, distinct, networks, protocols, runs, series, short, statuses, steps, warnings};
 use crate::results::Row;
 
 /// Markdown tables of all protocols in `rows`, methods in order of their best Fréchet distance.
@@ -30,6 +30,14 @@ pub fn comparison(rows: &[Row]) -> String {
                     out,
                     "These are {} runs, not of the paper's settings: they rank nothing beyond them.\n",
                     plain(&p.scale)
+                );
+            }
+            let settings = distinct(network.runs().map(|run| run.settings.as_str()));
+            if settings.len() > 1 {
+                let _ = writeln!(
+                    out,
+                    "They are of {} different settings: what differs between two of them need not be the method's doing.\n",
+                    settings.len()
                 );
             }
             for warning in warnings(network.runs()) {

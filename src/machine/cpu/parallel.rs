@@ -25,19 +25,30 @@ pub fn threads() -> usize {
     schedule::pretended().unwrap_or_else(rayon::current_num_threads)
 }
 
-/// What each of some tasks, run in parallel, gives, in their order.
-pub fn collect<R: Send>(tasks: usize, run: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+/// Runs tasks by their numbers, in parallel: compiled once, whatever they do.
+fn each(tasks: usize, run: &(dyn Fn(usize) + Sync)) {
     match schedule::pretended() {
-        None => (0..tasks).into_par_iter().map(run).collect(),
+        None => (0..tasks).into_par_iter().for_each(run),
         Some(_) => schedule::timed(tasks, run),
     }
+}
+
+/// What each of some tasks, run in parallel, gives, in their order.
+pub fn collect<R: Send>(tasks: usize, run: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+    let mut results: Vec<R> = Vec::with_capacity(tasks);
+    let shared = Shared(results.as_mut_ptr());
+    // SAFETY: each task writes its own place, once.
+    each(tasks, &|task| unsafe { shared.at(task).write(run(task)) });
+    // SAFETY: all are written: a task that panics does not come to here.
+    unsafe { results.set_len(tasks) };
+    results
 }
 
 /// Calls `write(index of the chunk, chunk)` for each chunk, in parallel.
 pub fn chunks<T: Send>(of: &mut [T], chunk: usize, write: impl Fn(usize, &mut [T]) + Sync + Send) {
     let (len, chunk) = (of.len(), chunk.max(1));
     let shared = Shared(of.as_mut_ptr());
-    collect(len.div_ceil(chunk), |i| {
+    each(len.div_ceil(chunk), &|i| {
         // SAFETY: chunks do not overlap.
         let chunk = unsafe { std::slice::from_raw_parts_mut(shared.at(i * chunk), chunk.min(len - i * chunk)) };
         write(i, chunk);
@@ -85,7 +96,7 @@ pub fn scatter<T: Real>(out: &mut Vec<T>, len: usize, tasks: usize, write: impl 
     out.clear();
     out.reserve(len);
     let shared = Shared(out.as_mut_ptr());
-    collect(tasks, |task| write(task, shared.at(0)));
+    each(tasks, &|task| write(task, shared.at(0)));
     // SAFETY: any bits are a valid float.
     unsafe { out.set_len(len) };
 }

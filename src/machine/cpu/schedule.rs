@@ -54,18 +54,15 @@ pub fn simulated(threads: usize, work: impl FnOnce()) -> Seconds {
     Seconds { serial: all - tasks, tasks, loops: loops.iter().map(|tasks| dealt(tasks, threads)).sum() }
 }
 
-/// [`collect`](super::parallel::collect), noted.
-pub(super) fn timed<R>(tasks: usize, run: impl Fn(usize) -> R) -> Vec<R> {
-    let mut seconds = Vec::with_capacity(tasks);
-    let results = (0..tasks).map(|task| {
+/// Runs tasks one after another and notes their seconds.
+pub(super) fn timed(tasks: usize, run: &dyn Fn(usize)) {
+    let seconds = (0..tasks).map(|task| {
         let start = Instant::now();
-        let result = run(task);
-        seconds.push(start.elapsed().as_secs_f64());
-        result
+        run(task);
+        start.elapsed().as_secs_f64()
     });
-    let results = results.collect();
+    let seconds = seconds.collect();
     loops().push(seconds);
-    results
 }
 
 /// Seconds until the last of some threads ends its tasks.

@@ -74,7 +74,9 @@ fn place(m: &Measured, network: &Network) -> Option<Place> {
             return None;
         }
     }
-    let name = format!("{} ({})", m.protocol.dataset, network.title());
+    let Protocol { experiment, dataset, .. } = &m.protocol;
+    let of = if experiment == dataset { String::new() } else { format!("{experiment}, ") };
+    let name = format!("{dataset} ({of}{})", network.title());
     (alike && evaluated.len() < 2).then_some(Place { name, distances: of_methods })
 }
 

@@ -129,9 +129,14 @@ fn table(m: &Measured, network: &Network, others: &[&Protocol], rows: &[Row]) ->
         name if has_direction(name) => format!("{} ↑", column.name),
         _ => column.name.clone(),
     };
+    let absent: Vec<&str> = standing.without.iter().map(|s| s.label.as_str()).collect();
+    let without = match absent.as_slice() {
+        [] => String::new(),
+        some => format!(" Not in it, for want of evaluations in common with the others: {}.", some.join(", ")),
+    };
     Some(Table {
         id: format!("agreement-{}-{}-{}", m.name.to_lowercase(), slug(network.arch), slug(network.width)),
-        caption: format!("Measures beside protocol {}, {} weights.", m.name, m.protocol.weights),
+        caption: format!("Measures beside protocol {}, {} weights.{without}", m.name, m.protocol.weights),
         head: std::iter::once("method".to_owned()).chain(columns.iter().map(named)).collect(),
         lines,
     })

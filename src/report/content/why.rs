@@ -34,7 +34,7 @@ const SHOWN: [(&str, &str, bool); 7] = [
     ),
 ];
 
-/// Both curves of a method: real images, and thinner, generated ones.
+/// Both curves of a method: real images, and dotted, generated ones.
 fn sides(rows: &[Row], s: &Series, name: &str) -> [Curve; 2] {
     ["real", "generated"].map(|side| {
         let curve = trace(rows, s, &format!("{name}_{side}"));
@@ -49,7 +49,7 @@ pub(super) fn section(report: &mut Report, rows: &[Row], measured: &[Measured]) 
                 for (name, (y, what, log_y)) in CRITIC.into_iter().zip(SHOWN) {
                     let place = m.place(&network);
                     let caption =
-                        format!("{place}: {what}. Real images, and thinner, generated ones; means over seeds.");
+                        format!("{place}: {what}. Real images, and dotted, generated ones; means over seeds.");
                     let curves = network.series.iter().flat_map(|s| sides(rows, s, name)).collect();
                     let chart = Chart { title: place, x: STEPS.to_owned(), y: y.to_owned(), log_y, curves };
                     report.lines(format!("{}-critic-{}", m.stem(&network), slug(name)), caption, chart);
