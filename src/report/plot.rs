@@ -197,16 +197,15 @@ fn draw_curve<DB: DrawingBackend>(
     is_second: bool,
 ) -> Result<()> {
     let style = look.colour.stroke_width(4);
-    match (look.dashed, is_second) {
-        (false, false) => root.draw(&PathElement::new(line.to_vec(), style)).map_err(failed)?,
-        (is_dashed, _) => {
-            let [stroke, gap] = if !is_second {
-                [12, 8]
-            } else if is_dashed {
-                [12, 24]
-            } else {
-                [3, 11]
-            };
+    let dashes = match (look.dashed, is_second) {
+        (false, false) => None,
+        (true, false) => Some([12, 8]),
+        (false, true) => Some([3, 11]),
+        (true, true) => Some([12, 24]),
+    };
+    match dashes {
+        None => root.draw(&PathElement::new(line.to_vec(), style)).map_err(failed)?,
+        Some([stroke, gap]) => {
             root.draw(&DashedPathElement::new(line.to_vec(), stroke, gap, style)).map_err(failed)?;
         }
     }
