@@ -7,6 +7,7 @@ mod common;
 use common::{Folder, TINY, experiment, run};
 use pgn_bench::config::Experiment;
 use pgn_bench::results::{is_score, read};
+use pgn_bench::yaml;
 
 #[test]
 fn all_faults_of_a_file_are_shown_at_once_and_nothing_is_run() {
@@ -33,7 +34,8 @@ fn a_byte_order_mark_and_merge_keys_are_yaml() {
     let cells = |experiment: pgn_bench::error::Result<Experiment>| {
         experiment.unwrap().resolve("smoke").unwrap().iter().map(|cell| cell.json().unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(cells(Experiment::read(&file, &[])), cells(Experiment::parse("tiny", TINY, &[])));
+    let text = yaml::read(&file).unwrap();
+    assert_eq!(cells(Experiment::parse("merged", &text, &[])), cells(Experiment::parse("tiny", TINY, &[])));
     let file = home.write("scalar.yaml", &TINY.replace("{smoke: }", "{smoke: {<<: 3}}"));
     let (code, _, stderr) = run(&home.0, &experiment(&file, &home.join("out"), &[]));
     assert!(code == 2 && stderr.contains("scalar.yaml") && stderr.contains("`<<` takes a mapping"), "{stderr}");

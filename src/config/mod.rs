@@ -11,7 +11,7 @@ mod reader;
 mod schedule;
 pub mod schema;
 
-use std::path::Path;
+use std::collections::BTreeMap;
 
 use yaml_serde::{Mapping, Value};
 
@@ -19,7 +19,7 @@ use self::keys::{EVAL, Selection};
 use self::reader::{Faults, NOWHERE, Otherwise, Section, UNSAID};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::{methods, yaml};
+use crate::methods;
 
 pub use cell::{Cell, Change};
 pub use keys::{EXTRACTORS, Eval, ExtractorKind, LrDecay, MODES, Train, WEIGHTS, Weights};
@@ -66,15 +66,7 @@ fn change(all: &mut Mapping, key: &Value, value: &Value) {
 }
 
 impl Experiment {
-    /// Reads and checks a file; `set` are `path=value` overlays.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or with all its faults.
-    pub fn read(path: &Path, set: &[String]) -> Result<Self> {
-        Self::parse(&path.display().to_string(), &yaml::read(path)?, set)
-    }
-
-    /// Checks the text of a file, named `file` in messages.
+    /// Checks the text of a file, named `file` in messages; `set` are `path=value` overlays.
     ///
     /// # Errors
     /// With all faults at once.
@@ -197,35 +189,42 @@ impl Experiment {
     }
 }
 
-/// Keeps the cells that a filter such as `method=pgn,seed=0` names.
+/// Keeps the cells that a filter such as `method=pgn,seed=0` names. Values of one key are alternatives: `method=gn,method=pgn`.
 ///
 /// # Errors
-/// When a key is unknown, or nothing is left.
+/// When a key is unknown, no cell has a value, or nothing is left.
 pub fn only(cells: Vec<Cell>, filters: &[String]) -> Result<Vec<Cell>> {
-    let mut kept = cells.clone();
+    let of = |key: &str, cell: &Cell| match key {
+        "arch" => Some(cell.arch.clone()),
+        "method" => Some(cell.method.clone()),
+        "seed" => Some(cell.seed.to_string()),
+        _ => None,
+    };
+    let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for filter in filters.iter().flat_map(|f| f.split(',')) {
+        let invalid = |why: String| Err(Error::invalid(format!("--only {filter}: {why}")));
         let Some((key, value)) = filter.split_once('=') else {
-            return Err(Error::invalid(format!(
-                "--only {filter}: expected KEY=VALUE with a key of arch, method, seed"
-            )));
+            return invalid("expected KEY=VALUE with a key of arch, method, seed".into());
         };
-        let of: fn(&Cell) -> String = match key {
-            "arch" => |c| c.arch.clone(),
-            "method" => |c| c.method.clone(),
-            "seed" => |c| c.seed.to_string(),
-            _ => {
-                return Err(Error::invalid(format!("--only {filter}: unknown key `{key}`; known: arch, method, seed")));
+        let mut there = Vec::new();
+        for cell in &cells {
+            let Some(value) = of(key, cell) else {
+                return invalid(format!("unknown key `{key}`; known: arch, method, seed"));
+            };
+            if !there.contains(&value) {
+                there.push(value);
             }
-        };
-        kept.retain(|c| of(c) == value);
-        if kept.is_empty() {
-            let mut there: Vec<String> = cells.iter().map(of).collect();
-            there.dedup();
-            return Err(Error::invalid(format!(
-                "--only {filter}: no cell is left; {key} is one of: {}",
-                there.join(", ")
-            )));
         }
+        if there.iter().all(|t| t != value) {
+            return invalid(format!("no cell has it; {key} is one of: {}", there.join(", ")));
+        }
+        wanted.entry(key).or_default().push(value);
+    }
+    let all =
+        |cell: &Cell| wanted.iter().all(|(key, values)| of(key, cell).is_some_and(|v| values.contains(&v.as_str())));
+    let kept: Vec<Cell> = cells.into_iter().filter(all).collect();
+    if kept.is_empty() {
+        return Err(Error::invalid(format!("--only {}: no cell has all of these", filters.join(","))));
     }
     Ok(kept)
 }

@@ -204,10 +204,15 @@ scales:
             ]
         );
         assert_eq!(e.resolve("full").unwrap().len(), 8);
-        assert_eq!(only(e.resolve("full").unwrap(), &["method=none,seed=1".into()]).unwrap().len(), 2);
-        assert!(
-            only(e.resolve("full").unwrap(), &["method=gn".into()]).unwrap_err().to_string().contains("none, pgn+cr")
-        );
+        let left = |filters: &[&str]| {
+            only(e.resolve("full").unwrap(), &filters.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(left(&["method=none,seed=1"]).unwrap().len(), 2);
+        assert_eq!(left(&["method=none,arch=cnn32", "method=pgn+cr"]).unwrap().len(), 4);
+        for (filters, why) in [("seed=1,method=gn", "method is one of: none, pgn+cr"), ("size=1", "unknown key `size`")]
+        {
+            assert!(left(&[filters]).unwrap_err().to_string().contains(why), "{filters}");
+        }
         assert!(e.resolve("tiny").unwrap_err().to_string().contains("full, smoke"));
         for (set, group) in [("train={steps: 3}", "t-full-modified"), ("seeds=[4]", "t-full")] {
             let cells = Experiment::parse("t.yaml", GOOD, &[set.into()]).unwrap().resolve("full").unwrap();

@@ -172,9 +172,12 @@ impl Forward<'_> {
         bias.map(|b| check_bias("conv2d", b.dims, d.o)).transpose()?;
         let bias = bias.map(|b| b.data);
         let dims = d.output_dims();
-        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| match winograd::applies::<T>(&d) {
-            true => winograd::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish),
-            false => cpu::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish),
+        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| {
+            if const { winograd::takes::<T>() } && winograd::applies(&d) {
+                winograd::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish)
+            } else {
+                cpu::Plan::forward(&d).run(x.data, w.data, bias, d.n, finish)
+            }
         };
         Ok((self.then.run("conv2d", dims, convolve)?, Shape::from(dims.to_vec())))
     }
@@ -237,9 +240,12 @@ impl InputGrad<'_> {
         bias.map(|b| check_bias("conv_transpose2d", b.dims, d.i)).transpose()?;
         let bias = bias.map(|b| b.data);
         let dims = d.input_dims();
-        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| match winograd::applies::<T>(&d) {
-            true => winograd::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish),
-            false => cpu::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish),
+        let convolve = |finish: &(dyn Fn(usize, &mut [T]) + Sync)| {
+            if const { winograd::takes::<T>() } && winograd::applies(&d) {
+                winograd::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish)
+            } else {
+                cpu::Plan::input_grad(&d).run(dy.data, w.data, bias, d.n, finish)
+            }
         };
         Ok((self.then.run("conv2d_input_grad", dims, convolve)?, Shape::from(dims.to_vec())))
     }
@@ -254,8 +260,12 @@ impl Op<2> for WeightGrad {
     const NAME: &'static str = "conv2d_weight_grad";
     fn cpu<T: Real>(&self, [x, dy]: [View<T>; 2]) -> Made<T> {
         let d = self.dims(x.dims, dy.dims)?;
-        let of = if winograd::applies::<T>(&d) { winograd::weight_grad } else { weight_grad::weight_grad };
-        Ok((of(&d, x.data, dy.data), Shape::from(d.weight_dims().to_vec())))
+        let sums = if const { winograd::takes::<T>() } && winograd::applies(&d) {
+            winograd::weight_grad(&d, x.data, dy.data)
+        } else {
+            weight_grad::weight_grad(&d, x.data, dy.data)
+        };
+        Ok((sums, Shape::from(d.weight_dims().to_vec())))
     }
     fn device(&self, tape: &Tape, [x, dy]: [Array; 2]) -> Result<Tensor> {
         let d = self.dims(x.dims, dy.dims)?;

@@ -192,7 +192,7 @@ fn single_precision_agrees_with_double() {
         let (x, w, dy) = tensors(&c);
         // Minimal filtering rounds more often, and cuDNN may take it anywhere.
         let d = Dims::new("test", c.n, c.size, w.shape(), c.spec).unwrap();
-        let filtered = winograd::applies::<f32>(&d);
+        let filtered = winograd::applies(&d);
         let tolerance = if device().is_cpu() && !filtered { 1e-6 } else { 1e-5 };
         let single = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
         let back = |t: Tensor| {

@@ -8,8 +8,6 @@
 
 use std::ops::Range;
 
-use candle_core::DType;
-
 use super::cpu::{READ, images_of_task};
 use super::weight_grad::PIXELS;
 use crate::machine::convolution::Dims;
@@ -77,11 +75,15 @@ pub(super) struct Plan {
     strides: [usize; 2],
 }
 
-/// Whether this sum is done here: in single precision, of enough channels and tiles.
-pub(super) fn applies<T: Real>(d: &Dims) -> bool {
+/// Whether sums of this type may be done here: single precision alone. A constant, so that what never runs is not compiled.
+pub(super) const fn takes<T: Real>() -> bool {
+    size_of::<T>() == size_of::<f32>()
+}
+
+/// Whether this sum is done here: of enough channels and tiles.
+pub(super) fn applies(d: &Dims) -> bool {
     let tiles = d.n * d.output.map(|side| side / TILE).iter().product::<usize>();
-    T::DTYPE == DType::F32
-        && d.spec.groups == 1
+    d.spec.groups == 1
         && matches!((d.kernel, d.spec.stride), ([3, 3], 1) | ([4, 4], 2))
         && [d.i, d.o].iter().all(|&c| c >= CHANNELS && c.is_multiple_of(VECTOR))
         && tiles >= FEWEST[taps(d) - 2]

@@ -1,6 +1,6 @@
-//! What methods reach for how much: updates to a distance, and distances at equal times of training.
+//! What methods reach for how much: where they change places, updates to a distance, and distances at equal times of training.
 
-use super::{Measured, is_first, slug};
+use super::{Measured, crossings, is_first, slug};
 use crate::report::document::{Cell, Document, Line, Table};
 use crate::report::markdown::significant;
 use crate::report::runs::{Network, Point, Run, Sample, Series, distinct, networks, series};
@@ -93,13 +93,14 @@ pub(super) fn tables(document: &mut Document, measured: &[Measured]) {
     for m in measured.iter().filter(|m| is_first(m, measured)) {
         let all = series(&m.runs);
         for network in networks(&all) {
+            found.extend(crossings::table(m, &network));
             found.extend(steps_table(m, &network));
             let devices = distinct(network.runs().map(|r| r.device.as_str()));
             found.extend(devices.iter().filter_map(|device| seconds_table(m, &network, device)));
         }
     }
     if !found.is_empty() {
-        document.heading(2, "Equal distances, equal times", "budgets");
+        document.heading(2, "Who leads when, equal distances, equal times", "budgets");
         found.into_iter().for_each(|table| document.table(table));
     }
 }

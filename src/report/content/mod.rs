@@ -3,6 +3,7 @@
 mod across;
 mod agreement;
 mod budget;
+mod crossings;
 mod figures;
 mod lead;
 mod listings;

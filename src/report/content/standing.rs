@@ -22,7 +22,7 @@ pub(super) struct Standing<'a> {
 }
 
 /// Steps after the first at which all runs of some series were evaluated.
-fn common(series: &[&Series]) -> Vec<u64> {
+pub(super) fn common(series: &[&Series]) -> Vec<u64> {
     let has = |run: &&Run, step: u64| run.points.iter().any(|p| p.step == step);
     let runs = || series.iter().flat_map(|s| &s.runs);
     let steps = distinct(runs().flat_map(|r| r.points.iter().map(|p| p.step)));
