@@ -281,10 +281,10 @@ impl Sample {
         if self.0.len() > 1 { format!("{mean:.digits$} ± {std:.digits$}") } else { format!("{mean:.digits$}") }
     }
 
-    /// The 95 % interval of the mean over seeds (Student's t).
+    /// The 95 % interval of the mean over seeds (Student's t) of what is never negative.
     pub fn interval(&self, digits: usize) -> String {
         let Some(half) = half_width(&self.0) else { return "–".to_owned() };
-        format!("{:.digits$} to {:.digits$}", self.mean() - half, self.mean() + half)
+        format!("{:.digits$} to {:.digits$}", (self.mean() - half).max(0.0), self.mean() + half)
     }
 }
 

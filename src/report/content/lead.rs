@@ -66,7 +66,7 @@ pub(super) fn about(document: &mut Document, measured: &[Measured], note: &str) 
     let runs: usize = by_experiment(measured).iter().map(|m| m.runs.len()).sum();
     document.text(format!(
         "{runs} runs under {} protocol{}. Scores and distances link to the runs they are the means of, and these to their protocol. A mean is \
-         shown with the standard deviation over seeds and the 95 % interval (Student's t). Numbers of one protocol and one \
+         shown with the standard deviation over seeds and the 95 % interval (Student's t), cut off at 0. Numbers of one protocol and one \
          architecture are compared with each other and with nothing else; the best is in bold.",
         measured.len(),
         if measured.len() == 1 { "" } else { "s" }
