@@ -79,7 +79,7 @@ fn wrong_arguments_name_the_remedy() {
     let output = home.join("out");
     let cases: [(&[&str], &str); 5] = [
         (&["--scale", "huge"], "unknown scale `huge`; tiny has: smoke"),
-        (&["--only", "method=gn"], "method is one of: pgn+cr"),
+        (&["--only", "method=gn"], "no cell has the method `gn`; there are: pgn+cr"),
         (&["--device", "cuda:0"], "this build computes on the cpu only"),
         (&["--set", "train.steps=many"], "train.steps: many is not allowed; expected a whole number"),
         (&["--set", "eval.images=10"], "a whole number from 100"),

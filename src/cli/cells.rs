@@ -42,7 +42,7 @@ pub(super) struct Narrowing {
     /// Which of the file's scales
     #[arg(long, default_value = "full")]
     scale: String,
-    /// Only the cells with these values, such as method=pgn,seed=0; several of a key are alternatives: method=gn,method=pgn
+    /// Only the cells with these values, such as method=gn,pgn,seed=0 (of gn or pgn, seed 0)
     #[arg(long, value_name = "KEY=VALUE,…")]
     only: Vec<String>,
     /// Replace a setting, such as train.steps=1000 (given last, it wins)

@@ -43,7 +43,7 @@ fn released(args: &Args) -> Result<(State, Progress)> {
     let cells = args.narrowing.resolve(experiment)?;
     let [cell] = cells.as_slice() else {
         bail!(
-            "--only leaves {} cells: name the one that was trained, such as arch=cnn32,method=pgn,seed=0",
+            "{} cells are left: name the one that was trained with --only, such as arch=cnn32,method=pgn,seed=0",
             cells.len()
         );
     };

@@ -189,10 +189,11 @@ impl Experiment {
     }
 }
 
-/// Keeps the cells that a filter such as `method=pgn,seed=0` names. Values of one key are alternatives: `method=gn,method=pgn`.
+/// Keeps the cells that filters such as `method=gn,pgn,seed=0` name: several values of a key, there or in another filter, are
+/// alternatives.
 ///
 /// # Errors
-/// When a key is unknown, no cell has a value, or nothing is left.
+/// When a key is unknown or no cell has a value.
 pub fn only(cells: Vec<Cell>, filters: &[String]) -> Result<Vec<Cell>> {
     let of = |key: &str, cell: &Cell| match key {
         "arch" => Some(cell.arch.clone()),
@@ -201,30 +202,36 @@ pub fn only(cells: Vec<Cell>, filters: &[String]) -> Result<Vec<Cell>> {
         _ => None,
     };
     let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for filter in filters.iter().flat_map(|f| f.split(',')) {
-        let invalid = |why: String| Err(Error::invalid(format!("--only {filter}: {why}")));
-        let Some((key, value)) = filter.split_once('=') else {
-            return invalid("expected KEY=VALUE with a key of arch, method, seed".into());
-        };
-        let mut there = Vec::new();
-        for cell in &cells {
-            let Some(value) = of(key, cell) else {
-                return invalid(format!("unknown key `{key}`; known: arch, method, seed"));
+    for filter in filters {
+        let mut last = None;
+        for part in filter.split(',').map(str::trim) {
+            let invalid = |why: String| Err(Error::invalid(format!("--only {filter:?}: {why}")));
+            let (key, value) = match (part.split_once('='), last) {
+                (Some((key, value)), _) => (key.trim_end(), value.trim_start()),
+                (None, Some(key)) => (key, part),
+                (None, None) => return invalid("expected KEY=VALUE,… with a key of arch, method, seed".into()),
             };
-            if !there.contains(&value) {
-                there.push(value);
+            last = Some(key);
+            let mut there = Vec::new();
+            for cell in &cells {
+                let Some(value) = of(key, cell) else {
+                    return invalid(format!("unknown key `{key}`; known: arch, method, seed"));
+                };
+                if !there.contains(&value) {
+                    there.push(value);
+                }
             }
+            if there.iter().all(|t| t != value) {
+                let scale = cells.first().map_or("", |cell| &cell.scale);
+                return invalid(format!(
+                    "at scale {scale} no cell has the {key} `{value}`; there are: {}",
+                    there.join(", ")
+                ));
+            }
+            wanted.entry(key).or_default().push(value);
         }
-        if there.iter().all(|t| t != value) {
-            return invalid(format!("no cell has it; {key} is one of: {}", there.join(", ")));
-        }
-        wanted.entry(key).or_default().push(value);
     }
-    let all =
+    let is_wanted =
         |cell: &Cell| wanted.iter().all(|(key, values)| of(key, cell).is_some_and(|v| values.contains(&v.as_str())));
-    let kept: Vec<Cell> = cells.into_iter().filter(all).collect();
-    if kept.is_empty() {
-        return Err(Error::invalid(format!("--only {}: no cell has all of these", filters.join(","))));
-    }
-    Ok(kept)
+    Ok(cells.into_iter().filter(is_wanted).collect())
 }

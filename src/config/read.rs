@@ -208,9 +208,15 @@ scales:
             only(e.resolve("full").unwrap(), &filters.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>())
         };
         assert_eq!(left(&["method=none,seed=1"]).unwrap().len(), 2);
-        assert_eq!(left(&["method=none,arch=cnn32", "method=pgn+cr"]).unwrap().len(), 4);
-        for (filters, why) in [("seed=1,method=gn", "method is one of: none, pgn+cr"), ("size=1", "unknown key `size`")]
-        {
+        for filters in [&["method=none,arch=cnn32", "method=pgn+cr"][..], &["arch=cnn32, method = none, pgn+cr"]] {
+            assert_eq!(left(filters).unwrap().len(), 4, "{filters:?}");
+        }
+        for (filters, why) in [
+            ("seed=1,method=gn", "no cell has the method `gn`; there are: none, pgn+cr"),
+            ("method=none,", "no cell has the method ``"),
+            ("size=1", "unknown key `size`"),
+            ("none", "--only \"none\": expected KEY=VALUE"),
+        ] {
             assert!(left(&[filters]).unwrap_err().to_string().contains(why), "{filters}");
         }
         assert!(e.resolve("tiny").unwrap_err().to_string().contains("full, smoke"));

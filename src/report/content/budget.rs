@@ -1,7 +1,7 @@
 //! What methods reach for how much: where they change places, updates to a distance, and distances at equal times of training.
 
-use super::{Measured, crossings, is_first, slug};
-use crate::report::document::{Cell, Document, Line, Table};
+use super::{Measured, Report, crossings, is_first, slug};
+use crate::report::document::{Cell, Line, Table};
 use crate::report::markdown::significant;
 use crate::report::runs::{Network, Point, Run, Sample, Series, distinct, networks, series};
 
@@ -88,21 +88,18 @@ fn times(runs: &[&Run]) -> Vec<f64> {
     times
 }
 
-pub(super) fn tables(document: &mut Document, measured: &[Measured]) {
-    let mut found = Vec::new();
-    for m in measured.iter().filter(|m| is_first(m, measured)) {
-        let all = series(&m.runs);
-        for network in networks(&all) {
-            found.extend(crossings::table(m, &network));
-            found.extend(steps_table(m, &network));
-            let devices = distinct(network.runs().map(|r| r.device.as_str()));
-            found.extend(devices.iter().filter_map(|device| seconds_table(m, &network, device)));
+pub(super) fn section(report: &mut Report, measured: &[Measured]) {
+    report.section("Who changes places, equal distances, equal times", "budgets", false, |report| {
+        for m in measured.iter().filter(|m| is_first(m, measured)) {
+            let all = series(&m.runs);
+            for network in networks(&all) {
+                crossings::say(&mut report.document, m, &network);
+                let devices = distinct(network.runs().map(|r| r.device.as_str()));
+                let seconds = devices.iter().filter_map(|device| seconds_table(m, &network, device));
+                steps_table(m, &network).into_iter().chain(seconds).for_each(|table| report.document.table(table));
+            }
         }
-    }
-    if !found.is_empty() {
-        document.heading(2, "Who leads when, equal distances, equal times", "budgets");
-        found.into_iter().for_each(|table| document.table(table));
-    }
+    });
 }
 
 fn line(m: &Measured, s: &Series, cells: impl Iterator<Item = String>) -> Line {

@@ -154,7 +154,7 @@ pub fn build(sources: &Sources) -> Report {
     let groups: Vec<&Group> = sources.baselines.first().map(|b| b.groups.iter().collect()).unwrap_or_default();
     tables::full_scale(&mut report.document, &groups, &measured);
     tables::reduced(&mut report.document, &groups, &measured);
-    budget::tables(&mut report.document, &measured);
+    budget::section(&mut report, &measured);
     verdicts::tables(&mut report.document, &judged);
     across::section(&mut report, &measured);
     agreement::tables(&mut report.document, sources.rows, &measured);

@@ -21,19 +21,18 @@ pub(super) struct Standing<'a> {
     pub(super) without: Vec<&'a Series<'a>>,
 }
 
-/// Steps after the first at which all runs of some series were evaluated.
-pub(super) fn common(series: &[&Series]) -> Vec<u64> {
-    let has = |run: &&Run, step: u64| run.points.iter().any(|p| p.step == step);
-    let runs = || series.iter().flat_map(|s| &s.runs);
-    let steps = distinct(runs().flat_map(|r| r.points.iter().map(|p| p.step)));
-    steps.into_iter().filter(|step| *step > 0 && runs().all(|r| has(r, *step))).collect()
+/// Steps after the first at which all of some runs were evaluated.
+pub(super) fn common<'a>(runs: impl Iterator<Item = &'a Run> + Clone) -> Vec<u64> {
+    let has = |run: &Run, step: u64| run.points.iter().any(|p| p.step == step);
+    let steps = distinct(runs.clone().flat_map(|r| r.points.iter().map(|p| p.step)));
+    steps.into_iter().filter(|step| *step > 0 && runs.clone().all(|r| has(r, *step))).collect()
 }
 
 /// The series of a network that were evaluated after training began, as they stand; none where no step is common to all of them.
 pub(super) fn standing<'a>(network: &Network<'a>) -> Option<Standing<'a>> {
     let (with, without): (Vec<&Series>, Vec<&Series>) =
-        network.series.iter().copied().partition(|s| !common(&[s]).is_empty());
-    let steps = common(&with);
+        network.series.iter().copied().partition(|s| !common(s.runs.iter().copied()).is_empty());
+    let steps = common(with.iter().flat_map(|s| s.runs.iter().copied()));
     let step = *steps.last()?;
     let until = |run: &Run| {
         let here = run.points.iter().filter(|p| steps.contains(&p.step)).map(|p| p.fid);
