@@ -34,11 +34,12 @@ const SHOWN: [(&str, &str, bool); 7] = [
     ),
 ];
 
-/// Both curves of a method: real images, and dotted, generated ones.
+/// Both curves of a method: real images, and dotted, generated ones. Without bands, which would hide so many curves.
 fn sides(rows: &[Row], s: &Series, name: &str) -> [Curve; 2] {
     ["real", "generated"].map(|side| {
         let curve = trace(rows, s, &format!("{name}_{side}"));
-        Curve { name: format!("{}, {side}", s.label), is_second: side == "generated", ..curve }
+        let points = curve.points.into_iter().map(|[x, y, ..]| [x, y, y, y]).collect();
+        Curve { name: format!("{}, {side}", s.label), is_second: side == "generated", points, ..curve }
     })
 }
 
