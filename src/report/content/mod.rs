@@ -13,6 +13,7 @@ mod tables;
 mod verdicts;
 mod why;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::baselines::{Baselines, Group};
@@ -181,11 +182,15 @@ fn beside(a: &Protocol, b: &Protocol) -> bool {
     same == *a
 }
 
-/// Whether a protocol's is the first of the distances that stand beside each other, FID before others.
+/// Whether a protocol's is the first of the distances that stand beside each other: FID before others, and what was measured more often,
+/// which shows a course, before what was measured at the end.
 fn is_first(m: &Measured, measured: &[Measured]) -> bool {
-    let before = |(i, other): (usize, &Measured)| (other.protocol.distance() != "FID", i);
+    let before = |(i, other): (usize, &Measured)| {
+        let evaluations = other.runs.iter().map(|run| run.points.len()).max();
+        (other.protocol.distance() != "FID", Reverse(evaluations), i)
+    };
     let least = measured.iter().enumerate().filter(|(_, other)| beside(&other.protocol, &m.protocol)).map(before).min();
-    least.is_some_and(|(_, i)| measured[i].name == m.name)
+    least.is_some_and(|(.., i)| measured[i].name == m.name)
 }
 
 /// The runs of each experiment and scale, under the first protocol of each: where protocols do not matter.
@@ -273,6 +278,17 @@ mod tests {
         add("demo", "smoke", "shapes", 0.25, &[("none", 70.0), ("sn", 30.0)]);
         rows.push(row("pgn", 0, 1000, "gradient_max_real", 0.75));
         rows
+    }
+
+    #[test]
+    fn what_was_measured_most_often_comes_first() {
+        let of = |step: u64, metric: &str| row("gn", 0, step, metric, 5.0);
+        let rows = [of(500, "fid2k_train"), of(1000, "fid2k_train"), of(1000, "fid10k_train")];
+        let named =
+            |protocol: Protocol| Measured { name: protocol.metric.clone(), runs: runs(&rows, &protocol), protocol };
+        let measured: Vec<Measured> = protocols(&rows).into_iter().map(named).collect();
+        let first: Vec<&str> = measured.iter().filter(|m| is_first(m, &measured)).map(|m| m.name.as_str()).collect();
+        assert_eq!((measured.len(), first), (2, vec!["fid2k_train"]));
     }
 
     #[test]
