@@ -27,14 +27,16 @@ fn order(steps: &[u64], a: &[f64], b: &[f64]) -> Option<Order> {
     Some(Order { lower, changes })
 }
 
-/// Two methods' runs of the same seeds.
+/// Two methods over the seeds that both have.
 struct Pair<'a> {
     series: [&'a Series<'a>; 2],
-    runs: Vec<[&'a Run; 2]>,
-    /// Updates after which all of these runs were evaluated.
-    steps: Vec<u64>,
+    /// Updates until the first and the last evaluation of all these runs, and how many there are.
+    ends: [u64; 2],
+    evaluations: usize,
     /// Of the means over the seeds.
     order: Order,
+    /// Of each seed.
+    seeds: Vec<(u64, Option<Order>)>,
 }
 
 impl<'a> Pair<'a> {
@@ -44,52 +46,51 @@ impl<'a> Pair<'a> {
         let beside = |x: &&'a Run| b.runs.iter().find(|y| y.seed == x.seed).copied();
         let runs: Vec<[&Run; 2]> = a.runs.iter().filter_map(|x| Some([*x, beside(x)?])).collect();
         let steps = common(runs.iter().flatten().copied());
+        let curves: Vec<[Vec<f64>; 2]> = runs.iter().map(|pair| pair.map(|run| curve(run, &steps))).collect();
         let mean = |of: usize| -> Vec<f64> {
-            let curves: Vec<Vec<f64>> = runs.iter().map(|pair| curve(pair[of], &steps)).collect();
-            (0..steps.len()).map(|i| Sample(curves.iter().map(|c| c[i]).collect()).mean()).collect()
+            (0..steps.len()).map(|i| Sample(curves.iter().map(|c| c[of][i]).collect()).mean()).collect()
         };
-        let order = order(&steps, &mean(0), &mean(1)).filter(|_| steps.len() > 1)?;
-        Some(Self { series, order, runs, steps })
+        let [first, .., last] = steps[..] else { return None };
+        Some(Self {
+            series,
+            ends: [first, last],
+            evaluations: steps.len(),
+            order: order(&steps, &mean(0), &mean(1))?,
+            seeds: runs.iter().zip(&curves).map(|([run, _], [a, b])| (run.seed, order(&steps, a, b))).collect(),
+        })
     }
 
-    fn label(&self, is_first: bool) -> &str {
-        &self.series[usize::from(!is_first)].label
+    fn side(&self, is_first: bool) -> &'a Series<'a> {
+        self.series[usize::from(!is_first)]
     }
 
-    fn title(&self) -> String {
-        format!("{} and {}", self.label(true), self.label(false))
-    }
-
-    /// Who is lower at the end, and since when, of each seed.
-    fn seeds(&self) -> Vec<(u64, Order)> {
-        let of =
-            |[a, b]: &[&Run; 2]| Some((a.seed, order(&self.steps, &curve(a, &self.steps), &curve(b, &self.steps))?));
-        self.runs.iter().filter_map(of).collect()
-    }
-
+    /// Whether the order of means changes, or a seed ends in another one.
     fn changes(&self) -> bool {
-        !self.order.changes.is_empty() || self.seeds().iter().any(|(_, order)| order.lower[1] != self.order.lower[1])
+        let last = self.order.lower[1];
+        !self.order.changes.is_empty()
+            || self.seeds.iter().any(|(_, of)| of.as_ref().is_some_and(|o| o.lower[1] != last))
     }
 
     fn line(&self, m: &Measured) -> Line {
         let last = |order: &Order| order.changes.last().map(|[from, to]| format!("{from}–{to}"));
-        let seed = |(seed, order): &(u64, Order)| {
+        let seed = |(seed, order): &(u64, Option<Order>)| {
+            let order = order.as_ref()?;
             let since = last(order).map_or_else(|| "throughout".to_owned(), |at| format!("since {at}"));
-            format!("seed {seed}: {} {since}", self.label(order.lower[1]))
+            Some(format!("seed {seed}: {} {since}", self.side(order.lower[1]).label))
         };
-        let lower = |is_first: bool, step: Option<&u64>| {
-            let series = self.series[usize::from(!is_first)];
-            Cell::linked(format!("{} at {}", series.label, step.copied().unwrap_or_default()), &m.link(series))
+        let lower = |end: usize| {
+            let series = self.side(self.order.lower[end]);
+            Cell::linked(format!("{} at {}", series.label, self.ends[end]), &m.link(series))
         };
         let cells = vec![
-            Cell::from(self.title()),
-            Cell::from(self.runs.len().to_string()),
-            Cell::from(self.steps.len().to_string()),
-            lower(self.order.lower[0], self.steps.first()),
-            lower(self.order.lower[1], self.steps.last()),
+            Cell::from(format!("{} and {}", self.series[0].label, self.series[1].label)),
+            Cell::from(self.seeds.len().to_string()),
+            Cell::from(self.evaluations.to_string()),
+            lower(0),
+            lower(1),
             Cell::from(self.order.changes.len().to_string()),
             Cell::from(last(&self.order).unwrap_or_else(|| "–".to_owned())),
-            Cell::from(self.seeds().iter().map(seed).collect::<Vec<_>>().join("; ")),
+            Cell::from(self.seeds.iter().filter_map(seed).collect::<Vec<_>>().join("; ")),
         ];
         Line::Cells { id: None, cells }
     }
@@ -107,7 +108,10 @@ pub(super) fn say(document: &mut Document, m: &Measured, network: &Network) {
     let pairs = all.iter().enumerate().flat_map(|(i, a)| all[i + 1..].iter().map(|b| [*a, *b]));
     let (changing, steady): (Vec<Pair>, Vec<Pair>) = pairs.filter_map(Pair::of).partition(Pair::changes);
     let (distance, place) = (m.protocol.distance(), m.place(network));
-    let kept = |p: &Pair| format!("{} below {}", p.label(p.order.lower[1]), p.label(!p.order.lower[1]));
+    let kept = |p: &Pair| {
+        let [low, high] = [p.order.lower[1], !p.order.lower[1]].map(|is_first| &p.side(is_first).label);
+        format!("{low} below {high}")
+    };
     let others = match steady.len() {
         0 => String::new(),
         n if n > NAMED => {
