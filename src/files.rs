@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ fn temporary(path: &Path) -> Result<(PathBuf, File)> {
 /// # Errors
 /// When [`write_atomic`] could not write there, or should not.
 pub fn check_output(path: &Path, extension: Option<&str>) -> Result<()> {
+    refuse_stream(path)?;
     if let Some(wanted) = extension
         && !has_extension(path, wanted)
     {
@@ -64,6 +66,14 @@ pub fn check_output(path: &Path, extension: Option<&str>) -> Result<()> {
     }
     let (temporary, _) = temporary(path)?;
     std::fs::remove_file(&temporary).at("remove", &temporary)
+}
+
+/// Refuses the name that other programs take for standard output.
+fn refuse_stream(path: &Path) -> Result<()> {
+    if path == Path::new("-") {
+        return Err(Error::content(path, "results are not written to standard output: name a file or folder"));
+    }
+    Ok(())
 }
 
 /// The first eight characters of a hash.
@@ -141,7 +151,7 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic(path, |file| file.write_all(bytes).at("write", path))
 }
 
-/// A turn at making a file that several processes want: one makes it, the others wait and find it made.
+/// A turn at making or changing a file that several processes want: one has it, the others wait.
 #[derive(Debug)]
 pub struct Turn {
     path: PathBuf,
@@ -161,11 +171,19 @@ impl Turn {
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
         let path = PathBuf::from(name);
-        let file = File::options().append(true).create(true).open(&path).at("create", &path)?;
-        match file.lock() {
-            // On a file system without locks each process makes its own; the last stays.
-            Err(e) if e.kind() != std::io::ErrorKind::Unsupported => Err(e).at("lock", &path),
-            _ => Ok(Self { path, _file: file }),
+        loop {
+            let file = File::options().append(true).create(true).open(&path).at("create", &path)?;
+            match file.lock() {
+                // On a file system without locks each process makes its own; the last stays.
+                Err(e) if e.kind() == std::io::ErrorKind::Unsupported => return Ok(Self { path, _file: file }),
+                Err(e) => return Err(e).at("lock", &path),
+                Ok(()) => {}
+            }
+            // Who had the turn before has removed the file: others may wait at a new one.
+            let of = |data: std::io::Result<std::fs::Metadata>| data.map(|data| (data.dev(), data.ino())).ok();
+            if of(file.metadata()) == of(path.metadata()) {
+                return Ok(Self { path, _file: file });
+            }
         }
     }
 }
@@ -182,6 +200,7 @@ impl Drop for Turn {
 /// # Errors
 /// When it cannot be created.
 pub fn create_folder(path: &Path) -> Result<()> {
+    refuse_stream(path)?;
     std::fs::create_dir_all(path).at("create folder", path)
 }
 
@@ -190,6 +209,7 @@ pub fn create_folder(path: &Path) -> Result<()> {
 /// # Errors
 /// When [`write_folder`] would not write there.
 pub fn check_folder(path: &Path) -> Result<()> {
+    refuse_stream(path)?;
     if path.file_name().is_none() {
         return Err(Error::content(path, "the output is a new folder: give it a name"));
     }
@@ -213,7 +233,10 @@ pub fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Res
         std::fs::remove_dir_all(&part).at("empty", &part)?;
     }
     create_folder(&part)?;
-    write(&part)?;
+    if let Err(e) = write(&part) {
+        let _ = std::fs::remove_dir_all(&part);
+        return Err(e);
+    }
     std::fs::rename(&part, path).at("rename into place", path)
 }
 
@@ -310,6 +333,9 @@ mod tests {
         }
         assert!(check_output(Path::new("/dev/null"), None).is_err(), "it would be replaced");
         assert!(check_output(Path::new(""), None).is_err());
+        for refused in [check_output(Path::new("-"), None), check_folder(Path::new("-"))] {
+            assert!(refused.unwrap_err().to_string().contains("name a file or folder"));
+        }
         assert!(write_bytes(&folder.join("taken.npz"), b"text").is_err());
         let left = walk(&folder, |_| true).unwrap();
         assert_eq!((left.len(), std::fs::read(&left[0]).unwrap()), (1, b"kept".into()));

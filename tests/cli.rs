@@ -193,11 +193,18 @@ fn a_checkpoint_is_measured_and_drawn() {
         assert_eq!((was.config_hash.as_str(), is.status.as_str()), (is.config_hash.as_str(), "evaluated"));
     }
     assert!(stdout.contains("coverage100_test") && stdout.contains("recall100_test"), "{stdout}");
+    let left = output.join("tiny-smoke/cnn32-pgn+cr-s0/eval.parquet");
+    assert!(!left.exists());
 
+    // Without a file of their own rows are left in the run's folder, those of a number once.
     let args =
         ["eval", folder, "-n", "120", "--batch-norm", "running", "--generator", "ema", "--bootstrap", "20", "--json"];
+    let (code, _, stderr) = run(&home.0, &args[..6]);
+    assert_eq!((code, read(&left).unwrap().len()), (0, 14), "{stderr}");
     let (code, stdout, stderr) = run(&home.0, &args);
     assert_eq!(code, 0, "{stderr}");
+    let kept = read(&left).unwrap();
+    assert_eq!((kept.len(), kept.iter().filter(|r| r.low.is_some()).count()), (14, 2));
     let rows: Vec<serde_json::Value> = stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(rows.len(), 7);
     for row in &rows {
@@ -222,6 +229,15 @@ fn a_checkpoint_is_measured_and_drawn() {
     let shown: Vec<_> = rows.iter().map(|r| (r["metric"].as_str().unwrap(), r["n"].as_u64().unwrap())).collect();
     assert_eq!(shown[..3], [("fid3100_test", 3100), ("kid3k_test", 3000), ("precision3k_test", 3000)]);
     assert!(rows.iter().all(|r| r["batch_norm"] == "batch of 50"), "{stdout}");
+    assert_eq!(read(&left).unwrap().len(), 14 + rows.len());
+
+    // By its own protocol, too; then the run is one as before, which ended as it did.
+    assert_eq!(run(&home.0, &["eval", folder]).0, 0);
+    let report = home.join("report");
+    let (code, _, stderr) = run(&home.0, &["report", output.to_str().unwrap(), "-o", report.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    let report = std::fs::read_to_string(report.join("report.md")).unwrap();
+    assert!(report.contains("fid120") && report.contains("finished |") && !report.contains("evaluated |"), "{report}");
 
     let grid = home.join("grid.png");
     let (code, _, stderr) =
@@ -237,6 +253,12 @@ fn a_checkpoint_is_measured_and_drawn() {
     let (code, _, stderr) = run(&home.0, &sample);
     assert!(code == 2 && stderr.contains("name a new folder"), "{stderr}");
 
+    // The record of training is not written over, and damage is found before the work starts.
+    let (code, _, stderr) = run(&home.0, &["eval", folder, "-o", &format!("{folder}/rows.parquet")]);
+    assert!(code == 2 && stderr.contains("the record of the run's training"), "{stderr}");
+    std::fs::write(&left, b"PAR1 nonsense").unwrap();
+    let (code, _, stderr) = run(&home.0, &["eval", folder]);
+    assert!(code == 2 && stderr.contains("eval.parquet: not a result file of this version"), "{stderr}");
     // What cannot be written is found before the work starts, and leaves nothing.
     let before = std::fs::read_dir(&home.0).unwrap().count();
     for (command, name, expected) in [

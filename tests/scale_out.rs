@@ -134,6 +134,18 @@ fn runs_of_several_folders_come_together() {
     // What was collected goes on like any other run.
     let (code, _, stderr) = run(&home.0, &experiment(&file, &both, &["--only", "seed=0", "--resume"]));
     assert_eq!(code, 0, "{stderr}");
+    // What was measured after training comes along later, too, and adds to what was measured here.
+    let gn = |results: &Path| results.join("tiny-smoke/cnn32-gn-s0");
+    for (results, n) in [(&both, "110"), (&a, "120")] {
+        let (code, _, stderr) = run(&home.0, &["eval", gn(results).to_str().unwrap(), "-n", n]);
+        assert_eq!(code, 0, "{stderr}");
+    }
+    for is_new in [true, false] {
+        let (code, stdout, stderr) = collect(&both, &[&a]);
+        assert_eq!((code, stdout.contains("copied what was measured")), (0, is_new), "{stdout}{stderr}");
+    }
+    let measured = pgn_bench::results::read(&gn(&both).join("eval.parquet")).unwrap();
+    assert!(["fid110", "fid120"].iter().all(|name| measured.iter().any(|r| r.metric.starts_with(name))));
     // Another configuration under the same name is refused, before anything is copied.
     let other = home.join("other");
     let changed = ["--only", "method=gn,seed=0", "--set", "train.critic_lr=1e-3"];
@@ -177,9 +189,11 @@ fn a_job_is_printed_and_wrong_options_are_named() {
     assert!(Command::new("bash").arg("-n").arg(path).status().unwrap().success());
     let (code, lines, stderr) = submit(&["--jobs", "4", "--dry-run", "--devices", "cuda:0,cuda:1", "--only", "seed=0"]);
     assert_eq!(code, 0, "{stderr}");
-    let ends: Vec<_> = lines.lines().map(|line| line.rsplit_once("--device ").unwrap().1).collect();
+    let (ends, names): (Vec<_>, Vec<_>) =
+        lines.lines().map(|line| line.rsplit_once("--device ").unwrap().1.split_once(" # ").unwrap()).unzip();
     let expected: Vec<_> = (0..6).map(|n| format!("cuda:{} --cell {n}", n % 2)).collect();
     assert_eq!(ends, expected);
+    assert!(names.iter().all(|name| name.ends_with("-s0")) && script.contains(&format!("#   0 {}\n", names[0])));
     assert!(!output.exists());
     for (more, expected) in [
         (&["--dry-run"][..], "--slurm|--jobs"),

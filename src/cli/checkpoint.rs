@@ -23,6 +23,7 @@ use crate::report::markdown::aligned;
 use crate::results::{self, Row};
 use crate::train::checkpoint::{self, Part, Progress, Stored};
 use crate::train::evaluate::{evaluate as score, generate};
+use crate::train::existing::{CONFIG, add_measured};
 use crate::train::grid;
 use crate::train::instrument::Instrument;
 use crate::train::probe::measure;
@@ -32,7 +33,7 @@ use crate::train::step::State;
 
 #[derive(clap::Args)]
 pub(super) struct EvalArgs {
-    /// A run's checkpoint.safetensors, or its folder
+    /// A run's folder (the rows are left there, as eval.parquet, and reports have them), or its checkpoint.safetensors
     checkpoint: PathBuf,
     /// Generated images
     #[arg(short, long)]
@@ -67,7 +68,7 @@ pub(super) struct EvalArgs {
     bootstrap: usize,
     #[command(flatten)]
     place: Place,
-    /// Also write the rows, as a Parquet file
+    /// Write the rows to this Parquet file, and not into the run's folder
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print one JSON object a number
@@ -145,6 +146,18 @@ pub(super) fn open(path: &Path) -> Result<Stored> {
     Ok(Stored::open(&if path.is_dir() { path.join(checkpoint::FILE) } else { path.to_path_buf() })?)
 }
 
+/// Checks a file of rows before the work that fills it starts: one that is there already is one of rows, and of no run's training.
+pub(super) fn check_rows(path: &Path) -> Result<()> {
+    check_output(path, Some("parquet"))?;
+    if path.file_name().is_some_and(|name| name == results::FILE) && path.with_file_name(CONFIG).is_file() {
+        bail!("{} is the record of the run's training: give another name", path.display());
+    }
+    if path.is_file() {
+        results::read(path)?;
+    }
+    Ok(())
+}
+
 pub(super) fn restore(stored: Stored, device: &Device) -> Result<(State, Progress)> {
     let (_, mut state) = networks(&stored.progress.cell, stored.progress.classes, device)?;
     let progress = stored.restore(&mut state)?;
@@ -182,8 +195,11 @@ fn asked(args: &EvalArgs, of: &Progress) -> Result<Eval> {
 }
 
 pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
+    let is_run = args.checkpoint.is_dir();
     if let Some(path) = &args.output {
-        check_output(path, Some("parquet"))?;
+        check_rows(path)?;
+    } else if is_run {
+        check_rows(&args.checkpoint.join(results::EVAL))?;
     }
     let stored = open(&args.checkpoint)?;
     let cell = Cell { eval: asked(args, &stored.progress)?, ..stored.progress.cell.clone() };
@@ -200,10 +216,12 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
         progress.finish_and_clear();
         rows.extend(origin.rows(weights, &scores)?);
     }
-    let status = if progress.diverged.is_some() { "diverged" } else { "evaluated" };
+    let status = if progress.diverged.is_some() { "diverged" } else { results::EVALUATED };
     rows.iter_mut().for_each(|row| status.clone_into(&mut row.status));
     if let Some(path) = &args.output {
         results::write(path, &rows)?;
+    } else if is_run {
+        add_measured(&args.checkpoint, results::EVAL, rows.clone())?;
     }
     if args.json {
         for row in &rows {
@@ -233,9 +251,9 @@ pub(super) fn evaluate(args: &EvalArgs) -> Result<()> {
 }
 
 pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
-    let output = args.checkpoint.is_dir().then(|| args.checkpoint.join(results::PROBE));
-    if let Some(path) = &output {
-        check_output(path, None)?;
+    let is_run = args.checkpoint.is_dir();
+    if is_run {
+        check_rows(&args.checkpoint.join(results::PROBE))?;
     }
     let compute = args.place.open()?;
     let stored = open(&args.checkpoint)?;
@@ -254,9 +272,9 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<()> {
     let cell = Cell { eval, ..cell };
     let origin = Origin::new(&progress, &cell, &instrument)?;
     let mut rows = origin.probe_rows(&samples)?;
-    rows.iter_mut().for_each(|row| "evaluated".clone_into(&mut row.status));
-    if let Some(path) = &output {
-        results::write(path, &rows)?;
+    rows.iter_mut().for_each(|row| results::EVALUATED.clone_into(&mut row.status));
+    if is_run {
+        add_measured(&args.checkpoint, results::PROBE, rows.clone())?;
     }
     if args.json {
         for row in &rows {
@@ -297,9 +315,8 @@ fn shown(rows: &[Row]) -> String {
 }
 
 pub(super) fn neighbours(args: &NeighboursArgs) -> Result<()> {
-    let Some(output) =
-        args.output.clone().or_else(|| args.checkpoint.is_dir().then(|| args.checkpoint.join(NEIGHBOURS)))
-    else {
+    let in_run = || args.checkpoint.is_dir().then(|| args.checkpoint.join(NEIGHBOURS));
+    let Some(output) = args.output.clone().or_else(in_run) else {
         bail!("name the picture as -o FILE.png, or give the run's folder");
     };
     check_output(&output, Some("png"))?;

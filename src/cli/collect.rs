@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::report::run_folders;
 use super::terminal::show;
@@ -13,7 +13,7 @@ use crate::files::{create_folder, walk, write_atomic};
 use crate::report::markdown::aligned;
 use crate::results;
 use crate::train::checkpoint;
-use crate::train::existing::{CONFIG, Existing, folder, settle};
+use crate::train::existing::{CONFIG, Existing, add_measured, folder, settle};
 use crate::train::lock::{self, Lock};
 
 #[derive(clap::Args)]
@@ -25,6 +25,9 @@ pub(super) struct Args {
     #[arg(short, long, default_value = "results")]
     output: PathBuf,
 }
+
+/// Files of a run's folder that are added to, not replaced.
+const MEASURED: [&str; 2] = [results::PROBE, results::EVAL];
 
 /// How far a run has come: whether it has ended, and its last step.
 type Reached = (bool, u64);
@@ -40,7 +43,8 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     }
     let mut first_of: BTreeMap<PathBuf, (&Path, &Cell)> = BTreeMap::new();
     for (run, cell) in &runs {
-        settle(&args.output, cell, Existing::Resume, &[])?;
+        settle(&args.output, cell, Existing::Resume, &[])
+            .with_context(|| format!("{} has no place there: collect it into another folder with -o", run.display()))?;
         let (first, known) = *first_of.entry(folder(&args.output, cell)).or_insert((run, cell));
         if known.hash()? != cell.hash()? {
             let [a, b] = [first.display(), run.display()];
@@ -54,6 +58,8 @@ pub(super) fn execute(args: &Args) -> Result<()> {
         let done = if theirs > ours {
             copy(run, &target)?;
             "copied"
+        } else if is_more_measured(run, &target)? {
+            "left: as far or further here; copied what was measured after training"
         } else {
             "left: as far or further here"
         };
@@ -74,13 +80,22 @@ fn reached(run: &Path) -> Result<Option<Reached>> {
     Ok(rows.iter().map(|r| r.step).max().map(|step| (results::ended(&rows), step)))
 }
 
+/// Adds what was measured of a run after its training to that of the same run here; whether there was anything new.
+fn is_more_measured(from: &Path, to: &Path) -> Result<bool> {
+    let mut is_any = false;
+    for name in MEASURED.into_iter().filter(|name| from.join(name).is_file()) {
+        is_any |= add_measured(to, name, results::read(&from.join(name))?)?;
+    }
+    Ok(is_any)
+}
+
 /// Copies a run that may still go on: the checkpoint first, as rows and log lines later than it are dropped on resume.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let _lock = Lock::acquire(to)?;
     let wanted = |path: &Path| {
         let kept = path.file_name().is_some_and(|n| n != lock::FILE) && path.extension().is_none_or(|e| e != "tmp");
         // Links are left where they are.
-        kept && path.symlink_metadata().is_ok_and(|m| m.is_file())
+        kept && !MEASURED.iter().any(|name| path.ends_with(name)) && path.symlink_metadata().is_ok_and(|m| m.is_file())
     };
     let mut files = walk(from, wanted)?;
     // The configuration comes last: without it a run that was not copied whole is no run.
@@ -93,5 +108,5 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         let mut input = std::fs::File::open(&source).at("open", &source)?;
         write_atomic(&target, |out| std::io::copy(&mut input, out).map(drop).at("copy", &source))?;
     }
-    Ok(())
+    is_more_measured(from, to).map(drop)
 }

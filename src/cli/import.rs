@@ -69,9 +69,11 @@ pub(super) fn execute(args: &Args) -> Result<()> {
     let folder = folder(&args.output, cell);
     let _lock = Lock::acquire(&folder)?;
     empty_folder(&folder, cell)?;
-    let rows = args.checkpoint.join(results::FILE);
-    if rows.is_file() {
-        results::write(&folder.join(results::FILE), &results::read(&rows)?)?;
+    for name in results::FILES {
+        let rows = args.checkpoint.join(name);
+        if rows.is_file() {
+            results::write(&folder.join(name), &results::read(&rows)?)?;
+        }
     }
     checkpoint::save(&folder.join(checkpoint::FILE), &state, &progress)?;
     say(format_args!("step {} of {} in {}", progress.step, cell.name(), folder.display()));

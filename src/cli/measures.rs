@@ -7,13 +7,14 @@ use anyhow::{Result, bail};
 use serde_json::json;
 use sha2::Sha256;
 
+use super::checkpoint::check_rows;
 use super::collection::{Collection, Options, Wanted, orders, remark_statistics, shown};
 use super::measure::subset;
 use super::progress::bar;
 use super::setup::Choice;
 use super::terminal::{remark, say, show};
 use super::{choice, replicates};
-use crate::files::{check_output, file_digest, sha256};
+use crate::files::{file_digest, sha256};
 use crate::metrics::Extractor;
 use crate::metrics::collect::{Collected, Needs};
 use crate::metrics::npz;
@@ -268,7 +269,7 @@ fn given(path: &Path, parts: &mut [Part], args: &Args) -> Result<Given> {
 
 pub(super) fn execute(args: &Args) -> Result<()> {
     if let Some(path) = &args.output {
-        check_output(path, Some("parquet"))?;
+        check_rows(path)?;
     }
     args.options.check_streams(&[&args.real, &args.generated])?;
     let (settings, mut parts) = (args.settings(), args.parts()?);
@@ -404,7 +405,7 @@ fn row(args: &Args, sides: &Sides, part: &Part, score: &Score) -> Row {
         batch_norm: "none".to_owned(),
         weights: "none".to_owned(),
         warning: score.warning.unwrap_or_default().to_owned(),
-        status: "evaluated".to_owned(),
+        status: results::EVALUATED.to_owned(),
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
         config_hash: sides.config_hash.clone(),
         family: sides.config_hash.clone(),

@@ -102,7 +102,7 @@ fn argument(of: &Arg) -> String {
 fn rows() -> String {
     let mut page = String::from(
         "# Columns of rows\n\nA run's `rows.parquet` has one row a measured number, and beside it all that the number depends on; so have \
-         `probe.parquet` and what `measure -o` writes. [results/README.md](../../results/README.md) says what else is in a run's folder, and \
+         `eval.parquet`, `probe.parquet` and what `measure -o` writes. [results/README.md](../../results/README.md) says what else is in a run's folder, and \
          how to read rows elsewhere.\n\n| column | type | holds |\n|---|---|---|\n",
     );
     for [name, of, doc] in COLUMNS {

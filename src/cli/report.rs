@@ -17,6 +17,7 @@ use crate::report::markdown::aligned;
 use crate::report::{baselines, csv, html, latex, markdown, plot};
 use crate::results::{self, Row};
 use crate::train::existing::{CONFIG, SAMPLES};
+use crate::train::rows::loss;
 use crate::train::run::NEIGHBOURS;
 
 #[derive(clap::Args)]
@@ -102,6 +103,7 @@ fn pictures(runs: &[(PathBuf, Cell)]) -> Result<Vec<Picture>> {
                 scale: cell.scale.clone(),
                 arch: cell.arch.clone(),
                 method: cell.method.clone(),
+                loss: loss(cell)?.id().to_owned(),
                 width: cell.train.width,
                 seed: cell.seed,
                 kind: kind.to_owned(),

@@ -63,7 +63,7 @@ fn ranges(tasks: &[usize]) -> String {
 ///
 /// # Errors
 /// When a path or option cannot stand in an `#SBATCH` line.
-pub(super) fn script(task: &Task, options: &Options, name: &str, tasks: &[usize]) -> Result<String> {
+pub(super) fn script(task: &Task, options: &Options, name: &str, tasks: &[(usize, String)]) -> Result<String> {
     let log = format!("{}/task-%a.log", task.folder.display());
     if log.replace("%a", "").contains(['%', '"', '\\']) {
         bail!(
@@ -78,7 +78,7 @@ pub(super) fn script(task: &Task, options: &Options, name: &str, tasks: &[usize]
     let limit = options.array_limit.map_or_else(String::new, |n| format!("%{n}"));
     let mut head = vec![
         format!("--job-name=pgn-bench-{name}"),
-        format!("--array={}{limit}", ranges(tasks)),
+        format!("--array={}{limit}", ranges(&tasks.iter().map(|(n, _)| *n).collect::<Vec<_>>())),
         "--requeue".to_owned(),
         "--open-mode=append".to_owned(),
         format!("--signal=B:USR1@{}", options.grace),
@@ -100,8 +100,8 @@ pub(super) fn script(task: &Task, options: &Options, name: &str, tasks: &[usize]
         out,
         r#"
 # A task trains one cell and goes on from its checkpoint. It returns to the queue when its time is nearly over (exit code 138), and
-# up to {RESTARTS} times when it was killed; on preemption and on the loss of a node, Slurm puts it there.
-cd {here} || exit 2
+# up to {RESTARTS} times when it was killed; on preemption and on the loss of a node, Slurm puts it there. The cells:
+{cells}cd {here} || exit 2
 export RAYON_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-1}}"
 
 trap 'kill -USR1 "$child" 2>/dev/null' USR1
@@ -120,6 +120,7 @@ case $code in
 esac
 exit "$code"
 "#,
+        cells = tasks.iter().map(|(n, name)| format!("#   {n} {name}\n")).collect::<String>(),
         here = quoted(&[here]),
         command = quoted(&task.on(device)),
     );

@@ -80,14 +80,14 @@ pub(super) fn execute(args: &Args) -> Result<ExitCode> {
     let experiment = submitted.join("experiment.yaml");
     let task =
         Task { command: command(args, &experiment, &output)?, devices: devices(args)?, folder: submitted.clone() };
-    let script = args.slurm.then(|| slurm::script(&task, &args.options, &first.group(), &open)).transpose()?;
+    let named: Vec<(usize, String)> = open.iter().map(|&n| (n, cells[n].name())).collect();
+    let script = args.slurm.then(|| slurm::script(&task, &args.options, &first.group(), &named)).transpose()?;
     if args.dry_run {
         match script {
             Some(script) => show(script),
-            None => open
-                .iter()
-                .zip(task.devices.iter().cycle())
-                .for_each(|(n, device)| say(format_args!("{} --cell {n}", slurm::quoted(&task.on(device))))),
+            None => named.iter().zip(task.devices.iter().cycle()).for_each(|((n, name), device)| {
+                say(format_args!("{} --cell {n} # {name}", slurm::quoted(&task.on(device))));
+            }),
         }
         return Ok(ExitCode::SUCCESS);
     }

@@ -202,34 +202,37 @@ pub fn only(cells: Vec<Cell>, filters: &[String]) -> Result<Vec<Cell>> {
         _ => None,
     };
     let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut faults = Vec::new();
     for filter in filters {
         let mut last = None;
         for part in filter.split(',').map(str::trim) {
-            let invalid = |why: String| Err(Error::invalid(format!("--only {filter:?}: {why}")));
+            let mut fault = |why: String| faults.push(format!("  --only {filter:?}: {why}"));
             let (key, value) = match (part.split_once('='), last) {
                 (Some((key, value)), _) => (key.trim_end(), value.trim_start()),
                 (None, Some(key)) => (key, part),
-                (None, None) => return invalid("expected KEY=VALUE,… with a key of arch, method, seed".into()),
+                (None, None) => {
+                    fault("expected KEY=VALUE,… with a key of arch, method, seed".into());
+                    continue;
+                }
             };
             last = Some(key);
-            let mut there = Vec::new();
-            for cell in &cells {
-                let Some(value) = of(key, cell) else {
-                    return invalid(format!("unknown key `{key}`; known: arch, method, seed"));
-                };
+            let mut there: Vec<String> = Vec::new();
+            for value in cells.iter().filter_map(|cell| of(key, cell)) {
                 if !there.contains(&value) {
                     there.push(value);
                 }
             }
-            if there.iter().all(|t| t != value) {
-                let scale = cells.first().map_or("", |cell| &cell.scale);
-                return invalid(format!(
-                    "at scale {scale} no cell has the {key} `{value}`; there are: {}",
-                    there.join(", ")
-                ));
+            if there.is_empty() {
+                fault(format!("unknown key `{key}`; known: arch, method, seed"));
+            } else if there.iter().all(|t| t != value) {
+                fault(format!("no cell has the {key} `{value}`; there are: {}", there.join(", ")));
+            } else {
+                wanted.entry(key).or_default().push(value);
             }
-            wanted.entry(key).or_default().push(value);
         }
+    }
+    if let (Some(cell), false) = (cells.first(), faults.is_empty()) {
+        return Err(Error::Config { file: format!("{} at scale {}", cell.experiment, cell.scale), faults });
     }
     let is_wanted =
         |cell: &Cell| wanted.iter().all(|(key, values)| of(key, cell).is_some_and(|v| values.contains(&v.as_str())));

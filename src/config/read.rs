@@ -216,6 +216,7 @@ scales:
             ("method=none,", "no cell has the method ``"),
             ("size=1", "unknown key `size`"),
             ("none", "--only \"none\": expected KEY=VALUE"),
+            ("method=gn,seed=9,size=1", ": 3 faults"),
         ] {
             assert!(left(&[filters]).unwrap_err().to_string().contains(why), "{filters}");
         }

@@ -173,7 +173,7 @@ pub(super) fn text(progress: &Progress, rows: &[Row], form: &Form) -> Result<Str
          (float32, red, green, blue, in [-1, 1]; clip what leaves it). It is the {weights} generator. {normalisation}\n\n`pgn-bench import FOLDER` \
          takes this folder back: `eval` and `sample` then work as on the run.\n\n\
          | file | holds |\n|---|---|\n| `{GENERATOR}` | {kinds}, under the names of the released code |\n| `{CONFIG}` | the configuration it was \
-         trained with |\n| `{rows_file}` | every measured number with its protocol |\n| `{events}/` | TensorBoard's events |\n",
+         trained with |\n| `{rows_file}`, and what else ends in `.parquet` | every measured number with its protocol |\n| `{events}/` | TensorBoard's events |\n",
         ir = crate::onnx::IR_VERSION,
         opset = crate::onnx::OPSET,
         weights = form.weights.id(),

@@ -11,7 +11,7 @@ use crate::config::Weights;
 use crate::error::{AtPath, Error, Result};
 use crate::files::{create_folder, refuse_pointer, walk, write_bytes, write_folder};
 use crate::generators::{Generator, Mode, Restriction};
-use crate::results;
+use crate::results::{self, Row};
 use crate::train::checkpoint::{Part, Progress, read_scalars, scalars};
 use crate::train::existing::CONFIG;
 use crate::train::step::State;
@@ -89,10 +89,15 @@ fn samples(weights: Weights) -> String {
 pub fn write(run: &Path, into: &Path, (state, progress): (&State, &Progress), form: &Form) -> Result<()> {
     let cell = &progress.cell;
     write_folder(into, |folder| {
-        let rows = run.join(results::FILE);
-        let measured = if rows.is_file() { results::read(&rows)? } else { Vec::new() };
-        if rows.is_file() {
-            copy(&rows, &folder.join(results::FILE))?;
+        let mut measured: Vec<Row> = Vec::new();
+        for name in results::FILES {
+            let path = run.join(name);
+            if path.is_file() {
+                copy(&path, &folder.join(name))?;
+                let rows = results::read(&path)?.into_iter().filter(|_| name != results::PROBE);
+                let new: Vec<Row> = rows.filter(|row| !measured.iter().any(|had| had.is_again(row))).collect();
+                measured.extend(new);
+            }
         }
         write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())?;
         write_bytes(&folder.join(GENERATOR), &tensors(state, progress)?)?;

@@ -1,7 +1,8 @@
 //! Questions that the paper does not ask, judged as its claims are: against R1 and R2, and with them.
 
 use super::claims::{Judgement, distances, place};
-use super::runs::{Protocol, Run, Series, protocols, runs, series};
+use super::runs::{Protocol, Run, protocols, runs};
+use super::series::{Series, series};
 use super::verdict::{Claim, Finding, Found, judge};
 use crate::losses::Loss;
 use crate::results::Row;

@@ -36,6 +36,8 @@ pub struct Curve {
     pub method: String,
     /// Name beside its end.
     pub name: String,
+    /// Which series of its method it is, from 0: the later, the lighter.
+    pub nth: usize,
     /// Whether it is the second of two of one method, drawn dotted.
     pub is_second: bool,
     /// x, y, and the ends of the band there.
@@ -49,6 +51,8 @@ pub struct Bar {
     pub method: String,
     /// Name beside it.
     pub name: String,
+    /// Which series of its method it is, from 0: the later, the lighter.
+    pub nth: usize,
     /// Length.
     pub value: f64,
 }
@@ -85,6 +89,14 @@ pub(super) struct Look {
     pub(super) index: usize,
     /// Whether something is added to it.
     pub(super) dashed: bool,
+}
+
+/// The look of a method's series: half as far from white with each one before it.
+pub(super) fn look_of(method: &str, nth: usize) -> Look {
+    let look = look(method);
+    let RGBColor(r, g, b) = look.colour;
+    let [r, g, b] = [r, g, b].map(|part| 255 - ((255 - part) >> nth.min(2)));
+    Look { colour: RGBColor(r, g, b), ..look }
 }
 
 /// The look of a method.
@@ -175,7 +187,7 @@ mod tests {
 
     fn chart(values: &[f64]) -> Chart {
         let points = (1..).zip(values).map(|(x, y)| [f64::from(x), *y, *y, *y]).collect();
-        let curves = vec![Curve { method: "gn".into(), name: "gn".into(), is_second: false, points }];
+        let curves = vec![Curve { method: "gn".into(), name: "gn".into(), nth: 0, is_second: false, points }];
         Chart { title: String::new(), x: String::new(), y: String::new(), log_y: true, curves }
     }
 

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::comparison::{Compared, Number, Question};
-use super::runs::{Protocol, Run, Series, is_full, protocols, runs, series};
+use super::runs::{Protocol, Run, is_full, protocols, runs};
+use super::series::{Series, series};
 use super::verdict::{Claim, Finding, Found, judge};
 pub use super::verdict::{Judgement, Verdict};
 use crate::config::FULL;

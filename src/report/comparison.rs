@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 
 use super::markdown::significant;
-use super::runs::{Point, Run, Sample, Series};
+use super::runs::{Point, Run};
+use super::series::{Sample, Series};
 use crate::statistics::{Comparison, Hypothesis};
 
 /// Level of all tests of a table together, for each of two errors: to support what is wrong, and to refute what is right.

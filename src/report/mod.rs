@@ -16,5 +16,6 @@ pub mod latex;
 pub mod markdown;
 pub mod plot;
 pub mod runs;
+pub mod series;
 pub mod table;
 mod verdict;

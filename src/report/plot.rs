@@ -10,7 +10,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 
 use super::axis::Axis;
-use super::chart::{Bar, Chart, Look, Plot, look};
+use super::chart::{Bar, Chart, Curve, Look, Plot, look_of};
 use super::html::is_legal;
 use crate::data::source::{Picture, Room, decode};
 use crate::error::{Error, Result};
@@ -181,11 +181,11 @@ fn draw_lines<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart) 
         let above = curve.points.iter().map(|p| frame.at(p[0], p[3]));
         let below = curve.points.iter().rev().map(|p| frame.at(p[0], p[2]));
         let band: Vec<At> = above.chain(below).collect();
-        root.draw(&Polygon::new(band, look(&curve.method).colour.mix(BAND).filled())).map_err(failed)?;
+        root.draw(&Polygon::new(band, look_of(&curve.method, curve.nth).colour.mix(BAND).filled())).map_err(failed)?;
     }
     for curve in &chart.curves {
         let line: Vec<At> = curve.points.iter().map(|p| frame.at(p[0], p[1])).collect();
-        draw_curve(root, &line, &look(&curve.method), curve.is_second)?;
+        draw_curve(root, &line, &look_of(&curve.method, curve.nth), curve.is_second)?;
     }
     name_ends(root, chart, &frame)
 }
@@ -215,21 +215,21 @@ fn draw_curve<DB: DrawingBackend>(
 
 /// Names in order of the ends of their curves, as near to these as they fit.
 fn name_ends<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart, frame: &Frame) -> Result<()> {
-    let mut ends: Vec<(At, &str, &str)> = Vec::new();
+    let mut ends: Vec<(At, &Curve)> = Vec::new();
     for curve in &chart.curves {
         if let Some(p) = curve.points.last() {
-            ends.push((frame.at(p[0], p[1]), &curve.method, &curve.name));
+            ends.push((frame.at(p[0], p[1]), curve));
         }
     }
     ends.sort_by_key(|(at, ..)| at.1);
     let wanted: Vec<i32> = ends.iter().map(|(at, ..)| at.1).collect();
-    for ((end, method, name), y) in ends.iter().zip(spread(&wanted, [TOP, frame.bottom])) {
-        let look = look(method);
+    for ((end, curve), y) in ends.iter().zip(spread(&wanted, [TOP, frame.bottom])) {
+        let look = look_of(&curve.method, curve.nth);
         let x = frame.right + 44;
         let leader = PathElement::new(vec![*end, (x - 14, y)], look.colour.mix(0.5).stroke_width(2));
         root.draw(&leader).map_err(failed)?;
         mark(root, (x, y), &look)?;
-        write(root, name, (x + 20, y), SMALL, (HPos::Left, VPos::Center), 1.0)?;
+        write(root, &curve.name, (x + 20, y), SMALL, (HPos::Left, VPos::Center), 1.0)?;
     }
     Ok(())
 }
@@ -273,7 +273,7 @@ fn draw_bars<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, title: &str, wha
     let left = (LETTER * longest.min(100) as i32 + 30).min(NAMES);
     let highest = bars.iter().map(|b| b.value).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
     for (n, bar) in bars.iter().enumerate() {
-        let Look { colour, dashed, .. } = look(&bar.method);
+        let Look { colour, dashed, .. } = look_of(&bar.method, bar.nth);
         let top = TOP + BAR * n as i32;
         let [middle, bottom] = [top + BAR / 2 - 4, top + BAR - 10];
         let length = (bar.value / highest).clamp(0.0, 1.0) * f64::from(WIDTH as i32 - left - 200);

@@ -1,13 +1,12 @@
-//! Rows grouped into protocols and runs, and runs into samples over seeds: what every table, plot, claim and gate starts from.
+//! Rows grouped into protocols and runs: what every table, plot, claim and gate starts from.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::chart::order;
 use crate::config::FULL;
 pub use crate::files::short;
 use crate::machine::precision::Precision;
-use crate::results::{COST, PEAK, Row, measure};
-use crate::statistics::{half_width, mean_and_deviation};
+use crate::results::{COST, EVALUATED, PEAK, Row, measure};
 
 /// The experiments of this repository, which have the paper's settings at the scale [`FULL`].
 const PAPER: [&str; 5] = ["cifar10", "cifar10-conditional", "stl10", "celebahq128", "celebahq256"];
@@ -125,9 +124,15 @@ pub fn is_distance(measure: &str) -> bool {
     ranks(measure) || matches!(of, "fid-inf" | "fd-inf" | "sfid" | "mifid" | "kid" | "kd" | "mind" | "cmmd")
 }
 
-/// The protocols of the rows whose measure is such, in order.
+/// The protocols of the rows whose measure is such, in order; of an experiment and scale, those of training come first.
 pub fn protocols_of(rows: &[Row], is_wanted: fn(&str) -> bool) -> Vec<Protocol> {
-    distinct(rows.iter().filter(|r| is_wanted(measure(&r.metric))).map(Protocol::of))
+    let mut is_of_training: BTreeMap<Protocol, bool> = BTreeMap::new();
+    for row in rows.iter().filter(|r| is_wanted(measure(&r.metric))) {
+        *is_of_training.entry(Protocol::of(row)).or_default() |= row.status != EVALUATED;
+    }
+    let mut all: Vec<(Protocol, bool)> = is_of_training.into_iter().collect();
+    all.sort_by_key(|(p, is_of_training)| (p.experiment.clone(), p.scale.clone(), !is_of_training));
+    all.into_iter().map(|(p, _)| p).collect()
 }
 
 /// The Fréchet protocols of the rows, in order.
@@ -163,6 +168,10 @@ pub struct Run {
     pub status: String,
     pub device: String,
     pub code_version: String,
+    /// Method, and what tells it from others of the experiment and scale with the same method where there are any.
+    pub label: String,
+    /// Which of these it is, from 0.
+    pub nth: usize,
     /// Evaluations in order of step; at least one.
     pub points: Vec<Point>,
     /// Seconds of training a step.
@@ -213,7 +222,41 @@ pub fn runs(rows: &[Row], protocol: &Protocol) -> Vec<Run> {
     }
     // Scores of several heads are on no common scale.
     let heads = distinct(here.iter().filter(|r| is_score(r) && beside(protocol, r)).map(|r| &r.extractor_sha256));
-    by_run.into_values().filter_map(|rows| run(&rows, protocol, heads.len())).collect()
+    let names = Names::of(&here);
+    by_run.into_values().filter_map(|rows| run(&rows, protocol, &names, heads.len())).collect()
+}
+
+/// What tells runs of one network and method apart: their losses and families, in order.
+struct Names<'a>(BTreeMap<Place<'a>, BTreeSet<(Reverse<&'a str>, &'a str)>>);
+
+/// Architecture, width and method.
+type Place<'a> = (&'a str, String, &'a str);
+
+fn place(row: &Row) -> Place<'_> {
+    (&row.arch, row.width.to_string(), &row.method)
+}
+
+impl<'a> Names<'a> {
+    fn of(rows: &[&'a Row]) -> Self {
+        let mut all = BTreeMap::<_, BTreeSet<_>>::new();
+        for row in rows {
+            all.entry(place(row)).or_default().insert((Reverse(row.loss.as_str()), row.family.as_str()));
+        }
+        Self(all)
+    }
+
+    /// Label and number of the run of a row.
+    fn name(&self, row: &Row) -> (String, usize) {
+        let of_method: Vec<_> = self.0.get(&place(row)).into_iter().flatten().collect();
+        let nth = of_method.iter().position(|(_, family)| **family == row.family).unwrap_or(0);
+        let Row { method, loss, family, .. } = row;
+        let label = match of_method.iter().filter(|(of, _)| of.0 == loss).count() {
+            _ if of_method.len() == 1 => method.clone(),
+            1 => format!("{method} ({loss})"),
+            _ => format!("{method} ({loss}, {})", short(family)),
+        };
+        (label, nth)
+    }
 }
 
 fn is_score(row: &Row) -> bool {
@@ -226,11 +269,14 @@ fn beside(protocol: &Protocol, row: &Row) -> bool {
     Protocol { metric: protocol.metric.clone(), extractor_sha256, ..Protocol::of(row) } == *protocol
 }
 
-fn run(rows: &[&Row], protocol: &Protocol, heads: usize) -> Option<Run> {
+fn run(rows: &[&Row], protocol: &Protocol, names: &Names, heads: usize) -> Option<Run> {
     let mut distances: Vec<&Row> = rows.iter().copied().filter(|r| Protocol::of(r) == *protocol).collect();
-    distances.sort_by_key(|r| r.step);
+    // What training measured comes before what was measured again.
+    let is_later = |r: &Row| r.status == EVALUATED;
+    distances.sort_by_key(|r| (r.step, is_later(r)));
     distances.dedup_by_key(|r| r.step);
     let last = *distances.last()?;
+    let of_training = rows.iter().find(|r| !is_later(r)).copied();
     let score = |at: &Row| {
         let of = rows.iter().find(|r| is_score(r) && r.step == at.step && r.n == at.n && beside(protocol, r));
         of.filter(|_| heads == 1).map(|r| (r.value, r.std.unwrap_or(0.0)))
@@ -240,6 +286,7 @@ fn run(rows: &[&Row], protocol: &Protocol, heads: usize) -> Option<Run> {
     let doubts = distances.iter().filter(|r| !r.warning.is_empty()).map(|r| r.warning.clone());
     let of_heads = (heads > 1).then(|| format!("Inception Scores are of {heads} heads, and left out"));
     let warnings = distinct(doubts.chain(of_heads));
+    let (label, nth) = names.name(last);
     Some(Run {
         arch: last.arch.clone(),
         width: last.width,
@@ -249,176 +296,16 @@ fn run(rows: &[&Row], protocol: &Protocol, heads: usize) -> Option<Run> {
         config_hash: last.config_hash.clone(),
         family: last.family.clone(),
         settings: last.settings.clone(),
-        status: last.status.clone(),
+        status: of_training.unwrap_or(last).status.clone(),
         device: last.device.clone(),
         code_version: last.code_version.clone(),
+        label,
+        nth,
         points: points.collect(),
         cost: latest(COST),
         peak: latest(PEAK),
         warnings,
     })
-}
-
-/// A number over seeds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sample(pub Vec<f64>);
-
-impl Sample {
-    /// Of what each run gives; none if no run does.
-    pub fn of(runs: &[&Run], f: impl Fn(&Run) -> Option<f64>) -> Option<Self> {
-        let values: Vec<f64> = runs.iter().filter_map(|r| f(r)).collect();
-        (!values.is_empty()).then_some(Self(values))
-    }
-
-    /// Mean.
-    pub fn mean(&self) -> f64 {
-        mean_and_deviation(&self.0).0
-    }
-
-    /// `mean ± deviation`, or the only value.
-    pub fn show(&self, digits: usize) -> String {
-        let (mean, std) = mean_and_deviation(&self.0);
-        if self.0.len() > 1 { format!("{mean:.digits$} ± {std:.digits$}") } else { format!("{mean:.digits$}") }
-    }
-
-    /// The 95 % interval of the mean over seeds (Student's t) of what is never negative.
-    pub fn interval(&self, digits: usize) -> String {
-        let Some(half) = half_width(&self.0) else { return "–".to_owned() };
-        format!("{:.digits$} to {:.digits$}", (self.mean() - half).max(0.0), self.mean() + half)
-    }
-}
-
-/// Runs that differ in nothing but the seed.
-#[derive(Clone, Debug)]
-pub struct Series<'a> {
-    /// Architecture.
-    pub arch: String,
-    /// Width.
-    pub width: String,
-    /// Method.
-    pub method: String,
-    /// Loss.
-    pub loss: String,
-    /// Hash of what they share.
-    pub family: String,
-    /// Method, and what tells it from another series of the same method where there is one.
-    pub label: String,
-    /// The runs.
-    pub runs: Vec<&'a Run>,
-}
-
-impl Series<'_> {
-    /// Whether every run made all its steps.
-    pub fn finished(&self) -> bool {
-        self.runs.iter().all(|r| r.status == "finished")
-    }
-
-    /// What they computed on.
-    pub fn devices(&self) -> Vec<&str> {
-        distinct(self.runs.iter().map(|r| r.device.as_str()))
-    }
-
-    /// The steps at which every run was evaluated; none where runs differ.
-    pub fn evaluations(&self) -> Option<Vec<u64>> {
-        let of = |r: &Run| r.points.iter().map(|p| p.step).collect::<Vec<u64>>();
-        let first = of(self.runs.first()?);
-        self.runs.iter().all(|r| of(r) == first).then_some(first)
-    }
-
-    /// Whether the best of the one may be compared with the best of the other: both had the same settings, and ended after the
-    /// same evaluations.
-    pub fn comparable(&self, other: &Self) -> bool {
-        self.runs[0].settings == other.runs[0].settings
-            && self.finished()
-            && other.finished()
-            && self.evaluations().is_some()
-            && self.evaluations() == other.evaluations()
-    }
-
-    /// Lowest Fréchet distances.
-    pub fn best_fid(&self) -> Option<Sample> {
-        Sample::of(&self.runs, |r| Some(r.best().fid))
-    }
-
-    /// Inception Scores at the lowest Fréchet distances.
-    pub fn best_score(&self) -> Option<Sample> {
-        Sample::of(&self.runs, |r| r.best().score.map(|s| s.0))
-    }
-}
-
-/// Runs grouped over seeds, in order of architecture, width and method.
-pub fn series(runs: &[Run]) -> Vec<Series<'_>> {
-    let mut by: BTreeMap<(&str, String, &str, &str), Vec<&Run>> = BTreeMap::new();
-    for run in runs {
-        by.entry((&run.arch, run.width.to_string(), &run.method, &run.family)).or_default().push(run);
-    }
-    let alone = |arch: &str, width: &String, method: &str| {
-        by.keys().filter(|k| (k.0, &k.1, k.2) == (arch, width, method)).count() == 1
-    };
-    let mut all = Vec::new();
-    for ((arch, width, method, family), runs) in &by {
-        let loss = runs[0].loss.clone();
-        let label = if alone(arch, width, method) {
-            (*method).to_owned()
-        } else {
-            format!("{method} ({loss}, {})", short(family))
-        };
-        all.push(Series {
-            arch: (*arch).to_owned(),
-            width: width.clone(),
-            method: (*method).to_owned(),
-            loss,
-            family: (*family).to_owned(),
-            label,
-            runs: runs.clone(),
-        });
-    }
-    all.sort_by(|a, b| {
-        let key = |s: &Series| (s.arch.clone(), s.width.clone(), order(&s.method), s.label.clone());
-        key(a).cmp(&key(b))
-    });
-    all
-}
-
-/// Series of one architecture and width, which stand in one table block and one chart.
-pub struct Network<'a> {
-    /// Architecture.
-    pub arch: &'a str,
-    /// Width.
-    pub width: &'a str,
-    /// The series, in their order.
-    pub series: Vec<&'a Series<'a>>,
-}
-
-impl<'a> Network<'a> {
-    /// Architecture, and the width where it is not the paper's.
-    pub fn title(&self) -> String {
-        network_title(self.arch, self.width)
-    }
-
-    /// All runs.
-    pub fn runs(&self) -> impl Iterator<Item = &'a Run> {
-        self.series.iter().flat_map(|s| s.runs.iter().copied())
-    }
-
-    /// The series in order of their lowest Fréchet distance.
-    pub fn by_lowest(mut self) -> Vec<&'a Series<'a>> {
-        let lowest = |s: &Series| s.best_fid().map_or(f64::INFINITY, |f| f.mean());
-        self.series.sort_by(|a, b| lowest(a).total_cmp(&lowest(b)));
-        self.series
-    }
-}
-
-/// Architecture, and the width where it is not the paper's.
-pub fn network_title(arch: &str, width: &str) -> String {
-    if width == "1" { arch.to_owned() } else { format!("{arch}, width {width}") }
-}
-
-/// Series, which are in order of architecture and width, by these.
-pub fn networks<'a>(all: &'a [Series<'a>]) -> Vec<Network<'a>> {
-    let of =
-        |part: &'a [Series<'a>]| Network { arch: &part[0].arch, width: &part[0].width, series: part.iter().collect() };
-    all.chunk_by(|a, b| (&a.arch, &a.width) == (&b.arch, &b.width)).map(of).collect()
 }
 
 /// Different values in order.
@@ -448,6 +335,19 @@ pub fn steps(runs: &[&Run], f: impl Fn(&Run) -> u64) -> String {
 mod tests {
     use super::*;
     use crate::results::tests::row;
+
+    #[test]
+    fn what_is_measured_later_changes_no_run() {
+        let of_training = [100, 200].map(|step| row("gn", 0, step, "fid2k_train", step as f64));
+        let again = |metric, value| Row { status: EVALUATED.into(), ..row("gn", 0, 200, metric, value) };
+        let rows = [&[again("fid2k_train", 7.0), again("fid50k_train", 5.0)], &of_training[..]].concat();
+        let [of_2k, of_50k] = ["fid2k_train", "fid50k_train"].map(|metric| {
+            let protocol = protocols(&rows).into_iter().find(|p| p.metric == metric).unwrap();
+            runs(&rows, &protocol).remove(0)
+        });
+        assert_eq!((of_2k.last().fid, of_2k.points.len(), of_2k.status.as_str()), (200.0, 2, "finished"));
+        assert_eq!((of_50k.last().fid, of_50k.status.as_str()), (5.0, "finished"));
+    }
 
     #[test]
     fn scores_of_a_head_stand_beside_distances_and_those_of_two_heads_do_not() {

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::markdown::{aligned, plain};
-use super::runs::{Sample, Series, distinct, networks, protocols, runs, series, short, statuses, steps, warnings};
+use super::runs::{distinct, protocols, runs, short, statuses, steps, warnings};
+use super::series::{Sample, Series, networks, series};
 use crate::results::Row;
 
 /// Markdown tables of all protocols in `rows`, methods in order of their best Fréchet distance.

@@ -19,6 +19,15 @@ pub const FILE: &str = "rows.parquet";
 /// Name of the file with what `probe` measured.
 pub const PROBE: &str = "probe.parquet";
 
+/// Name of the file with what `eval` measured.
+pub const EVAL: &str = "eval.parquet";
+
+/// The files of rows in a run's folder.
+pub const FILES: [&str; 3] = [FILE, PROBE, EVAL];
+
+/// Status of a row that was measured after training.
+pub const EVALUATED: &str = "evaluated";
+
 /// Largest file of results that is read, in bytes, and most rows of one: a run has some hundred evaluations.
 const LARGEST: u64 = 1 << 26;
 const MOST_ROWS: usize = 1 << 20;
@@ -210,6 +219,22 @@ impl Row {
         self.arch == NO_NETWORK
     }
 
+    /// Whether both are of one number: run, step and protocol are the same, whatever was found, when and by which version.
+    pub fn is_again(&self, other: &Self) -> bool {
+        let what = |row: &Self| Self {
+            wall_s: 0.0,
+            value: 0.0,
+            std: None,
+            low: None,
+            high: None,
+            warning: String::new(),
+            status: String::new(),
+            code_version: String::new(),
+            ..row.clone()
+        };
+        what(self) == what(other)
+    }
+
     /// SHA-256 of the extractor's weights without a last layer of its own.
     pub fn features_sha256(&self) -> &str {
         self.extractor_sha256.split_once('+').map_or(&self.extractor_sha256, |(features, _)| features)
@@ -231,7 +256,9 @@ pub fn write(path: &Path, rows: &[Row]) -> Result<()> {
 /// # Errors
 /// When the file cannot be read, or has other columns.
 pub fn read(path: &Path) -> Result<Vec<Row>> {
-    let bad = |what: String| Error::content(path, format!("not a result file of this version: {what}"));
+    let bad = |what: String| {
+        Error::content(path, format!("not a result file of this version: {what}; moved away, it is in nobody's way"))
+    };
     let file = File::open(path).at("open", path)?;
     let length = file.metadata().at("read", path)?.len();
     if length > LARGEST {
@@ -253,7 +280,7 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
 /// # Errors
 /// When a folder cannot be read.
 pub fn find(folder: &Path) -> Result<Vec<PathBuf>> {
-    named(folder, &[FILE, PROBE])
+    named(folder, &FILES)
 }
 
 /// Whether the rows are those of a run that has come to an end of its own.

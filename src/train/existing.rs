@@ -6,8 +6,8 @@ use super::checkpoint::{self, Stored};
 use super::lock;
 use crate::config::{Cell, Change};
 use crate::error::{AtPath, Error, Result};
-use crate::files::{create_folder, write_bytes};
-use crate::results;
+use crate::files::{Turn, create_folder, write_bytes};
+use crate::results::{self, Row};
 
 /// Name of a run's resolved configuration in its folder.
 pub const CONFIG: &str = "config.json";
@@ -130,6 +130,50 @@ pub(super) fn refuse_without_checkpoint(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes rows those of a run whose configuration has become that of a cell.
+///
+/// # Errors
+/// Never for a resolved cell.
+pub(super) fn adopt(rows: &mut [Row], cell: &Cell) -> Result<()> {
+    let (hash, family, settings) = (cell.hash()?, cell.family()?, cell.settings()?);
+    for row in rows {
+        hash.clone_into(&mut row.config_hash);
+        family.clone_into(&mut row.family);
+        settings.clone_into(&mut row.settings);
+    }
+    Ok(())
+}
+
+/// Adds what was measured of a run later to the file of this name in its folder; whether that changed anything. Of a number that the
+/// file has already, the new row replaces the old one, and all rows become those of the run as its configuration is by now: it may have
+/// gone on with another one since.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn add_measured(folder: &Path, name: &str, mut rows: Vec<Row>) -> Result<bool> {
+    let path = folder.join(name);
+    let _turn = Turn::take(&path)?;
+    let before = if path.is_file() { results::read(&path)? } else { Vec::new() };
+    let mut all = before.clone();
+    let config = std::fs::read_to_string(folder.join(CONFIG)).ok();
+    // A configuration of another version has another layout.
+    if let Some(cell) = config.and_then(|text| serde_json::from_str::<Cell>(&text).ok()) {
+        adopt(&mut all, &cell)?;
+        adopt(&mut rows, &cell)?;
+    }
+    for new in rows {
+        match all.iter_mut().find(|old| new.is_again(old)) {
+            Some(old) => *old = new,
+            None => all.push(new),
+        }
+    }
+    let is_new = all != before;
+    if is_new {
+        results::write(&path, &all)?;
+    }
+    Ok(is_new)
+}
+
 /// A folder for a run that starts: its configuration, and nothing of what may have been there.
 ///
 /// # Errors
@@ -145,4 +189,30 @@ pub fn empty_folder(folder: &Path, cell: &Cell) -> Result<()> {
     }
     create_folder(&folder.join(SAMPLES))?;
     write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::row;
+
+    #[test]
+    fn what_several_measure_at_once_is_all_kept_and_a_number_once() {
+        let folder = std::env::temp_dir().join(format!("pgn-bench-measured-{}", std::process::id()));
+        create_folder(&folder).unwrap();
+        let of = |n: u64, value: f64| Row { n, ..row("gn", 0, 10, &format!("fid{n}_test"), value) };
+        std::thread::scope(|scope| {
+            for n in 0..16 {
+                let (folder, row) = (&folder, of(n, 1.0));
+                scope.spawn(move || add_measured(folder, results::EVAL, vec![row]).unwrap());
+            }
+        });
+        let again = |value| add_measured(&folder, results::EVAL, vec![of(3, value)]).unwrap();
+        assert_eq!([again(1.0), again(2.0), again(2.0)], [false, true, false]);
+        let mut kept: Vec<(u64, f64)> =
+            results::read(&folder.join(results::EVAL)).unwrap().iter().map(|r| (r.n, r.value)).collect();
+        kept.sort_by_key(|(n, _)| *n);
+        assert_eq!(kept, (0..16).map(|n| (n, if n == 3 { 2.0 } else { 1.0 })).collect::<Vec<_>>());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

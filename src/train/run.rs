@@ -9,7 +9,8 @@ use super::checkpoint::{self, Progress, Stored};
 use super::direct::Direct;
 use super::evaluate::{Bench, Measured, evaluate};
 use super::existing::{
-    CONFIG, Existing, SAMPLES, differences, empty_folder, folder, refuse_without_checkpoint, settle,
+    CONFIG, Existing, SAMPLES, add_measured, adopt, differences, empty_folder, folder, refuse_without_checkpoint,
+    settle,
 };
 use super::feed::{Draw, Feed, STRETCH};
 use super::grid;
@@ -158,7 +159,10 @@ impl<'a> Run<'a> {
                 return Err(Error::content(&checkpoint, "belongs to another configuration than config.json beside it"));
             }
             if progress.config_hash != hash {
+                let later = [results::PROBE, results::EVAL].into_iter().filter(|name| folder.join(name).is_file());
+                later.clone().try_for_each(|name| results::read(&folder.join(name)).map(drop))?;
                 write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())?;
+                later.clone().try_for_each(|name| add_measured(&folder, name, Vec::new()).map(drop))?;
                 progress.cell = cell.clone();
                 progress.config_hash = hash;
             }
@@ -177,12 +181,7 @@ impl<'a> Run<'a> {
             if path.is_file() {
                 rows = results::read(&path)?;
                 rows.retain(|r| r.step <= progress.step);
-                let (family, settings) = (cell.family()?, cell.settings()?);
-                for row in &mut rows {
-                    progress.config_hash.clone_into(&mut row.config_hash);
-                    family.clone_into(&mut row.family);
-                    settings.clone_into(&mut row.settings);
-                }
+                adopt(&mut rows, cell)?;
                 let ours = bench.first().extractor.weights_sha256();
                 let device = &bench.instrument().device;
                 if let Some(row) = rows.iter().find(|r| Precision::of(&r.device) != Precision::of(device)) {

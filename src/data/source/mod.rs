@@ -259,6 +259,10 @@ pub fn part(path: &Path, split: Split) -> Result<Box<dyn Source>> {
         _ if path.is_dir() => Ok(Box::new(lmdb::Lmdb::open(path)?)),
         "parquet" => Ok(Box::new(parquet::Parquet::open(vec![path.to_path_buf()], None)?)),
         "npz" | "npy" => Ok(Box::new(arrays::Arrays::open(path)?)),
+        "tar" | "tgz" | "gz" | "bz2" | "xz" | "zst" => Err(Error::content(
+            path,
+            "a tar archive is read from standard input, unpacked: give - in its place, and `< FILE.tar`, or `gzip -dc FILE |` before",
+        )),
         _ => Err(Error::content(
             path,
             "neither a folder of images, nor a zip archive, a Parquet file, an npz of images or an LMDB environment",

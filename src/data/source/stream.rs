@@ -23,6 +23,13 @@ pub const NAME: &str = "stdin";
 const RECORD: usize = 512;
 /// Where the first one says that it is one, and how.
 const MAGIC: (usize, &[u8]) = (257, b"ustar");
+/// Programs that unpack a stream, and how one begins that they have packed.
+const PACKED: [(&str, &[u8]); 4] = [
+    ("gzip", &[0x1f, 0x8b]),
+    ("bzip2", b"BZh"),
+    ("xz", &[0xfd, b'7', b'z', b'X', b'Z']),
+    ("zstd", &[0x28, 0xb5, 0x2f, 0xfd]),
+];
 /// Most bytes of an image file.
 const LONGEST: u64 = 1 << 30;
 
@@ -46,10 +53,15 @@ pub fn read(mut from: impl Read, size: Option<[usize; 2]>) -> Result<Box<dyn Sou
         }
         Some(size) => Ok(Box::new(Raw::new(kept(Cursor::new(head).chain(from))?, size)?)),
         None if is_archive => Ok(Box::new(Packed::new(kept(Cursor::new(head).chain(from))?)?)),
-        None => Err(bad(
-            "what came is no tar archive; raw images need --image-size HEIGHTxWIDTH, and are 3·height·width bytes each: red, green, \
-             blue, row by row",
-        )),
+        None => Err(match PACKED.iter().find(|(_, start)| head.starts_with(start)) {
+            Some((program, _)) => bad(format!(
+                "what came is packed by {program}: unpack it on the way, as `{program} -dc FILE | pgn-bench …`"
+            )),
+            None => bad(
+                "what came is no tar archive; raw images need --image-size HEIGHTxWIDTH, and are 3·height·width bytes each: red, green, \
+                 blue, row by row",
+            ),
+        }),
     }
 }
 
@@ -245,6 +257,7 @@ mod tests {
         let cut = refused(&bytes[..73], Some([2, 3]));
         assert!(cut.contains("4 images of 2×3×3 = 18 bytes came, and 1 bytes more"), "{cut}");
         assert!(refused(&bytes, None).contains("--image-size HEIGHTxWIDTH"));
+        assert!(refused(PACKED[2].1, None).contains("xz -dc FILE"));
         assert!(refused(&[], Some([2, 3])).contains("nothing came"));
         assert!(refused(&bytes, Some([1 << 14, 1 << 14])).contains("--image-size: it has 16384×16384 pixels"));
     }

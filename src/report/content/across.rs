@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Measured, Report};
 use crate::report::chart::{Chart, Curve, order};
 use crate::report::document::{Cell, Line, Table};
-use crate::report::runs::{Network, Point, Protocol, Run, Series, networks, series};
+use crate::report::runs::{Point, Protocol, Run};
+use crate::report::series::{Network, Series, networks, series};
 use crate::statistics::across::{bootstrap, improvement, interquartile_mean, profile};
 
 /// Thresholds of a performance profile.
@@ -192,11 +193,12 @@ fn add(report: &mut Report, stem: &str, protocol: &Protocol, matrix: &Matrix) {
     });
 
     let thresholds: Vec<f64> = (0..THRESHOLDS).map(|i| i as f64 / (THRESHOLDS - 1) as f64).collect();
-    let curves = matrix.methods.iter().zip(&names).zip(&scores).map(|((method, name), of)| {
+    let curves = matrix.methods.iter().zip(&names).zip(&scores).enumerate().map(|(at, ((method, name), of))| {
         let ends = bootstrap(&of[0], "report/across/profile", |drawn| profile(drawn, &thresholds));
         let shares = profile(&of[0], &thresholds);
         let points = thresholds.iter().zip(shares).zip(ends).map(|((t, share), [low, high])| [*t, share, low, high]);
-        Curve { method: method.0.clone(), name: name.clone(), is_second: false, points: points.collect() }
+        let nth = matrix.methods[..at].iter().filter(|earlier| earlier.0 == method.0).count();
+        Curve { method: method.0.clone(), name: name.clone(), nth, is_second: false, points: points.collect() }
     });
     let chart = Chart {
         title: what.clone(),

@@ -3,7 +3,8 @@
 use super::standing::{differ, standing};
 use super::{Measured, beside, is_first, slug};
 use crate::report::document::{Cell, Document, Line, Table};
-use crate::report::runs::{Network, Protocol, Run, Sample, Series, is_distance, networks, protocols_of, series};
+use crate::report::runs::{Protocol, Run, is_distance, protocols_of};
+use crate::report::series::{Network, Sample, Series, networks, series};
 use crate::results::{Row, measure};
 
 /// What a measure gives for a series.

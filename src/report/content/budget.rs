@@ -3,7 +3,8 @@
 use super::{Measured, Report, crossings, is_first, slug};
 use crate::report::document::{Cell, Line, Table};
 use crate::report::markdown::significant;
-use crate::report::runs::{Network, Point, Run, Sample, Series, distinct, networks, series};
+use crate::report::runs::{Point, Run, distinct};
+use crate::report::series::{Network, Sample, Series, networks, series};
 
 /// Most distances and times of a table, of those the hardest ones.
 const MOST: usize = 4;

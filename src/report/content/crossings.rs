@@ -3,7 +3,8 @@
 use super::standing::common;
 use super::{Measured, slug};
 use crate::report::document::{Cell, Document, Line, Table};
-use crate::report::runs::{Network, Run, Sample, Series};
+use crate::report::runs::Run;
+use crate::report::series::{Network, Sample, Series};
 
 /// Most pairs that are named together.
 const NAMED: usize = 8;

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use super::{Measured, Picture, Report, by_experiment, slug};
 use crate::report::chart::{Chart, Curve, Plot, order};
 use crate::report::markdown::significant;
-use crate::report::runs::{Network, Point, Run, Series, distinct, network_title, networks, series};
+use crate::report::runs::{Point, Run, distinct};
+use crate::report::series::{Network, Series, network_title, networks, series};
 use crate::results::{Row, TRACES};
 use crate::statistics::mean_and_deviation;
 
@@ -42,7 +43,7 @@ fn curve(s: &Series, from: u64, x: impl Fn(&Point) -> f64, y: impl Fn(&Point) ->
         let xs: Vec<f64> = here.iter().map(|p| x(p)).collect();
         points.push(banded(mean_and_deviation(&xs).0, &values));
     }
-    Curve { method: s.method.clone(), name: s.label.clone(), is_second: false, points }
+    Curve { method: s.method.clone(), name: s.label.clone(), nth: s.nth, is_second: false, points }
 }
 
 /// A quantity of a network's evaluations along an axis. The untrained generator, whose value would flatten all others, is left out
@@ -128,7 +129,7 @@ pub(super) fn trace(rows: &[Row], s: &Series, metric: &str) -> Curve {
         let values: Vec<f64> = of.into_values().collect();
         banded(step as f64, &values)
     });
-    Curve { method: s.method.clone(), name: s.label.clone(), is_second: false, points: points.collect() }
+    Curve { method: s.method.clone(), name: s.label.clone(), nth: s.nth, is_second: false, points: points.collect() }
 }
 
 /// Pictures of one experiment, scale and network that show the same, and the file that they make together.
@@ -150,7 +151,7 @@ fn galleries<'a>(pictures: &'a [Picture]) -> Vec<Gallery<'a>> {
         let (Reverse(kind), experiment, scale, arch): (Reverse<&'a str>, &str, &str, String) = key;
         let seed = pictures.iter().map(|p| p.seed).min().unwrap_or_default();
         pictures.retain(|p| p.seed == seed);
-        pictures.sort_by_key(|p| order(&p.method));
+        pictures.sort_by_key(|p| (order(&p.method), Reverse(p.loss.clone())));
         let caption = match kind {
             SAMPLES => {
                 format!("{experiment} at scale {scale}, {arch}, seed {seed}: every method draws from the same latents.")
@@ -171,7 +172,9 @@ fn galleries<'a>(pictures: &'a [Picture]) -> Vec<Gallery<'a>> {
 }
 
 fn hang(report: &mut Report, gallery: Gallery) {
-    let shown = gallery.pictures.into_iter().map(|p| (p.method.clone(), p.png.clone())).collect();
+    let is_alone = |p: &Picture| gallery.pictures.iter().filter(|other| other.method == p.method).count() == 1;
+    let name = |p: &Picture| if is_alone(p) { p.method.clone() } else { format!("{} ({})", p.method, p.loss) };
+    let shown = gallery.pictures.iter().map(|p| (name(p), p.png.clone())).collect();
     report.figure(format!("{}.png", gallery.file), gallery.caption);
     report.plots.insert(gallery.file, Plot::Pictures(shown));
 }

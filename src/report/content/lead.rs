@@ -6,7 +6,8 @@ use super::verdicts::{self, Judged};
 use super::{Measured, Report, Sources, by_experiment, is_first};
 use crate::report::chart::order;
 use crate::report::document::{Block, Cell, Document, Point};
-use crate::report::runs::{Network, distinct, networks, series};
+use crate::report::runs::distinct;
+use crate::report::series::{Network, networks, series};
 
 /// Most comparisons on the first screen.
 const MOST: usize = 4;
@@ -65,9 +66,10 @@ pub(super) fn about(document: &mut Document, measured: &[Measured], note: &str) 
     }
     let runs: usize = by_experiment(measured).iter().map(|m| m.runs.len()).sum();
     document.text(format!(
-        "{runs} runs under {} protocol{}. Scores and distances link to the runs they are the means of, and these to their protocol. A mean is \
+        "{runs} run{} under {} protocol{}. Scores and distances link to the runs they are the means of, and these to their protocol. A mean is \
          shown with the standard deviation over seeds and the 95 % interval (Student's t), cut off at 0. Numbers of one protocol and one \
          architecture are compared with each other and with nothing else; the best is in bold.",
+        if runs == 1 { "" } else { "s" },
         measured.len(),
         if measured.len() == 1 { "" } else { "s" }
     ));

@@ -6,7 +6,8 @@ use super::{Measured, Report, Sources, by_experiment, heading, listed, slug};
 use crate::report::baselines::Group;
 use crate::report::chart::{Bar, Plot, drawable};
 use crate::report::document::{Cell, Document, Line, Table};
-use crate::report::runs::{Point, Sample, Series, networks, series, short};
+use crate::report::runs::{Point, short};
+use crate::report::series::{Sample, Series, networks, series};
 
 pub(super) fn cost(report: &mut Report, measured: &[Measured]) {
     let mut lines = Vec::new();
@@ -24,7 +25,7 @@ pub(super) fn cost(report: &mut Report, measured: &[Measured]) {
                 let peak = Sample::of(&s.runs, |r| r.peak.map(|p| p / f64::from(1 << 30)));
                 let hours = Sample::of(&s.runs, |r| Some(r.hours()));
                 if drawable(cost.mean()) {
-                    bars.push(Bar { method: s.method.clone(), name: s.label.clone(), value: cost.mean() });
+                    bars.push(Bar { method: s.method.clone(), name: s.label.clone(), nth: s.nth, value: cost.mean() });
                 }
                 let cells = [
                     s.label.clone(),

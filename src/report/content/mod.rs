@@ -20,7 +20,8 @@ use super::baselines::{Baselines, Group};
 use super::chart::{Chart, Plot, drawable};
 use super::document::{Block, Document, Figure};
 use super::images;
-use super::runs::{Network, Protocol, Run, Series, protocols, runs};
+use super::runs::{Protocol, Run, protocols, runs};
+use super::series::{Network, Series};
 use crate::config::Cell;
 use crate::critic::is_conditional;
 use crate::results::Row;
@@ -33,6 +34,7 @@ pub struct Picture {
     pub scale: String,
     pub arch: String,
     pub method: String,
+    pub loss: String,
     pub width: f64,
     pub seed: u64,
     /// What it shows: `samples` or `neighbours`.
@@ -303,7 +305,7 @@ mod tests {
             &build(&Sources { rows: &rows, baselines: &[], pictures: &[], cells: &[], note: "" }).document,
         );
         assert!(text.contains("## Measured images") && text.contains("*mine against train. "), "{text}");
-        assert!(text.contains("1 runs under 1 protocol.") && !text.contains("| mine"), "{text}");
+        assert!(text.contains("1 run under 1 protocol.") && !text.contains("| mine"), "{text}");
     }
 
     fn report() -> Report {
@@ -313,6 +315,7 @@ mod tests {
             scale: "smoke".into(),
             arch: "cnn32".into(),
             method: method.into(),
+            loss: "hinge".into(),
             width: 0.25,
             seed: 0,
             kind: "samples".into(),

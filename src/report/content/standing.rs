@@ -1,6 +1,7 @@
 //! How methods stand to each other after the same evaluations, and which differences the noise between seeds does not explain.
 
-use crate::report::runs::{Network, Run, Sample, Series, distinct};
+use crate::report::runs::{Run, distinct};
+use crate::report::series::{Network, Sample, Series};
 use crate::statistics::Comparison;
 
 /// Level of the test by which two samples differ.
@@ -95,7 +96,8 @@ impl Standing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::runs::{networks, protocols, runs, series};
+    use crate::report::runs::{protocols, runs};
+    use crate::report::series::{networks, series};
     use crate::results::Row;
     use crate::results::tests::row;
 

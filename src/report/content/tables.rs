@@ -3,7 +3,8 @@
 use super::{Measured, heading, slug};
 use crate::report::baselines::{Entry, Group, Published, Value};
 use crate::report::document::{Cell, Document, Line, Table};
-use crate::report::runs::{Network, Sample, Series, distinct, networks, series, statuses, steps, warnings};
+use crate::report::runs::{distinct, statuses, steps, warnings};
+use crate::report::series::{Network, Sample, Series, networks, series};
 
 /// Columns of our own numbers.
 const OURS: [&str; 8] =

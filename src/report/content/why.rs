@@ -3,7 +3,7 @@
 use super::figures::{STEPS, trace};
 use super::{Measured, Report, by_experiment, slug};
 use crate::report::chart::{Chart, Curve};
-use crate::report::runs::{Series, networks, series};
+use crate::report::series::{Series, networks, series};
 use crate::results::{CRITIC, Row};
 
 /// What a figure of one of [`CRITIC`] shows, and what its caption says; whether its axis may be logarithmic.
