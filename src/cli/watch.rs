@@ -100,8 +100,15 @@ pub(super) fn standing(run: &Path, cell: &Cell) -> Result<Standing> {
     let evaluated = rows.iter().map(|r| r.step).max().unwrap_or(0);
     let step = recent.last().map_or(0, |l| l.step).max(evaluated);
     let seconds = (!recent.is_empty()).then(|| recent.iter().map(|l| l.step_s).sum::<f64>() / recent.len() as f64);
-    let recorded = rows.last().map_or(if run.is_dir() { "starting" } else { "waiting" }, |r| r.status.as_str());
-    let ended = results::ended(&rows);
+    // A run that goes on with more steps is a finished one until its first evaluation.
+    let is_extended = rows.last().is_some_and(|r| r.status == "finished") && evaluated < cell.train.steps;
+    let recorded = match rows.last() {
+        _ if is_extended => "running",
+        Some(row) => &row.status,
+        None if run.is_dir() => "starting",
+        None => "waiting",
+    };
+    let ended = results::ended(&rows) && !is_extended;
     let silent = silence(&run.join(log::FILE)).is_some_and(|s| s > SILENT);
     let status = if ended || !silent {
         recorded.to_owned()
