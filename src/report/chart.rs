@@ -38,7 +38,7 @@ pub struct Curve {
     pub name: String,
     /// Which series of its method it is, from 0: the later, the lighter.
     pub nth: usize,
-    /// Whether it is the second of two of one method, drawn dotted.
+    /// Whether it is the second of two of one method, drawn dotted and without a name.
     pub is_second: bool,
     /// x, y, and the ends of the band there.
     pub points: Vec<[f64; 4]>,

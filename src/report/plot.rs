@@ -216,7 +216,7 @@ fn draw_curve<DB: DrawingBackend>(
 /// Names in order of the ends of their curves, as near to these as they fit.
 fn name_ends<DB: DrawingBackend>(root: &DrawingArea<DB, Shift>, chart: &Chart, frame: &Frame) -> Result<()> {
     let mut ends: Vec<(At, &Curve)> = Vec::new();
-    for curve in &chart.curves {
+    for curve in chart.curves.iter().filter(|c| !c.is_second) {
         if let Some(p) = curve.points.last() {
             ends.push((frame.at(p[0], p[1]), curve));
         }

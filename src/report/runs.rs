@@ -222,7 +222,8 @@ pub fn runs(rows: &[Row], protocol: &Protocol) -> Vec<Run> {
     }
     // Scores of several heads are on no common scale.
     let heads = distinct(here.iter().filter(|r| is_score(r) && beside(protocol, r)).map(|r| &r.extractor_sha256));
-    let names = Names::of(&here);
+    // What was only probed under a former configuration has no place in a table.
+    let names = Names::of(here.iter().copied().filter(|r| is_distance(measure(&r.metric))));
     by_run.into_values().filter_map(|rows| run(&rows, protocol, &names, heads.len())).collect()
 }
 
@@ -237,7 +238,7 @@ fn place(row: &Row) -> Place<'_> {
 }
 
 impl<'a> Names<'a> {
-    fn of(rows: &[&'a Row]) -> Self {
+    fn of(rows: impl Iterator<Item = &'a Row>) -> Self {
         let mut all = BTreeMap::<_, BTreeSet<_>>::new();
         for row in rows {
             all.entry(place(row)).or_default().insert((Reverse(row.loss.as_str()), row.family.as_str()));

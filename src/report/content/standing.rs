@@ -50,17 +50,21 @@ impl Standing<'_> {
     pub(super) fn sentence(&self, distance: &str) -> String {
         let one = |(s, sample): &(&Series, Sample)| format!("{} {}", s.label, sample.show(2));
         let all = |of: &[&(&Series, Sample)]| of.iter().map(|s| one(s)).collect::<Vec<_>>().join(", ");
-        let Some((best, others)) = self.lowest.split_first() else { return String::new() };
-        let seeds = distinct(self.lowest.iter().map(|(s, _)| s.runs.len()));
+        let (several, single): (Vec<_>, Vec<_>) = self.lowest.iter().partition(|(s, _)| s.runs.len() > 1);
+        // Methods of one seed stand apart where others can be told apart.
+        let (here, alone) =
+            if several.len() > 1 { (several, single) } else { (self.lowest.iter().collect(), Vec::new()) };
+        let Some((&best, others)) = here.split_first() else { return String::new() };
+        let seeds = distinct(here.iter().map(|(s, _)| s.runs.len()));
         let mut out = match (others.is_empty(), seeds[0]) {
             (true, _) => format!("{distance} of {} within {} updates; no other method beside it", one(best), self.step),
             (_, 1) => format!(
                 "lowest {distance} within {} updates: {}; one seed says nothing of the noise, so this is an order and no ranking",
                 self.step,
-                all(&self.lowest.iter().collect::<Vec<_>>())
+                all(&here)
             ),
             _ => {
-                let (higher, same): (Vec<_>, Vec<_>) = others.iter().partition(|(_, sample)| differ(sample, &best.1));
+                let (higher, same): (Vec<_>, Vec<_>) = others.iter().partition(|s| differ(&s.1, &best.1));
                 let part = |name: &str, of: &[&(&Series, Sample)]| {
                     if of.is_empty() { String::new() } else { format!("; {name}: {}", all(of)) }
                 };
@@ -76,6 +80,9 @@ impl Standing<'_> {
                 )
             }
         };
+        if !alone.is_empty() {
+            out.push_str(&format!("; of one seed, which says nothing of the noise: {}", all(&alone)));
+        }
         let settings = distinct(self.lowest.iter().map(|(s, _)| &s.runs[0].settings));
         if settings.len() > 1 {
             out.push_str("; their settings differ, as the list of runs says");
@@ -125,6 +132,17 @@ mod tests {
             sentence(&rows.concat()),
             "gn has the lowest FID within 100 updates, 11.00 ± 1.00; not told apart from it: pgn 12.07 ± 1.10; higher: sn 31.00 ± 1.00 \
              (mean ± deviation over 3 seeds; Welch’s test at 5 %); without an evaluation after training: none."
+        );
+    }
+
+    #[test]
+    fn methods_of_one_seed_stand_apart_from_those_of_several() {
+        let rows =
+            [seeds("gn", 100, &[30.0, 31.0, 32.0]), seeds("pgn", 100, &[11.0, 12.0, 13.0]), seeds("sn", 100, &[1.0])];
+        assert_eq!(
+            sentence(&rows.concat()),
+            "pgn has the lowest FID within 100 updates, 12.00 ± 1.00; higher: gn 31.00 ± 1.00 (mean ± deviation over 3 seeds; Welch’s \
+             test at 5 %); of one seed, which says nothing of the noise: sn 1.00."
         );
     }
 

@@ -39,7 +39,7 @@ fn sides(rows: &[Row], s: &Series, name: &str) -> [Curve; 2] {
     ["real", "generated"].map(|side| {
         let curve = trace(rows, s, &format!("{name}_{side}"));
         let points = curve.points.into_iter().map(|[x, y, ..]| [x, y, y, y]).collect();
-        Curve { name: format!("{}, {side}", s.label), is_second: side == "generated", points, ..curve }
+        Curve { is_second: side == "generated", points, ..curve }
     })
 }
 
