@@ -26,9 +26,6 @@ pub(super) struct Args {
     output: PathBuf,
 }
 
-/// Files of a run's folder that are added to, not replaced.
-const MEASURED: [&str; 2] = [results::PROBE, results::EVAL];
-
 /// How far a run has come: whether it has ended, and its last step.
 type Reached = (bool, u64);
 
@@ -83,7 +80,7 @@ fn reached(run: &Path) -> Result<Option<Reached>> {
 /// Adds what was measured of a run after its training to that of the same run here; whether there was anything new.
 fn is_more_measured(from: &Path, to: &Path) -> Result<bool> {
     let mut is_any = false;
-    for name in MEASURED.into_iter().filter(|name| from.join(name).is_file()) {
+    for name in results::MEASURED.into_iter().filter(|name| from.join(name).is_file()) {
         is_any |= add_measured(to, name, results::read(&from.join(name))?)?;
     }
     Ok(is_any)
@@ -95,7 +92,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     let wanted = |path: &Path| {
         let kept = path.file_name().is_some_and(|n| n != lock::FILE) && path.extension().is_none_or(|e| e != "tmp");
         // Links are left where they are.
-        kept && !MEASURED.iter().any(|name| path.ends_with(name)) && path.symlink_metadata().is_ok_and(|m| m.is_file())
+        kept && !results::MEASURED.iter().any(|name| path.ends_with(name))
+            && path.symlink_metadata().is_ok_and(|m| m.is_file())
     };
     let mut files = walk(from, wanted)?;
     // The configuration comes last: without it a run that was not copied whole is no run.

@@ -94,10 +94,13 @@ pub fn write(run: &Path, into: &Path, (state, progress): (&State, &Progress), fo
             let path = run.join(name);
             if path.is_file() {
                 copy(&path, &folder.join(name))?;
-                let rows = results::read(&path)?.into_iter().filter(|_| name != results::PROBE);
-                let new: Vec<Row> = rows.filter(|row| !measured.iter().any(|had| had.is_again(row))).collect();
-                measured.extend(new);
             }
+        }
+        // What training measured comes before what was measured again.
+        for path in [results::FILE, results::EVAL].map(|name| run.join(name)).into_iter().filter(|p| p.is_file()) {
+            let mut rows = results::read(&path)?;
+            rows.retain(|row| !measured.iter().any(|had| had.is_again(row)));
+            measured.extend(rows);
         }
         write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())?;
         write_bytes(&folder.join(GENERATOR), &tensors(state, progress)?)?;

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::html::escape;
 use super::markdown::{plain, significant};
-use super::runs::{Protocol, Run, is_distance, protocols_of, runs};
+use super::runs::{Protocol, Run, is_distance, is_of_training, protocols_of, runs};
 use super::series::series;
 use crate::error::{Error, Result};
 use crate::files::write_bytes;
 use crate::machine::precision::Precision;
-use crate::results::{EVALUATED, Row, measure};
+use crate::results::{Row, measure};
 use crate::statistics::{mean_and_deviation, t_quantile};
 use crate::yaml;
 
@@ -233,13 +233,13 @@ fn select(select: &Select, rows: &[Row]) -> std::result::Result<(Protocol, Vec<R
         ));
     }
     let all = protocols_of(&rows, is_distance);
-    let here: Vec<&Protocol> =
+    let mut here: Vec<&Protocol> =
         all.iter().filter(|p| p.metric == select.metric && p.weights == select.weights).collect();
-    // What was measured after training is no other run.
-    let of_training = |p: &&Protocol| rows.iter().any(|r| r.status != EVALUATED && Protocol::of(r) == **p);
-    let mut first = here.clone();
-    first.retain(of_training);
-    match if first.is_empty() { here.as_slice() } else { first.as_slice() } {
+    // Those of training come first, and what was measured after it is no other run.
+    if here.first().is_some_and(|p| is_of_training(&rows, p)) {
+        here.retain(|p| is_of_training(&rows, p));
+    }
+    match here.as_slice() {
         [] => {
             let there: Vec<String> = all.iter().map(|p| format!("{} of {} weights", p.metric, p.weights)).collect();
             Err(format!("{cell} has no {} of {} weights, but {}", select.metric, select.weights, there.join(", ")))

@@ -126,13 +126,14 @@ pub fn is_distance(measure: &str) -> bool {
 
 /// The protocols of the rows whose measure is such, in order; of an experiment and scale, those of training come first.
 pub fn protocols_of(rows: &[Row], is_wanted: fn(&str) -> bool) -> Vec<Protocol> {
-    let mut is_of_training: BTreeMap<Protocol, bool> = BTreeMap::new();
-    for row in rows.iter().filter(|r| is_wanted(measure(&r.metric))) {
-        *is_of_training.entry(Protocol::of(row)).or_default() |= row.status != EVALUATED;
-    }
-    let mut all: Vec<(Protocol, bool)> = is_of_training.into_iter().collect();
-    all.sort_by_key(|(p, is_of_training)| (p.experiment.clone(), p.scale.clone(), !is_of_training));
-    all.into_iter().map(|(p, _)| p).collect()
+    let mut all = distinct(rows.iter().filter(|r| is_wanted(measure(&r.metric))).map(Protocol::of));
+    all.sort_by_cached_key(|p| (p.experiment.clone(), p.scale.clone(), !is_of_training(rows, p)));
+    all
+}
+
+/// Whether training measured under a protocol, and not only a later evaluation.
+pub fn is_of_training(rows: &[Row], protocol: &Protocol) -> bool {
+    rows.iter().any(|r| r.status != EVALUATED && r.metric == protocol.metric && Protocol::of(r) == *protocol)
 }
 
 /// The Fréchet protocols of the rows, in order.

@@ -159,10 +159,11 @@ impl<'a> Run<'a> {
                 return Err(Error::content(&checkpoint, "belongs to another configuration than config.json beside it"));
             }
             if progress.config_hash != hash {
-                let later = [results::PROBE, results::EVAL].into_iter().filter(|name| folder.join(name).is_file());
-                later.clone().try_for_each(|name| results::read(&folder.join(name)).map(drop))?;
+                let mut later = results::MEASURED.to_vec();
+                later.retain(|name| folder.join(name).is_file());
+                later.iter().try_for_each(|name| results::read(&folder.join(name)).map(drop))?;
                 write_bytes(&folder.join(CONFIG), cell.json()?.as_bytes())?;
-                later.clone().try_for_each(|name| add_measured(&folder, name, Vec::new()).map(drop))?;
+                later.iter().try_for_each(|name| add_measured(&folder, name, Vec::new()).map(drop))?;
                 progress.cell = cell.clone();
                 progress.config_hash = hash;
             }
